@@ -1,0 +1,24 @@
+/** Arithmetic on sizes and addresses that are JavaScript numbers (exact up to 2^53). */
+
+export const KiB = 1024;
+export const MiB = 1024 * KiB;
+export const GiB = 1024 * MiB;
+export const TiB = 1024 * GiB;
+
+/** 2^32: what the high half of a 64-bit value weighs. */
+export const TWO_32 = 4294967296;
+
+/** `value` rounded up to a multiple of `alignment` (any positive integer). */
+export function alignUp(value: number, alignment: number): number {
+  return Math.ceil(value / alignment) * alignment;
+}
+
+/** `value` rounded down to a multiple of `alignment` (any positive integer). */
+export function alignDown(value: number, alignment: number): number {
+  return Math.floor(value / alignment) * alignment;
+}
+
+/** True for 1, 2, 4 … up to 2^31. */
+export function isPowerOfTwo(value: number): boolean {
+  return Number.isInteger(value) && value > 0 && value <= 0x8000_0000 && (value & (value - 1)) === 0;
+}

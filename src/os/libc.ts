@@ -1,0 +1,101 @@
+/**
+ * The one door to the C library: every system call that Node has no function for goes through
+ * the table below, by node:ffi. Loaded once per thread (errno belongs to a thread).
+ */
+import ffi from 'node:ffi';
+import { getSystemErrorName } from 'node:util';
+import { SystemError } from '../base/errors.ts';
+
+// Sizes and offsets are declared with 32 bits wherever every caller's value fits: 64-bit
+// arguments and results must be BigInt, which costs an allocation a call.
+const { functions } = ffi.dlopen('libc.so.6', {
+  __errno_location: { arguments: [], return: 'pointer' },
+  mmap: { arguments: ['u64', 'u64', 'i32', 'i32', 'i32', 'i64'], return: 'u64' },
+  munmap: { arguments: ['u64', 'u64'], return: 'i32' },
+  mremap: { arguments: ['u64', 'u64', 'u64', 'i32', 'u64'], return: 'u64' },
+  madvise: { arguments: ['u64', 'u64', 'i32'], return: 'i32' },
+  memfd_create: { arguments: ['pointer', 'u32'], return: 'i32' },
+  ftruncate: { arguments: ['i32', 'i64'], return: 'i32' },
+  fcntl: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
+  flock: { arguments: ['i32', 'i32'], return: 'i32' },
+  close: { arguments: ['i32'], return: 'i32' },
+  read: { arguments: ['i32', 'pointer', 'u32'], return: 'i32' },
+  write: { arguments: ['i32', 'pointer', 'u32'], return: 'i32' },
+  readv: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
+  writev: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
+  eventfd: { arguments: ['u32', 'i32'], return: 'i32' },
+  pipe2: { arguments: ['pointer', 'i32'], return: 'i32' },
+  epoll_create1: { arguments: ['i32'], return: 'i32' },
+  epoll_ctl: { arguments: ['i32', 'i32', 'i32', 'pointer'], return: 'i32' },
+  epoll_wait: { arguments: ['i32', 'pointer', 'i32', 'i32'], return: 'i32' },
+  poll: { arguments: ['pointer', 'u32', 'i32'], return: 'i32' },
+  socket: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
+  socketpair: { arguments: ['i32', 'i32', 'i32', 'pointer'], return: 'i32' },
+  bind: { arguments: ['i32', 'pointer', 'u32'], return: 'i32' },
+  listen: { arguments: ['i32', 'i32'], return: 'i32' },
+  accept4: { arguments: ['i32', 'pointer', 'pointer', 'i32'], return: 'i32' },
+  connect: { arguments: ['i32', 'pointer', 'u32'], return: 'i32' },
+  sendmsg: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
+  recvmsg: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
+  ioctl: { arguments: ['i32', 'u32', 'pointer'], return: 'i32' },
+  sched_setaffinity: { arguments: ['i32', 'u32', 'pointer'], return: 'i32' },
+  clock_gettime: { arguments: ['i32', 'pointer'], return: 'i32' },
+});
+
+export const libc = functions;
+
+const errnoView = new Int32Array(ffi.toArrayBuffer(functions.__errno_location(), 4, false));
+
+/** The calling thread's errno. Valid only at once after a call that returned -1. */
+export function errno(): number {
+  return errnoView[0] as number;
+}
+
+/** `ENOENT` and its like for a positive error number. */
+export function errnoName(number: number): string {
+  return getSystemErrorName(-number);
+}
+
+/** The error that errno describes. `subject` is the path, name or descriptor the call was about. */
+export function systemError(syscall: string, subject: string): SystemError {
+  const number = errno();
+  return new SystemError(number, errnoName(number), syscall, subject);
+}
+
+/** Passes a result through unless it is -1, which becomes a {@link SystemError}. */
+export function check(result: number, syscall: string, subject: string): number {
+  if (result === -1) throw systemError(syscall, subject);
+  return result;
+}
+
+/** Error numbers that callers branch on (asm-generic/errno-base.h, errno.h: one set on Linux). */
+export const EINTR = 4;
+export const EAGAIN = 11;
+export const EEXIST = 17;
+export const EPIPE = 32;
+export const ECONNRESET = 104;
+export const EINPROGRESS = 115;
+
+/** A zero-terminated UTF-8 string. */
+export function cString(text: string): Buffer {
+  return Buffer.from(`${text}\0`, 'utf8');
+}
+
+/**
+ * Memory whose address does not move while the returned buffer lives: for structures that hold
+ * pointers to other structures. (A small typed array may live on the moving heap.)
+ */
+export function pinned(bytes: number): { readonly buffer: ArrayBuffer; readonly address: bigint } {
+  const buffer = new ArrayBuffer(bytes);
+  return { buffer, address: ffi.getRawPointer(buffer) };
+}
+
+/** An ArrayBuffer over memory at `address` that somebody else owns. */
+export function bufferAt(address: bigint, bytes: number): ArrayBuffer {
+  return ffi.toArrayBuffer(address, bytes, false);
+}
+
+/** Where the bytes of a buffer lie. Only for memory that does not move ({@link pinned}, mappings). */
+export function addressOf(buffer: ArrayBuffer | SharedArrayBuffer): bigint {
+  return ffi.getRawPointer(buffer);
+}

@@ -1,0 +1,121 @@
+/** Mappings: address space reservations, files mapped into them, anonymous shared memory (memfd). */
+import { alignUp, MiB } from '../base/bits.ts';
+import { SluiceError } from '../base/errors.ts';
+import { bufferAt, check, cString, libc, systemError } from './libc.ts';
+
+const PROT_NONE = 0;
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const MAP_SHARED = 0x01;
+const MAP_PRIVATE = 0x02;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+const MAP_NORESERVE = 0x4000;
+const MAP_POPULATE = 0x8000;
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
+const MADV_HUGEPAGE = 14;
+
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+const F_ADD_SEALS = 1033;
+const F_GET_SEALS = 1034;
+
+/** The file can no longer shrink (fcntl(2), F_ADD_SEALS): its mapping cannot fault. */
+export const F_SEAL_SHRINK = 2;
+export const F_SEAL_GROW = 4;
+
+/** Where large pages can begin: mappings of guest memory are placed on multiples of it. */
+export const HUGE_PAGE = 2 * MiB;
+export const PAGE = 4096;
+
+function map(
+  address: bigint,
+  length: number,
+  protection: number,
+  flags: number,
+  fd: number,
+  offset: number,
+  subject: string,
+): bigint {
+  const at = libc.mmap(address, BigInt(length), protection, flags, fd, BigInt(offset));
+  if (at === MAP_FAILED) throw systemError('mmap', subject);
+  return at;
+}
+
+/** Address space without memory behind it, aligned to {@link HUGE_PAGE}. */
+export function reserveAddressSpace(length: number): bigint {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  const at = map(0n, length + HUGE_PAGE, PROT_NONE, flags, -1, 0, `reservation of ${length} bytes`);
+  return BigInt(alignUp(Number(at), HUGE_PAGE));
+}
+
+export function releaseAddressSpace(address: bigint, length: number): void {
+  check(libc.munmap(address, BigInt(length)), 'munmap', `${length} bytes`);
+}
+
+/** Lays `length` bytes of a file, from `offset` (a multiple of the page size), over `address`. */
+export function mapFileAt(address: bigint, length: number, fd: number, offset: number): void {
+  const flags = MAP_SHARED | MAP_FIXED | MAP_NORESERVE;
+  map(address, length, PROT_READ | PROT_WRITE, flags, fd, offset, `fd ${fd}, ${length} bytes`);
+}
+
+/** Lays fresh zeroed memory over `address`; what was mapped there is gone from it. */
+export function mapAnonymousAt(address: bigint, length: number): void {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+  map(address, length, PROT_READ | PROT_WRITE, flags, -1, 0, `${length} bytes`);
+}
+
+/** Asks for large pages; a kernel that has none to give is no error. */
+export function adviseHugePages(address: bigint, length: number): void {
+  libc.madvise(address, BigInt(length), MADV_HUGEPAGE);
+}
+
+/** A file mapped on its own, shared with whoever else maps it. */
+export class SharedMapping {
+  readonly buffer: ArrayBuffer;
+  readonly address: bigint;
+  readonly length: number;
+  #mapped = true;
+
+  constructor(fd: number, length: number, offset = 0) {
+    this.length = length;
+    this.address = map(0n, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset, `fd ${fd}`);
+    this.buffer = bufferAt(this.address, length);
+  }
+
+  /**
+   * Gives the pages up. The addresses stay reserved, with inaccessible pages replaced by zeroed
+   * ones: a view that somebody kept then reads zero and harms nobody.
+   */
+  release(): void {
+    if (!this.#mapped) return;
+    this.#mapped = false;
+    mapAnonymousAt(this.address, alignUp(this.length, PAGE));
+  }
+}
+
+/** A new anonymous memory file of `bytes` (memfd_create(2)), sealed against resizing on request. */
+export function createMemfd(name: string, bytes: number, sealed = true): number {
+  const fd = check(libc.memfd_create(cString(name), MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create', name);
+  try {
+    check(libc.ftruncate(fd, BigInt(bytes)), 'ftruncate', `${name} to ${bytes} bytes`);
+    if (sealed) check(libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 'fcntl', name);
+  } catch (error) {
+    libc.close(fd);
+    throw error;
+  }
+  return fd;
+}
+
+/** The seals of a memory file, or 0 for a file that cannot have any. */
+export function sealsOf(fd: number): number {
+  const seals = libc.fcntl(fd, F_GET_SEALS, 0);
+  return seals === -1 ? 0 : seals;
+}
+
+/** Touches every page now, so that no fault comes later. */
+export function mapPopulatedAt(address: bigint, length: number): void {
+  if (length <= 0) throw new SluiceError('memory', `cannot map ${length} bytes`);
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_POPULATE;
+  map(address, length, PROT_READ | PROT_WRITE, flags, -1, 0, `${length} bytes`);
+}

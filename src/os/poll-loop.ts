@@ -1,0 +1,156 @@
+/**
+ * The loop of a lane and of an embedded guest: poll rings while there is work, sleep in
+ * epoll_wait while there is none. It runs no event loop of Node's.
+ */
+import { monotonicNs } from './clock.ts';
+import { Epoll } from './epoll.ts';
+
+/** Something with rings in shared memory that must be looked at. */
+export interface Poller {
+  /** Does at most one burst of work for each ring. Returns frames or requests moved (0: idle). */
+  poll(): number;
+  /** Asks the other side for kicks, then looks again: true if work has come in the meantime. */
+  arm(): boolean;
+  /** Kicks are no longer needed: polling has begun again. */
+  disarm(): void;
+}
+
+/** A pending timer; `cancel` may be called at any time. */
+export interface Timer {
+  cancel(): void;
+}
+
+interface PendingTimer extends Timer {
+  due: number;
+  fire: (() => void) | undefined;
+}
+
+export interface PollLoopOptions {
+  /**
+   * How long the loop goes on polling without finding work before it asks for kicks and
+   * sleeps, in microseconds. Longer saves wake-ups, shorter saves processor time.
+   */
+  readonly idlePollUs?: number;
+}
+
+export const DEFAULT_IDLE_POLL_US = 50;
+
+/** While it spins, the loop looks at its descriptors once in this many turns. */
+const TURNS_PER_LOOK = 256;
+const TURNS_PER_CLOCK = 16;
+
+export class PollLoop {
+  readonly epoll = new Epoll();
+  /** Turns in which at least one poller found work. */
+  busyTurns = 0;
+  /** Turns in all. */
+  turns = 0;
+  /** Times the loop went to sleep. */
+  sleeps = 0;
+  readonly #idlePollNs: number;
+  #pollers: Poller[] = [];
+  #timers: PendingTimer[] = [];
+  #stopped = false;
+
+  constructor(options: PollLoopOptions = {}) {
+    this.#idlePollNs = (options.idlePollUs ?? DEFAULT_IDLE_POLL_US) * 1000;
+  }
+
+  /** Adds a poller; it is polled from the next turn on. */
+  addPoller(poller: Poller): void {
+    this.#pollers = [...this.#pollers, poller];
+  }
+
+  removePoller(poller: Poller): void {
+    this.#pollers = this.#pollers.filter((other) => other !== poller);
+  }
+
+  /** Calls `fire` once, `delayUs` microseconds from now or as soon after as the loop comes round. */
+  setTimer(delayUs: number, fire: () => void): Timer {
+    const timer: PendingTimer = {
+      due: monotonicNs() + delayUs * 1000,
+      fire,
+      cancel: () => {
+        timer.fire = undefined;
+      },
+    };
+    this.#timers.push(timer);
+    return timer;
+  }
+
+  /** Makes `run` return after the present turn. From a handler, a timer or a poller. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  /** Runs until {@link stop}. */
+  run(): void {
+    this.#stopped = false;
+    let idleSince = 0;
+    while (!this.#stopped) {
+      const turn = ++this.turns;
+      if (this.#pollAll() !== 0) {
+        this.busyTurns++;
+        idleSince = 0;
+        if (turn % TURNS_PER_LOOK === 0) this.#look(0);
+        continue;
+      }
+      if (turn % TURNS_PER_CLOCK !== 0) continue;
+      const now = monotonicNs();
+      if (idleSince === 0) idleSince = now;
+      if (now - idleSince < this.#idlePollNs) {
+        if (turn % TURNS_PER_LOOK === 0) this.#look(0);
+        continue;
+      }
+      this.#sleep();
+      idleSince = 0;
+    }
+  }
+
+  close(): void {
+    this.epoll.close();
+  }
+
+  #pollAll(): number {
+    const pollers = this.#pollers;
+    let work = 0;
+    for (let i = 0; i < pollers.length; i++) work += (pollers[i] as Poller).poll();
+    return work;
+  }
+
+  #sleep(): void {
+    // Everybody is armed before anything is decided: work that arrives after a poller's check
+    // raises a kick, work that arrived before it is seen by the check.
+    const armed = this.#pollers;
+    let pending = false;
+    for (const poller of armed) pending = poller.arm() || pending;
+    if (!pending) this.sleeps++;
+    this.#look(pending ? 0 : this.#timeout());
+    for (const poller of armed) poller.disarm();
+  }
+
+  #look(timeout: number): void {
+    this.epoll.wait(timeout);
+    if (this.#timers.length > 0) this.#fireTimers();
+  }
+
+  /** Milliseconds until the next timer, rounded up; -1 without one. */
+  #timeout(): number {
+    let next = Number.POSITIVE_INFINITY;
+    for (const timer of this.#timers) if (timer.fire !== undefined) next = Math.min(next, timer.due);
+    if (next === Number.POSITIVE_INFINITY) return -1;
+    return Math.max(0, Math.ceil((next - monotonicNs()) / 1e6));
+  }
+
+  #fireTimers(): void {
+    const now = monotonicNs();
+    const due = this.#timers.filter((timer) => timer.fire === undefined || timer.due <= now);
+    if (due.length === 0) return;
+    this.#timers = this.#timers.filter((timer) => !due.includes(timer));
+    for (const timer of due) {
+      const fire = timer.fire;
+      timer.fire = undefined;
+      fire?.();
+    }
+  }
+}
