@@ -20,5 +20,7 @@ export function alignDown(value: number, alignment: number): number {
 
 /** True for 1, 2, 4 … up to 2^31. */
 export function isPowerOfTwo(value: number): boolean {
-  return Number.isInteger(value) && value > 0 && value <= 0x8000_0000 && (value & (value - 1)) === 0;
+  return (
+    Number.isInteger(value) && value > 0 && value <= 0x8000_0000 && (value & (value - 1)) === 0
+  );
 }

@@ -26,4 +26,4 @@ export function loggerTo(
 }
 
 /** For callers that want no log at all. */
-export const silentLogger: Logger = loggerTo(() => {});
+export const silentLogger: Logger = loggerTo(() => undefined);

@@ -9,6 +9,7 @@
  */
 import { alignDown, alignUp, GiB, TiB } from '../base/bits.ts';
 import { SluiceError } from '../base/errors.ts';
+import { type WasmMemory, wasm } from '../base/webassembly.ts';
 import { closeFd } from '../os/fd.ts';
 import { addressOf, bufferAt } from '../os/libc.ts';
 import {
@@ -29,7 +30,7 @@ const DEFAULT_BYTES = 1 * TiB;
 export interface ArenaHandle {
   readonly address: bigint;
   readonly length: number;
-  readonly window: WebAssembly.Memory;
+  readonly window: WasmMemory;
   readonly part: ArenaPart;
 }
 
@@ -78,7 +79,7 @@ export class Arena {
   readonly buffer: ArrayBuffer;
   readonly bytes: Uint8Array;
   readonly view: DataView;
-  readonly window: WebAssembly.Memory;
+  readonly window: WasmMemory;
   readonly #address: bigint;
   readonly #windowAddress: bigint;
   readonly #length: number;
@@ -129,7 +130,7 @@ export class Arena {
     return {
       address: reserveAddressSpace(length),
       length,
-      window: new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }),
+      window: new wasm.Memory({ initial: pages, maximum: pages, shared: true }),
       // Address 0 stays unused, so that it can mean "none".
       part: { windowStart: HUGE_PAGE, windowEnd: WINDOW_BYTES, start: WINDOW_BYTES, end: length },
     };
@@ -148,7 +149,8 @@ export class Arena {
     const at = this.#take(size);
     try {
       mapFileAt(this.#address + BigInt(at), before + length, fd, fileStart);
-      if (at < WINDOW_BYTES) mapFileAt(this.#windowAddress + BigInt(at), before + length, fd, fileStart);
+      if (at < WINDOW_BYTES)
+        mapFileAt(this.#windowAddress + BigInt(at), before + length, fd, fileStart);
     } catch (error) {
       this.#giveBack(at, size);
       throw error;

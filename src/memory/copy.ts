@@ -4,6 +4,7 @@
  * Where both ends lie in the window, the copy is done in WebAssembly, which moves a small frame in
  * a third of the time that the engine's own copyWithin takes; else copyWithin does it at once.
  */
+import { wasm } from '../base/webassembly.ts';
 import type { Arena } from './arena.ts';
 import { WINDOW_BYTES } from './arena.ts';
 import { COPY_WASM } from './copy.wasm.ts';
@@ -26,8 +27,8 @@ export class CopyQueue {
     this.#jobsAt = arena.allocate(COPY_JOBS * JOB_WORDS * 4, 'sluice-copy-jobs');
     this.#jobs = new Uint32Array(arena.buffer, this.#jobsAt, COPY_JOBS * JOB_WORDS);
     this.#bytes = arena.bytes;
-    const module = new WebAssembly.Module(Buffer.from(COPY_WASM, 'base64'));
-    const instance = new WebAssembly.Instance(module, { sluice: { window: arena.window } });
+    const module = new wasm.Module(Buffer.from(COPY_WASM, 'base64'));
+    const instance = new wasm.Instance(module, { sluice: { window: arena.window } });
     this.#run = instance.exports['run'] as Run;
   }
 

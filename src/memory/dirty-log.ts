@@ -25,7 +25,10 @@ export class DirtyLog {
   /** Maps `bytes` of log at `offset` of a file. The descriptor stays the caller's to close. */
   static map(fd: number, bytes: number, offset: number): DirtyLog {
     if (offset % 4096 !== 0) {
-      throw new SluiceError('protocol', `the dirty log's offset ${offset} is not a multiple of the page size`);
+      throw new SluiceError(
+        'protocol',
+        `the dirty log's offset ${offset} is not a multiple of the page size`,
+      );
     }
     const mapping = new SharedMapping(fd, bytes, offset);
     return new DirtyLog(new Uint8Array(mapping.buffer), mapping);

@@ -37,7 +37,11 @@ const LIMIT = 2 ** 52;
 
 function checkRange(what: string, start: number, size: number): void {
   const fits = Number.isSafeInteger(start) && start >= 0 && start + size <= LIMIT;
-  if (!fits) throw new SluiceError('memory', `${what} 0x${start.toString(16)} + ${size} bytes is out of range`);
+  if (!fits)
+    throw new SluiceError(
+      'memory',
+      `${what} 0x${start.toString(16)} + ${size} bytes is out of range`,
+    );
 }
 
 function overlaps(aStart: number, aSize: number, bStart: number, bSize: number): boolean {
@@ -83,21 +87,34 @@ export class GuestMemory implements AddressSpace {
     }
     for (const other of this.#regions) {
       if (overlaps(guestAddress, size, other.guestAddress, other.size)) {
-        throw new SluiceError('memory', `guest address 0x${guestAddress.toString(16)} + ${size} bytes overlaps another region`);
+        throw new SluiceError(
+          'memory',
+          `guest address 0x${guestAddress.toString(16)} + ${size} bytes overlaps another region`,
+        );
       }
       if (overlaps(userAddress, size, other.userAddress, other.size)) {
-        throw new SluiceError('memory', `user address 0x${userAddress.toString(16)} + ${size} bytes overlaps another region`);
+        throw new SluiceError(
+          'memory',
+          `user address 0x${userAddress.toString(16)} + ${size} bytes overlaps another region`,
+        );
       }
     }
     const file = identify(fd);
     if (mmapOffset + size > file.size) {
-      throw new SluiceError('memory', `a region of ${size} bytes at offset ${mmapOffset} of a file of ${file.size} bytes`);
+      throw new SluiceError(
+        'memory',
+        `a region of ${size} bytes at offset ${mmapOffset} of a file of ${file.size} bytes`,
+      );
     }
     const sealed = (sealsOf(fd) & F_SEAL_SHRINK) !== 0;
     if (!sealed && this.#isolation === 'strict') {
-      throw new SluiceError('memory', 'guest memory that its owner could shrink is refused under isolation: strict', {
-        remedy: 'give QEMU memory-backend-memfd,share=on,seal=on, or set isolation: normal',
-      });
+      throw new SluiceError(
+        'memory',
+        'guest memory that its owner could shrink is refused under isolation: strict',
+        {
+          remedy: 'give QEMU memory-backend-memfd,share=on,seal=on, or set isolation: normal',
+        },
+      );
     }
     const arenaAddress = this.#arena.mapFile(fd, size, mmapOffset);
     const region: MemoryRegion = {
@@ -127,7 +144,10 @@ export class GuestMemory implements AddressSpace {
     );
     const region = this.#regions[index];
     if (region === undefined) {
-      throw new SluiceError('memory', `no region at guest address 0x${guestAddress.toString(16)} of ${size} bytes`);
+      throw new SluiceError(
+        'memory',
+        `no region at guest address 0x${guestAddress.toString(16)} of ${size} bytes`,
+      );
     }
     this.#generation++;
     this.#regions = this.#regions.toSpliced(index, 1);

@@ -97,5 +97,5 @@ export function bufferAt(address: bigint, bytes: number): ArrayBuffer {
 
 /** Where the bytes of a buffer lie. Only for memory that does not move ({@link pinned}, mappings). */
 export function addressOf(buffer: ArrayBuffer | SharedArrayBuffer): bigint {
-  return ffi.getRawPointer(buffer);
+  return ffi.getRawPointer(new Uint8Array(buffer));
 }

@@ -96,7 +96,11 @@ export class SharedMapping {
 
 /** A new anonymous memory file of `bytes` (memfd_create(2)), sealed against resizing on request. */
 export function createMemfd(name: string, bytes: number, sealed = true): number {
-  const fd = check(libc.memfd_create(cString(name), MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create', name);
+  const fd = check(
+    libc.memfd_create(cString(name), MFD_CLOEXEC | MFD_ALLOW_SEALING),
+    'memfd_create',
+    name,
+  );
   try {
     check(libc.ftruncate(fd, BigInt(bytes)), 'ftruncate', `${name} to ${bytes} bytes`);
     if (sealed) check(libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 'fcntl', name);

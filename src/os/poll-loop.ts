@@ -137,7 +137,8 @@ export class PollLoop {
   /** Milliseconds until the next timer, rounded up; -1 without one. */
   #timeout(): number {
     let next = Number.POSITIVE_INFINITY;
-    for (const timer of this.#timers) if (timer.fire !== undefined) next = Math.min(next, timer.due);
+    for (const timer of this.#timers)
+      if (timer.fire !== undefined) next = Math.min(next, timer.due);
     if (next === Number.POSITIVE_INFINITY) return -1;
     return Math.max(0, Math.ceil((next - monotonicNs()) / 1e6));
   }

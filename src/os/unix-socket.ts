@@ -5,7 +5,17 @@
 import { chmodSync, chownSync, lstatSync, unlinkSync } from 'node:fs';
 import { SluiceError, SystemError } from '../base/errors.ts';
 import { closeFd } from './fd.ts';
-import { check, EAGAIN, ECONNRESET, EINTR, EPIPE, errno, libc, pinned, systemError } from './libc.ts';
+import {
+  check,
+  EAGAIN,
+  ECONNRESET,
+  EINTR,
+  EPIPE,
+  errno,
+  libc,
+  pinned,
+  systemError,
+} from './libc.ts';
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
@@ -93,7 +103,8 @@ export class UnixListener {
     const fd = libc.accept4(this.fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd !== -1) return new UnixConnection(fd);
     const number = errno();
-    if (number === EAGAIN || number === EINTR || number === 103 /* ECONNABORTED */) return undefined;
+    if (number === EAGAIN || number === EINTR || number === 103 /* ECONNABORTED */)
+      return undefined;
     throw systemError('accept4', this.path);
   }
 
@@ -109,7 +120,9 @@ function removeStaleSocket(path: string): void {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) return;
   if (!found.isSocket()) {
-    throw new SluiceError('config', `${path} exists and is not a socket`, { remedy: 'move it away' });
+    throw new SluiceError('config', `${path} exists and is not a socket`, {
+      remedy: 'move it away',
+    });
   }
   const probe = streamSocket();
   try {
@@ -199,7 +212,10 @@ export class UnixConnection {
    */
   send(address: bigint, length: number, fds: readonly number[] = []): number {
     if (fds.length > SCM_MAX_FD) {
-      throw new SluiceError('unsupported', `${fds.length} descriptors in one message, at most ${SCM_MAX_FD}`);
+      throw new SluiceError(
+        'unsupported',
+        `${fds.length} descriptors in one message, at most ${SCM_MAX_FD}`,
+      );
     }
     this.#iovec(address, length);
     const view = this.#view;
@@ -242,7 +258,8 @@ export class UnixConnection {
     while (at + CMSGHDR_BYTES <= end) {
       const length = Number(view.getBigUint64(at, true));
       if (length < CMSGHDR_BYTES) break;
-      const rights = view.getInt32(at + 8, true) === SOL_SOCKET && view.getInt32(at + 12, true) === SCM_RIGHTS;
+      const rights =
+        view.getInt32(at + 8, true) === SOL_SOCKET && view.getInt32(at + 12, true) === SCM_RIGHTS;
       if (rights) {
         for (let p = at + CMSGHDR_BYTES; p + 4 <= Math.min(at + length, end); p += 4) {
           fds.push(view.getInt32(p, true));
@@ -256,5 +273,8 @@ export class UnixConnection {
 
 /** True for the error of connecting to a path where nobody listens (yet). */
 export function isNobodyListening(error: unknown): boolean {
-  return error instanceof SystemError && (error.errnoName === 'ENOENT' || error.errnoName === 'ECONNREFUSED');
+  return (
+    error instanceof SystemError &&
+    (error.errnoName === 'ENOENT' || error.errnoName === 'ECONNREFUSED')
+  );
 }

@@ -1,0 +1,38 @@
+/**
+ * What a transport needs of a virtio device model, whatever its type (VIRTIO 1.3 §2, §3).
+ * The transport owns negotiation, memory and descriptors; the device owns rings and meaning.
+ */
+import type { DeviceQueue } from '../ring/device-queue.ts';
+
+export interface VirtioDevice {
+  /** Device type (VIRTIO_ID_*). */
+  readonly type: number;
+  /** Most virtqueues that the device has, control queues included. */
+  readonly maxQueues: number;
+  /** Largest queue size that the device takes. */
+  readonly maxQueueSize: number;
+  /** What the device offers: virtio feature bits. Transport features are not among them. */
+  readonly features: bigint;
+  /** Configuration space (§2.5), little-endian; read and written whole by the transport. */
+  readonly configBytes: number;
+  readConfig(): Uint8Array;
+  /** @throws SluiceError `protocol` for a field that a driver may not write. */
+  writeConfig(offset: number, bytes: Uint8Array): void;
+  /**
+   * The driver's choice, a subset of what the transport offered. Before any queue starts; again
+   * after a reset.
+   */
+  setDriverFeatures(features: bigint): void;
+  /** A queue has memory, position and interrupt: it may be polled from now on (once enabled). */
+  startQueue(index: number, queue: DeviceQueue): void;
+  /** Ends the use of a queue. All its I/O has drained when this returns. */
+  stopQueue(index: number): void;
+  /** vhost-user rings can be started yet disabled: then the device does not process them. */
+  setQueueEnabled(index: number, enabled: boolean): void;
+  /** The link's state as the guest is to see it, and requests to announce: see the device. */
+  onConfigChange: (() => void) | undefined;
+  /** The ring or a descriptor is malformed: transport tells the guest by the error descriptor or needs-reset. */
+  onBroken: ((reason: Error) => void) | undefined;
+  /** Back to the state after creation; queues are stopped. */
+  reset(): void;
+}

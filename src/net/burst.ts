@@ -1,0 +1,144 @@
+/**
+ * Up to 64 frames on their way from one port to others.
+ *
+ * The payload stays where the sender has it. Of each frame the first bytes (the virtio_net_hdr and
+ * the headers that decide where it goes) are copied once into memory of the lane, its *slot*:
+ * lookup, spoof check, tags, segmentation and the delivered headers all use that copy, because
+ * the sender can change its own at any moment.
+ *
+ * What is delivered is `headerLength` bytes at `headerAt`, then the chain's bytes from `skip` on.
+ */
+import type { Arena } from '../memory/arena.ts';
+import type { CopyQueue } from '../memory/copy.ts';
+import { BATCH, ChainBatch } from '../ring/chain-batch.ts';
+
+/** Bytes of struct virtio_net_hdr with num_buffers (VIRTIO 1.3 §5.1.6), as every slot holds it. */
+export const VNET_HEADER_BYTES = 12;
+
+/** Bytes of a frame's start, virtio_net_hdr included, that {@link Burst.gather} copies. */
+export const GATHER_BYTES = 64;
+
+/** Where a slot's content begins: room before it for a header that grows. */
+export const SLOT_HEADROOM = 16;
+
+/** Slots of ordinary bursts: the headroom, the gathered bytes, room to complete the headers in. */
+export const SLOT_BYTES = 128;
+
+export interface BurstOptions {
+  /** Bytes of a slot, a multiple of 64; larger for bursts whose headers are written by us. */
+  readonly slotBytes?: number;
+}
+
+export class Burst {
+  readonly arena: Arena;
+  readonly copies: CopyQueue;
+  readonly slotBytes: number;
+  /** The frames where their sender has them, virtio_net_hdr first. */
+  readonly chains = new ChainBatch();
+  /** Bytes of virtio_net_hdr that each chain begins with: 12, or 10 for a legacy driver. */
+  sourceHeaderBytes = VNET_HEADER_BYTES;
+  /** Arena address of the header to deliver (virtio_net_hdr of 12 bytes, then the frame's start). */
+  readonly headerAt = new Float64Array(BATCH);
+  /** Bytes at `headerAt`. */
+  readonly headerLength = new Uint32Array(BATCH);
+  /** Bytes of the chain that the header stands for. */
+  readonly skip = new Uint32Array(BATCH);
+  /** Bytes of the frame, without virtio_net_hdr and without an 802.1Q tag that was taken off. */
+  readonly frameLength = new Uint32Array(BATCH);
+  /** Offloads that a receiver must take, a mask of OFFLOAD_* (`port.ts`). */
+  readonly needs = new Uint8Array(BATCH);
+  /** Tag control information of the frame's VLAN: priority, DEI, VLAN id (0: none). IEEE 802.1Q §9.6. */
+  readonly tci = new Uint16Array(BATCH);
+  /** Arena address of slot 0; slot i begins at `slotsAt + i * slotBytes`. */
+  readonly slotsAt: number;
+  /** The slots, as bytes, 16-bit and 32-bit little-endian words. Index from slot 0's first byte. */
+  readonly slots8: Uint8Array;
+  readonly slots16: Uint16Array;
+  readonly slots32: Uint32Array;
+  /** As {@link slotsAt}, for headers with a tag put in. */
+  readonly taggedAt: number;
+  readonly tagged8: Uint8Array;
+
+  constructor(arena: Arena, copies: CopyQueue, options: BurstOptions = {}) {
+    this.arena = arena;
+    this.copies = copies;
+    this.slotBytes = options.slotBytes ?? SLOT_BYTES;
+    const bytes = BATCH * this.slotBytes;
+    this.slotsAt = arena.allocate(2 * bytes, 'sluice-slots');
+    this.slots8 = new Uint8Array(arena.buffer, this.slotsAt, bytes);
+    this.slots16 = new Uint16Array(arena.buffer, this.slotsAt, bytes / 2);
+    this.slots32 = new Uint32Array(arena.buffer, this.slotsAt, bytes / 4);
+    this.taggedAt = this.slotsAt + bytes;
+    this.tagged8 = new Uint8Array(arena.buffer, this.taggedAt, bytes);
+  }
+
+  get count(): number {
+    return this.chains.count;
+  }
+
+  clear(): void {
+    this.chains.clear();
+  }
+
+  /** Copies the start of each frame into its slot and sets header, skip, length and an empty VLAN. */
+  gather(): void {
+    const { chains, copies, sourceHeaderBytes } = this;
+    const count = chains.count;
+    // A legacy header is two bytes shorter: it is put in two bytes later and then moved up.
+    const shift = VNET_HEADER_BYTES - sourceHeaderBytes;
+    const wanted = GATHER_BYTES - shift;
+    let at = this.slotsAt + SLOT_HEADROOM;
+    for (let i = 0; i < count; i++) {
+      const total = chains.total[i] as number;
+      const first = chains.length[i] as number;
+      const length = total < wanted ? total : wanted;
+      if (first >= length) copies.push(at + shift, chains.address[i] as number, length);
+      else this.copyFromChain(i, 0, length, at + shift);
+      this.headerAt[i] = at;
+      this.headerLength[i] = length + shift;
+      this.skip[i] = length;
+      this.frameLength[i] = total - sourceHeaderBytes;
+      this.tci[i] = 0;
+      at += this.slotBytes;
+    }
+    copies.flush();
+    if (shift !== 0) this.#padLegacyHeaders(count);
+  }
+
+  /** Copies bytes [from, from + length) of a chain to an arena address (queued). Slow path. */
+  copyFromChain(slot: number, from: number, length: number, to: number): void {
+    const { chains, copies } = this;
+    let offset = from;
+    let left = length;
+    let target = to;
+    let segment = -1;
+    const last = chains.more[slot] as number;
+    while (left > 0 && segment < last) {
+      const at = (chains.moreStart[slot] as number) + segment;
+      const address =
+        segment < 0 ? (chains.address[slot] as number) : (chains.moreAddress[at] as number);
+      const bytes =
+        segment < 0 ? (chains.length[slot] as number) : (chains.moreLength[at] as number);
+      segment++;
+      if (offset >= bytes) {
+        offset -= bytes;
+        continue;
+      }
+      const part = Math.min(left, bytes - offset);
+      copies.push(target, address + offset, part);
+      target += part;
+      left -= part;
+      offset = 0;
+    }
+  }
+
+  #padLegacyHeaders(count: number): void {
+    const { slots8, slotBytes } = this;
+    for (let i = 0; i < count; i++) {
+      const at = i * slotBytes + SLOT_HEADROOM;
+      slots8.copyWithin(at, at + 2, at + VNET_HEADER_BYTES);
+      slots8[at + 10] = 0;
+      slots8[at + 11] = 0;
+    }
+  }
+}

@@ -1,0 +1,60 @@
+/**
+ * Up to 64 descriptor chains as they were read from a ring, once: from here on nothing that the
+ * driver changes matters. A structure of arrays; addresses are arena addresses, already checked.
+ *
+ * The first segment of each chain stands in `address` and `length`: for most frames it is the only
+ * one. Further segments stand in `moreAddress` and `moreLength`, `more[i]` of them from
+ * `moreStart[i]` on.
+ */
+import { MAX_QUEUE_SIZE } from '../spec/virtio.ts';
+
+export const BATCH = 64;
+
+/**
+ * Room for further segments: any legal chain fits into an empty batch, even with each descriptor
+ * cut in two where two memory regions meet.
+ */
+export const MORE_SEGMENTS = 2 * MAX_QUEUE_SIZE;
+
+export class ChainBatch {
+  /** Chains in the batch. */
+  count = 0;
+  /** Further segments in use. */
+  moreCount = 0;
+  /** The buffer's id: the head's index (split), the id field (packed). */
+  readonly id = new Uint16Array(BATCH);
+  /** Descriptors that the chain takes in a packed ring; 1 in a split ring. */
+  readonly span = new Uint16Array(BATCH);
+  /** Arena address of the first segment. */
+  readonly address = new Float64Array(BATCH);
+  /** Bytes of the first segment. */
+  readonly length = new Uint32Array(BATCH);
+  /** Bytes of all segments together (below 2^32: longer chains are refused). */
+  readonly total = new Uint32Array(BATCH);
+  /** Number of further segments. */
+  readonly more = new Uint32Array(BATCH);
+  /** Index of the first further segment. */
+  readonly moreStart = new Uint32Array(BATCH);
+  /** How many segments of the chain, from its start, are device-readable; the rest are writable. */
+  readonly readable = new Uint32Array(BATCH);
+  readonly moreAddress = new Float64Array(MORE_SEGMENTS);
+  readonly moreLength = new Uint32Array(MORE_SEGMENTS);
+
+  clear(): void {
+    this.count = 0;
+    this.moreCount = 0;
+  }
+
+  /** Adds a chain of one segment; for sources that are not rings (a tap, a replay). */
+  add(address: number, length: number): number {
+    const slot = this.count++;
+    this.id[slot] = 0;
+    this.span[slot] = 1;
+    this.address[slot] = address;
+    this.length[slot] = length;
+    this.total[slot] = length;
+    this.more[slot] = 0;
+    this.readable[slot] = 1;
+    return slot;
+  }
+}
