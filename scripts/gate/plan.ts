@@ -1,0 +1,128 @@
+/**
+ * What `npm test` runs: which files, how many cores each is given, and which may run side by side.
+ *
+ * A test file may say so in a comment on a line of its own near the top:
+ *
+ *     // suite: exclusive cores=2 timeout=600 no-testbed
+ *
+ * - `exclusive`: nothing else runs at the same time;
+ * - `cores=N`: it keeps N cores busy (at most all of the machine's);
+ * - `timeout=SECONDS`: when it is killed and has failed;
+ * - `no-testbed`: a file in test/ that needs no testbed, so it belongs to the fast ones.
+ */
+import { closeSync, globSync, openSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** The file that builds the testbed; those that need it wait for its end. */
+export const TESTBED_SUITE = 'test/testbed-build.test.ts';
+
+export interface Suite {
+  /** Path from the repository's root. */
+  readonly file: string;
+  /** Needs the testbed. */
+  readonly guests: boolean;
+  readonly exclusive: boolean;
+  readonly cores: number;
+  /** Seconds. */
+  readonly timeout: number;
+}
+
+const UNIT_TIMEOUT = 180;
+const GUEST_TIMEOUT = 300;
+// Debootstrap and some hundred packages from a slow mirror.
+const TESTBED_TIMEOUT = 1800;
+
+const DIRECTIVE = /^\/\/ suite:(.*)$/m;
+
+/** The suite of a file, from the beginning of its text. Throws on words that it does not know. */
+export function parseSuite(file: string, head: string, machineCores: number): Suite {
+  const inTest = file.startsWith('test/');
+  let guests = inTest && file !== TESTBED_SUITE;
+  let exclusive = false;
+  let cores: number | undefined;
+  let timeout: number | undefined;
+  for (const word of DIRECTIVE.exec(head)?.[1]?.trim().split(/\s+/) ?? []) {
+    const [, name, value] = /^(cores|timeout)=([1-9]\d*)$/.exec(word) ?? [];
+    if (name === 'cores') cores = Number(value);
+    else if (name === 'timeout') timeout = Number(value);
+    else if (word === 'exclusive') exclusive = true;
+    else if (word === 'no-testbed' && inTest) guests = false;
+    else throw new Error(`${file}: '${word}' in its suite comment is not known`);
+  }
+  // Two guests keep two cores busy, but mostly wait for one another: on a small machine two suites
+  // side by side are still faster than one after the other.
+  cores ??= guests ? Math.min(2, Math.floor(machineCores / 2)) : 1;
+  timeout ??= guests ? GUEST_TIMEOUT : file === TESTBED_SUITE ? TESTBED_TIMEOUT : UNIT_TIMEOUT;
+  return {
+    file,
+    guests,
+    exclusive,
+    cores: exclusive ? machineCores : Math.max(1, Math.min(cores, machineCores)),
+    timeout,
+  };
+}
+
+/** All test files of the repository at `root`, in the order in which they are best started. */
+export function findSuites(root: string, machineCores: number): Suite[] {
+  const places = ['src', 'scripts', 'bench', 'fuzz', 'test', 'examples'];
+  const suites = globSync(`{${places.join(',')}}/**/*.test.ts`, { cwd: root })
+    .sort()
+    .map((file) => parseSuite(file, head(join(root, file)), machineCores));
+  return suites.sort((a, b) => rank(a) - rank(b));
+}
+
+/** The longest first, but for those that need the machine to themselves. */
+function rank(suite: Suite): number {
+  if (suite.file === TESTBED_SUITE) return 0;
+  if (suite.exclusive) return 3;
+  return suite.guests ? 1 : 2;
+}
+
+/**
+ * The suites that the words on the command line ask for: `unit` for all that need no testbed,
+ * otherwise those whose path contains one of the words; all without words.
+ */
+export function selectSuites(suites: readonly Suite[], words: readonly string[]): Suite[] {
+  if (words.length === 0) return [...suites];
+  const chosen = suites.filter((suite) =>
+    words.some((word) =>
+      word === 'unit'
+        ? !suite.guests && suite.file !== TESTBED_SUITE
+        : suite.file.includes(word.replace(/^\.\//, '')),
+    ),
+  );
+  const testbed = suites.find((suite) => suite.file === TESTBED_SUITE);
+  const isMissing = testbed !== undefined && !chosen.includes(testbed);
+  return isMissing && chosen.some((suite) => suite.guests) ? [testbed, ...chosen] : chosen;
+}
+
+/**
+ * Which of the waiting suites may start now: the first that fits beside the running ones. An
+ * exclusive one waits until nothing runs.
+ */
+export function nextSuite(
+  waiting: readonly Suite[],
+  running: readonly Suite[],
+  machineCores: number,
+): Suite | undefined {
+  if (running.some((suite) => suite.exclusive)) return undefined;
+  const free = machineCores - running.reduce((sum, suite) => sum + suite.cores, 0);
+  const isTestbed = ({ file }: Suite): boolean => file === TESTBED_SUITE;
+  const noTestbedYet = waiting.some(isTestbed) || running.some(isTestbed);
+  return waiting.find(
+    (suite) =>
+      (suite.exclusive ? running.length === 0 : suite.cores <= free) &&
+      !(suite.guests && noTestbedYet),
+  );
+}
+
+/** The first 4 KiB of a file. */
+function head(path: string): string {
+  const fd = openSync(path, 'r');
+  try {
+    const buffer = Buffer.alloc(4096);
+    return buffer.toString('utf8', 0, readSync(fd, buffer));
+  } finally {
+    closeSync(fd);
+  }
+}
