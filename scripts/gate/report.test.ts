@@ -68,6 +68,7 @@ test('a file that fails outside of its tests has failed', async () => {
 
 test('a file that does not end is killed with its children and named', async () => {
   const text = `${ORPHAN}
+    process.on('SIGTERM', () => {});
     test('quick', () => {});
     test('slow', () => new Promise((resolve) => setTimeout(resolve, 600_000)));`;
   const { report, events, mark } = await runText(text, 2);

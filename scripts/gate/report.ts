@@ -6,7 +6,7 @@
 import { join } from 'node:path';
 import { run } from 'node:test';
 import type { Suite } from './plan.ts';
-import { endMarkedProcesses, MARK } from './processes.ts';
+import { endMarkedProcesses, killMarkedProcesses, MARK, markedProcesses } from './processes.ts';
 
 /** An event of node:test, as its reporters read them. */
 export interface ReportEvent {
@@ -95,6 +95,8 @@ export async function runFile(report: FileReport, options: RunOptions): Promise<
   const abort = new AbortController();
   const watchdog = setTimeout(() => {
     abort.abort();
+    // The signal to end may be ignored.
+    killMarkedProcesses(markedProcesses(mark));
   }, suite.timeout * 1000);
 
   report.push('test:start', { name: suite.file, nesting: 0, file: path });
