@@ -1,0 +1,276 @@
+/**
+ * The device's side of a packed virtqueue (VIRTIO 1.3 §2.8).
+ *
+ *   descriptor area   16 bytes an entry: address 8, length 4, id 2, flags 2
+ *   driver area       event suppression of calls: off_wrap 2, flags 2
+ *   device area       event suppression of kicks: off_wrap 2, flags 2
+ *
+ * A descriptor is available when its AVAIL flag equals the driver's wrap counter and its USED flag
+ * does not; it is used when both equal the device's wrap counter. Id and flags share one 32-bit
+ * word, which is read first and written last.
+ */
+import { TWO_32 } from '../base/bits.ts';
+import {
+  DESCRIPTOR_BYTES,
+  RING_EVENT_FLAGS_DESC,
+  RING_EVENT_FLAGS_DISABLE,
+  RING_EVENT_FLAGS_ENABLE,
+  VIRTQ_DESC_F_INDIRECT,
+  VIRTQ_DESC_F_NEXT,
+  VIRTQ_DESC_F_WRITE,
+} from '../spec/virtio.ts';
+import { BaseDeviceQueue, SHAPE_FLAGS } from './base-device-queue.ts';
+import { BATCH, type ChainBatch } from './chain-batch.ts';
+import { type DeviceQueue, RingError, type RingPosition } from './device-queue.ts';
+import type { QueueSetup } from './queue-setup.ts';
+
+/** The AVAIL and USED flags within the word of id and flags. */
+const AVAIL_SHIFT = 16 + 7;
+const USED_SHIFT = 16 + 15;
+const AVAIL_AND_USED = ((1 << AVAIL_SHIFT) | (1 << USED_SHIFT)) >>> 0;
+const WRAP_BIT = 0x8000;
+
+/** Words of an event suppression structure (§2.8.14). */
+const OFF_WRAP = 0;
+const EVENT_FLAGS = 1;
+
+export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
+  readonly packed = true;
+  private readonly descriptors: Uint32Array;
+  private readonly descriptorsAt: number;
+  private readonly driverEvent: Uint16Array;
+  private readonly deviceEvent: Uint16Array;
+  /** Next descriptor to read, and the driver's wrap counter there. */
+  private next: number;
+  private nextWrap: number;
+  /** Next descriptor to write, and the device's wrap counter there. */
+  private used: number;
+  private usedWrap: number;
+  /** Where the driver was told of completions last. */
+  private published: number;
+  /** The first completion since then: its flags are written last, by {@link publish}. */
+  private heldAt = -1;
+  private heldWord = 0;
+
+  constructor(setup: QueueSetup) {
+    super(setup);
+    const { arena, size, position } = setup;
+    this.descriptorsAt = setup.descriptor;
+    this.descriptors = new Uint32Array(arena.buffer, setup.descriptor, size * 4);
+    this.driverEvent = new Uint16Array(arena.buffer, setup.driver, 2);
+    this.deviceEvent = new Uint16Array(arena.buffer, setup.device, 2);
+    this.next = position.avail & 0x7fff;
+    this.nextWrap = (position.avail >>> 15) & 1;
+    this.used = position.used & 0x7fff;
+    this.usedWrap = (position.used >>> 15) & 1;
+    this.published = this.used;
+  }
+
+  collect(batch: ChainBatch, max: number): number {
+    const { descriptors, plain, size } = this;
+    const room = BATCH - batch.count;
+    const limit = max < room ? max : room;
+    const { id, span, address, length, total, more, readable } = batch;
+    const readableCount = plain === 0 ? 1 : 0;
+    let { next, nextWrap, rangeStart, rangeEnd, rangeDelta } = this;
+    let slot = batch.count;
+    let count = 0;
+    while (count < limit) {
+      const at = next * 4;
+      const word = Atomics.load(descriptors, at + 3);
+      if (((word >>> AVAIL_SHIFT) & 1) !== nextWrap || word >>> USED_SHIFT === nextWrap) break;
+      const bytes = descriptors[at + 2] as number;
+      const guest = (descriptors[at] as number) + (descriptors[at + 1] as number) * TWO_32;
+      const fits = guest >= rangeStart && guest + bytes <= rangeEnd && bytes !== 0;
+      if (((word >>> 16) & SHAPE_FLAGS) === plain && fits) {
+        id[slot] = word & 0xffff;
+        span[slot] = 1;
+        address[slot] = guest + rangeDelta;
+        length[slot] = bytes;
+        total[slot] = bytes;
+        more[slot] = 0;
+        readable[slot] = readableCount;
+        next++;
+      } else {
+        batch.count = slot;
+        if (this.isCramped(batch)) break;
+        next += this.walk(batch, slot, next);
+        ({ rangeStart, rangeEnd, rangeDelta } = this);
+      }
+      if (next >= size) {
+        next -= size;
+        nextWrap ^= 1;
+      }
+      slot++;
+      count++;
+    }
+    batch.count = slot;
+    this.next = next;
+    this.nextWrap = nextWrap;
+    return count;
+  }
+
+  pending(): boolean {
+    const word = Atomics.load(this.descriptors, this.next * 4 + 3);
+    return ((word >>> AVAIL_SHIFT) & 1) === this.nextWrap && word >>> USED_SHIFT !== this.nextWrap;
+  }
+
+  rewind(batch: ChainBatch, from: number): void {
+    let { next } = this;
+    for (let slot = from; slot < batch.count; slot++) next -= batch.span[slot] as number;
+    if (next < 0) {
+      next += this.size;
+      this.nextWrap ^= 1;
+    }
+    this.next = next;
+    batch.count = from;
+  }
+
+  complete(batch: ChainBatch, slot: number, written: number): void {
+    this.put(batch, slot, written);
+    if (this.logging) this.logWritten(batch, slot, written);
+  }
+
+  completeRange(batch: ChainBatch, from: number, to: number): void {
+    for (let slot = from; slot < to; slot++) this.put(batch, slot, 0);
+  }
+
+  publish(): void {
+    const { heldAt } = this;
+    if (heldAt === -1) return;
+    if (this.logging) this.memory.markWritten(this.descriptorsAt, this.size * DESCRIPTOR_BYTES);
+    // The store is a full barrier: the driver's wish is read after it.
+    Atomics.store(this.descriptors, heldAt, this.heldWord);
+    this.heldAt = -1;
+    const { journal } = this;
+    if (journal !== undefined) {
+      journal[0] = this.next | (this.nextWrap << 15);
+      journal[1] = this.used | (this.usedWrap << 15);
+    }
+    const wanted = this.callWanted();
+    this.published = this.used;
+    if (wanted) {
+      this.calls++;
+      this.interrupt.signal();
+    }
+  }
+
+  enableKicks(): boolean {
+    const event = this.deviceEvent;
+    if (this.eventIdx) {
+      event[OFF_WRAP] = this.next | (this.nextWrap << 15);
+      Atomics.store(event, EVENT_FLAGS, RING_EVENT_FLAGS_DESC);
+    } else {
+      Atomics.store(event, EVENT_FLAGS, RING_EVENT_FLAGS_ENABLE);
+    }
+    return this.pending();
+  }
+
+  disableKicks(): void {
+    this.deviceEvent[EVENT_FLAGS] = RING_EVENT_FLAGS_DISABLE;
+  }
+
+  position(): RingPosition {
+    return {
+      avail: this.next | (this.nextWrap << 15),
+      used: this.used | (this.usedWrap << 15),
+    };
+  }
+
+  private put(batch: ChainBatch, slot: number, written: number): void {
+    const at = this.used * 4 + 3;
+    const flags =
+      (this.usedWrap === 1 ? AVAIL_AND_USED : 0) | (written > 0 ? VIRTQ_DESC_F_WRITE << 16 : 0);
+    const word = ((batch.id[slot] as number) | flags) >>> 0;
+    this.descriptors[at - 1] = written;
+    if (this.heldAt === -1) {
+      this.heldAt = at;
+      this.heldWord = word;
+    } else {
+      this.descriptors[at] = word;
+    }
+    let used = this.used + (batch.span[slot] as number);
+    if (used >= this.size) {
+      used -= this.size;
+      this.usedWrap ^= 1;
+    }
+    this.used = used;
+  }
+
+  /** §2.8.14, and the example of §2.8.21.3: was the event position among the new completions? */
+  private callWanted(): boolean {
+    const event = this.driverEvent;
+    const flags = event[EVENT_FLAGS] as number;
+    if (flags !== RING_EVENT_FLAGS_DESC || !this.eventIdx)
+      return flags !== RING_EVENT_FLAGS_DISABLE;
+    const offWrap = event[OFF_WRAP] as number;
+    const { used, size } = this;
+    const old = used <= this.published ? this.published - size : this.published;
+    const sameLap = offWrap >>> 15 === this.usedWrap;
+    const wanted = (offWrap & ~WRAP_BIT) - (sameLap ? 0 : size);
+    return ((used - wanted - 1) & 0xffff) < ((used - old) & 0xffff);
+  }
+
+  /** Any chain: several descriptors, indirect, in another memory range. Returns descriptors taken. */
+  private walk(batch: ChainBatch, slot: number, head: number): number {
+    const view = this.arenaView;
+    this.open(batch, slot);
+    let index = head;
+    let taken = 0;
+    for (;;) {
+      if (taken === this.size) throw this.tooLong();
+      const at = this.descriptorsAt + index * DESCRIPTOR_BYTES;
+      const lo = view.getUint32(at, true);
+      const hi = view.getUint32(at + 4, true);
+      const bytes = view.getUint32(at + 8, true);
+      const word = view.getUint32(at + 12, true);
+      const flags = word >>> 16;
+      taken++;
+      if ((flags & VIRTQ_DESC_F_INDIRECT) !== 0) {
+        if (taken > 1 || (flags & VIRTQ_DESC_F_NEXT) !== 0) {
+          throw new RingError(
+            'bad-indirect',
+            'an indirect table among other descriptors of a chain',
+          );
+        }
+        this.appendIndirect(batch, slot, lo, hi, bytes);
+      } else {
+        this.append(batch, slot, lo, hi, bytes, flags);
+      }
+      if ((flags & VIRTQ_DESC_F_NEXT) === 0) {
+        // The buffer's id stands in the last descriptor of the chain (§2.8.6).
+        batch.id[slot] = word & 0xffff;
+        break;
+      }
+      index = index + 1 === this.size ? 0 : index + 1;
+    }
+    batch.span[slot] = taken;
+    this.close(batch, slot);
+    return taken;
+  }
+
+  protected override readTable(
+    batch: ChainBatch,
+    slot: number,
+    table: number,
+    entries: number,
+  ): void {
+    if (entries > this.size) throw this.tooLong();
+    const view = this.arenaView;
+    for (let i = 0; i < entries; i++) {
+      const at = table + i * DESCRIPTOR_BYTES;
+      const flags = view.getUint16(at + 14, true);
+      if ((flags & VIRTQ_DESC_F_INDIRECT) !== 0) {
+        throw new RingError('bad-indirect', 'an indirect table within a table');
+      }
+      this.append(
+        batch,
+        slot,
+        view.getUint32(at, true),
+        view.getUint32(at + 4, true),
+        view.getUint32(at + 8, true),
+        flags,
+      );
+    }
+  }
+}

@@ -1,0 +1,227 @@
+/**
+ * The device's side of a split virtqueue (VIRTIO 1.3 §2.7).
+ *
+ *   descriptor area   16 bytes an entry: address 8, length 4, flags 2, next 2
+ *   driver area       flags 2, idx 2, ring 2 an entry, used_event 2
+ *   device area       flags 2, idx 2, ring 8 an entry (id 4, length 4), avail_event 2
+ */
+import { TWO_32 } from '../base/bits.ts';
+import {
+  DESCRIPTOR_BYTES,
+  VIRTQ_AVAIL_F_NO_INTERRUPT,
+  VIRTQ_DESC_F_INDIRECT,
+  VIRTQ_DESC_F_NEXT,
+  VIRTQ_USED_F_NO_NOTIFY,
+} from '../spec/virtio.ts';
+import { BaseDeviceQueue, SHAPE_FLAGS } from './base-device-queue.ts';
+import { BATCH, type ChainBatch } from './chain-batch.ts';
+import { type DeviceQueue, RingError, type RingPosition } from './device-queue.ts';
+import type { QueueSetup } from './queue-setup.ts';
+
+/** Words of 16 bits before the ring in the driver and the device area: flags, idx. */
+const FLAGS = 0;
+const IDX = 1;
+const RING = 2;
+
+export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
+  readonly packed = false;
+  private readonly mask: number;
+  private readonly descriptors: Uint32Array;
+  private readonly descriptorsAt: number;
+  private readonly avail: Uint16Array;
+  private readonly used16: Uint16Array;
+  private readonly usedRing: Uint32Array;
+  private readonly availEvent: number;
+  private readonly usedEvent: number;
+  /** Next entry of the available ring to read, modulo 2^16. */
+  private next: number;
+  /** Next entry of the used ring to write, and the index that the driver was shown last. */
+  private used: number;
+  private published: number;
+
+  constructor(setup: QueueSetup) {
+    super(setup);
+    const { arena, size } = setup;
+    this.mask = size - 1;
+    this.descriptorsAt = setup.descriptor;
+    this.descriptors = new Uint32Array(arena.buffer, setup.descriptor, size * 4);
+    this.avail = new Uint16Array(arena.buffer, setup.driver, RING + size + 1);
+    this.used16 = new Uint16Array(arena.buffer, setup.device, RING + size * 4 + 1);
+    this.usedRing = new Uint32Array(arena.buffer, setup.device + 4, size * 2);
+    this.usedEvent = RING + size;
+    this.availEvent = RING + size * 4;
+    this.next = setup.position.avail & 0xffff;
+    this.used = setup.position.used & 0xffff;
+    this.published = this.used;
+  }
+
+  collect(batch: ChainBatch, max: number): number {
+    const { avail, mask, descriptors, plain } = this;
+    const { next } = this;
+    // The load is a barrier: entries up to the index are read after it.
+    let count = (Atomics.load(avail, IDX) - next) & 0xffff;
+    if (count === 0) return 0;
+    if (count > this.size) {
+      throw new RingError(
+        'index-jump',
+        `the available index moved by ${count} in a ring of ${this.size}`,
+      );
+    }
+    const room = BATCH - batch.count;
+    if (count > max) count = max;
+    if (count > room) count = room;
+    let slot = batch.count;
+    const { id, span, address, length, total, more, readable } = batch;
+    const readableCount = plain === 0 ? 1 : 0;
+    let { rangeStart, rangeEnd, rangeDelta } = this;
+    for (let i = 0; i < count; i++) {
+      const head = avail[RING + ((next + i) & mask)] as number;
+      if (head > mask) throw this.badIndex(head, this.size);
+      const at = head * 4;
+      const flags = (descriptors[at + 3] as number) & SHAPE_FLAGS;
+      id[slot] = head;
+      span[slot] = 1;
+      if (flags === plain) {
+        const bytes = descriptors[at + 2] as number;
+        const guest = (descriptors[at] as number) + (descriptors[at + 1] as number) * TWO_32;
+        if (guest >= rangeStart && guest + bytes <= rangeEnd && bytes !== 0) {
+          address[slot] = guest + rangeDelta;
+          length[slot] = bytes;
+          total[slot] = bytes;
+          more[slot] = 0;
+          readable[slot] = readableCount;
+          slot++;
+          continue;
+        }
+      }
+      batch.count = slot;
+      if (this.isCramped(batch)) {
+        count = i;
+        break;
+      }
+      this.walk(batch, slot, head);
+      ({ rangeStart, rangeEnd, rangeDelta } = this);
+      slot++;
+    }
+    batch.count = slot;
+    this.next = (next + count) & 0xffff;
+    return count;
+  }
+
+  pending(): boolean {
+    return Atomics.load(this.avail, IDX) !== this.next;
+  }
+
+  rewind(batch: ChainBatch, from: number): void {
+    this.next = (this.next - (batch.count - from)) & 0xffff;
+    batch.count = from;
+  }
+
+  complete(batch: ChainBatch, slot: number, written: number): void {
+    const at = (this.used & this.mask) * 2;
+    this.usedRing[at] = batch.id[slot] as number;
+    this.usedRing[at + 1] = written;
+    this.used = (this.used + 1) & 0xffff;
+    if (this.logging) this.logWritten(batch, slot, written);
+  }
+
+  completeRange(batch: ChainBatch, from: number, to: number): void {
+    const { usedRing, mask } = this;
+    const { id } = batch;
+    let { used } = this;
+    for (let slot = from; slot < to; slot++) {
+      const at = (used & mask) * 2;
+      usedRing[at] = id[slot] as number;
+      usedRing[at + 1] = 0;
+      used = (used + 1) & 0xffff;
+    }
+    this.used = used;
+  }
+
+  publish(): void {
+    const { used, published, avail } = this;
+    if (used === published) return;
+    this.published = used;
+    if (this.logging) this.memory.markWritten(this.deviceArea, this.used16.byteLength);
+    // The store is a full barrier: the driver's wish is read after it (§2.7.7.2).
+    Atomics.store(this.used16, IDX, used);
+    const { journal } = this;
+    if (journal !== undefined) {
+      journal[0] = this.next;
+      journal[1] = used;
+    }
+    const wanted = this.eventIdx
+      ? ((used - (avail[this.usedEvent] as number) - 1) & 0xffff) < ((used - published) & 0xffff)
+      : ((avail[FLAGS] as number) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
+    if (wanted) {
+      this.calls++;
+      this.interrupt.signal();
+    }
+  }
+
+  enableKicks(): boolean {
+    if (this.eventIdx) Atomics.store(this.used16, this.availEvent, this.next);
+    else Atomics.store(this.used16, FLAGS, 0);
+    return this.pending();
+  }
+
+  disableKicks(): void {
+    // With the event index nothing need be written: the driver kicks when its index passes
+    // avail_event, which stays behind (§2.7.10).
+    if (!this.eventIdx) this.used16[FLAGS] = VIRTQ_USED_F_NO_NOTIFY;
+  }
+
+  position(): RingPosition {
+    return { avail: this.next, used: this.used };
+  }
+
+  /** Any chain: linked, indirect, in another memory range. */
+  private walk(batch: ChainBatch, slot: number, head: number): void {
+    this.open(batch, slot);
+    this.follow(batch, slot, this.descriptorsAt, this.size, head, true);
+    this.close(batch, slot);
+  }
+
+  protected override readTable(
+    batch: ChainBatch,
+    slot: number,
+    table: number,
+    entries: number,
+  ): void {
+    this.follow(batch, slot, table, entries, 0, false);
+  }
+
+  private follow(
+    batch: ChainBatch,
+    slot: number,
+    table: number,
+    entries: number,
+    head: number,
+    outer: boolean,
+  ): void {
+    const view = this.arenaView;
+    let index = head;
+    for (let left = this.size; ; left--) {
+      if (left === 0) throw this.tooLong();
+      if (index >= entries) throw this.badIndex(index, entries);
+      const at = table + index * DESCRIPTOR_BYTES;
+      const lo = view.getUint32(at, true);
+      const hi = view.getUint32(at + 4, true);
+      const bytes = view.getUint32(at + 8, true);
+      const word = view.getUint32(at + 12, true);
+      if ((word & VIRTQ_DESC_F_INDIRECT) !== 0) {
+        if (!outer || (word & VIRTQ_DESC_F_NEXT) !== 0) {
+          throw new RingError(
+            'bad-indirect',
+            'an indirect table within a table, or followed by a descriptor',
+          );
+        }
+        this.appendIndirect(batch, slot, lo, hi, bytes);
+        return;
+      }
+      this.append(batch, slot, lo, hi, bytes, word);
+      if ((word & VIRTQ_DESC_F_NEXT) === 0) return;
+      index = word >>> 16;
+    }
+  }
+}
