@@ -2,7 +2,7 @@
 // suite: no-testbed cores=2 timeout=300
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { globSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import test from 'node:test';
 import { checkDependencies } from '../scripts/gate/dependencies.ts';
@@ -21,16 +21,12 @@ function succeeds(command: string, ...args: string[]): void {
   assert.equal(status, 0, `${command} ${args.join(' ')} failed:\n${stdout}${stderr}`);
 }
 
-/** The tracked and the new files of the checkout that are scripts of a shell, by their first line. */
+/** The scripts of a shell in the repository, by their first line. */
 function shellScripts(): { path: string; shell: string }[] {
-  const { stdout, status, stderr } = spawnSync(
-    'git',
-    ['ls-files', '-z', '--cached', '--others', '--exclude-standard'],
-    { cwd: root, encoding: 'utf8' },
-  );
-  assert.equal(status, 0, `git ls-files failed: ${stderr}`);
-  return stdout.split('\0').flatMap((path) => {
-    if (path === '' || path.endsWith('.ts') || !existsSync(join(root, path))) return [];
+  const places = ['bin', 'scripts', 'test', 'fuzz', 'bench', 'examples', 'docs', '.ci'];
+  const paths = globSync(`{${places.join(',')}}/**`, { cwd: root });
+  return paths.flatMap((path) => {
+    if (path.endsWith('.ts') || !statSync(join(root, path)).isFile()) return [];
     const first = readFileSync(join(root, path), 'utf8').split('\n', 1)[0] ?? '';
     const shell = /^#!\s*\/(?:usr\/)?bin\/(?:env )?(sh|bash)\b/.exec(first)?.[1];
     return shell === undefined ? [] : [{ path, shell }];
@@ -55,7 +51,12 @@ test('each folder imports only from earlier ones', () => {
 
 test('shell scripts parse', () => {
   const scripts = shellScripts();
-  assert.ok(scripts.some(({ path }) => path === 'bin/sluice'));
+  for (const known of ['bin/sluice', 'scripts/run', '.ci/run']) {
+    assert.ok(
+      scripts.some(({ path }) => path === known),
+      `${known} was not found`,
+    );
+  }
   for (const { path, shell } of scripts) succeeds(shell, '-n', path);
 });
 
