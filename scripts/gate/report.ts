@@ -147,7 +147,7 @@ export async function runFile(report: FileReport, options: RunOptions): Promise<
   }
 
   const failed = counts.fail + counts.cancelled > 0;
-  const duration_ms = performance.now() - began;
+  const duration_ms = roundMs(performance.now() - began);
   const error = failed ? { error: subtestsFailed() } : {};
   report.push(failed ? 'test:fail' : 'test:pass', {
     name: suite.file,
@@ -195,9 +195,14 @@ function addCounts(counts: Counts, of: Readonly<Record<string, number>>): void {
   counts.todo += of['todo'] ?? 0;
 }
 
+/** Milliseconds to the microsecond, as node:test measures. */
+function roundMs(duration: number): number {
+  return Number(duration.toFixed(3));
+}
+
 /** The closing lines of a whole run, as node:test prints them. */
 export function* summary(counts: Counts, durationMs: number): Generator<ReportEvent> {
-  for (const [name, count] of Object.entries({ ...counts, duration_ms: durationMs })) {
+  for (const [name, count] of Object.entries({ ...counts, duration_ms: roundMs(durationMs) })) {
     yield {
       type: 'test:diagnostic',
       data: { nesting: 0, message: `${name} ${count}`, level: 'info' },
