@@ -1,0 +1,146 @@
+/** Which features a virtio-net driver takes of those that a device offers (VIRTIO 1.3 §5.1.3, §6). */
+import { SluiceError } from '../../base/errors.ts';
+import type { RingFeatures } from '../../ring/driver-queue.ts';
+import {
+  VIRTIO_F_EVENT_IDX,
+  VIRTIO_F_IN_ORDER,
+  VIRTIO_F_INDIRECT_DESC,
+  VIRTIO_F_RING_PACKED,
+  VIRTIO_F_VERSION_1,
+} from '../../spec/virtio.ts';
+import {
+  VIRTIO_NET_F_CSUM,
+  VIRTIO_NET_F_GUEST_CSUM,
+  VIRTIO_NET_F_GUEST_ECN,
+  VIRTIO_NET_F_GUEST_TSO4,
+  VIRTIO_NET_F_GUEST_TSO6,
+  VIRTIO_NET_F_GUEST_USO4,
+  VIRTIO_NET_F_GUEST_USO6,
+  VIRTIO_NET_F_HOST_ECN,
+  VIRTIO_NET_F_HOST_TSO4,
+  VIRTIO_NET_F_HOST_TSO6,
+  VIRTIO_NET_F_HOST_USO,
+  VIRTIO_NET_F_MAC,
+  VIRTIO_NET_F_MQ,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_NET_F_MTU,
+  VIRTIO_NET_F_STATUS,
+} from '../../spec/virtio-net.ts';
+
+/** What a driver would like; each is taken only if the device offers it. */
+export interface NetWishes {
+  /** VIRTIO_F_RING_PACKED */
+  readonly packed: boolean;
+  /** VIRTIO_F_EVENT_IDX */
+  readonly eventIdx: boolean;
+  /** VIRTIO_F_INDIRECT_DESC */
+  readonly indirect: boolean;
+  /** VIRTIO_F_IN_ORDER */
+  readonly inOrder: boolean;
+  /** VIRTIO_NET_F_MRG_RXBUF: a frame may come in several buffers. */
+  readonly mergeable: boolean;
+  /** Checksum offload both ways. */
+  readonly checksum: boolean;
+  /** Segmentation offload both ways; needs checksum offload. */
+  readonly segmentation: boolean;
+  /** VIRTIO_NET_F_MQ */
+  readonly multiqueue: boolean;
+}
+
+export const DEFAULT_NET_WISHES: NetWishes = {
+  packed: false,
+  eventIdx: true,
+  indirect: true,
+  inOrder: true,
+  mergeable: true,
+  checksum: true,
+  segmentation: true,
+  multiqueue: true,
+};
+
+/** What was agreed on. */
+export interface NetFeatures {
+  /** The accepted bits, VIRTIO_F_VERSION_1 among them. */
+  readonly bits: bigint;
+  readonly packed: boolean;
+  readonly ring: RingFeatures;
+  readonly mergeable: boolean;
+  /** The driver may leave a checksum to the device. */
+  readonly sendChecksum: boolean;
+  /** The driver may send TCP frames larger than the MTU, over IPv4. */
+  readonly sendTso4: boolean;
+  /** Frames of up to 65550 bytes can arrive. */
+  readonly receivesLarge: boolean;
+  readonly hasMac: boolean;
+  readonly hasMtu: boolean;
+  readonly hasStatus: boolean;
+  readonly multiqueue: boolean;
+}
+
+const bit = (number: number): bigint => 1n << BigInt(number);
+
+const CHECKSUM = [VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM];
+/** Each with the bit that it needs (§5.1.3.1). */
+const SEGMENTATION: readonly (readonly [feature: number, needs: number])[] = [
+  [VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_CSUM],
+  [VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_CSUM],
+  [VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4],
+  [VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_CSUM],
+  [VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_CSUM],
+  [VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_CSUM],
+  [VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4],
+  [VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_CSUM],
+  [VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_GUEST_CSUM],
+];
+
+/**
+ * Chooses features.
+ * @throws SluiceError `unsupported` for a device that does not offer VIRTIO_F_VERSION_1.
+ */
+export function negotiateNet(offered: bigint, wishes: NetWishes): NetFeatures {
+  if ((offered & bit(VIRTIO_F_VERSION_1)) === 0n) {
+    throw new SluiceError('unsupported', 'the device is a legacy one: no VIRTIO_F_VERSION_1');
+  }
+  const wanted = [
+    VIRTIO_F_VERSION_1,
+    VIRTIO_NET_F_MAC,
+    VIRTIO_NET_F_MTU,
+    VIRTIO_NET_F_STATUS,
+    ...(wishes.packed ? [VIRTIO_F_RING_PACKED] : []),
+    ...(wishes.eventIdx ? [VIRTIO_F_EVENT_IDX] : []),
+    ...(wishes.indirect ? [VIRTIO_F_INDIRECT_DESC] : []),
+    ...(wishes.inOrder ? [VIRTIO_F_IN_ORDER] : []),
+    ...(wishes.mergeable ? [VIRTIO_NET_F_MRG_RXBUF] : []),
+    ...(wishes.multiqueue ? [VIRTIO_NET_F_MQ] : []),
+    ...(wishes.checksum ? CHECKSUM : []),
+  ];
+  let bits = 0n;
+  for (const feature of wanted) bits |= offered & bit(feature);
+  if (wishes.segmentation) {
+    for (const [feature, needs] of SEGMENTATION) {
+      if ((bits & bit(needs)) !== 0n) bits |= offered & bit(feature);
+    }
+  }
+  const has = (feature: number): boolean => (bits & bit(feature)) !== 0n;
+  return {
+    bits,
+    packed: has(VIRTIO_F_RING_PACKED),
+    ring: {
+      eventIdx: has(VIRTIO_F_EVENT_IDX),
+      indirect: has(VIRTIO_F_INDIRECT_DESC),
+      inOrder: has(VIRTIO_F_IN_ORDER),
+    },
+    mergeable: has(VIRTIO_NET_F_MRG_RXBUF),
+    sendChecksum: has(VIRTIO_NET_F_CSUM),
+    sendTso4: has(VIRTIO_NET_F_HOST_TSO4),
+    receivesLarge:
+      has(VIRTIO_NET_F_GUEST_TSO4) ||
+      has(VIRTIO_NET_F_GUEST_TSO6) ||
+      has(VIRTIO_NET_F_GUEST_USO4) ||
+      has(VIRTIO_NET_F_GUEST_USO6),
+    hasMac: has(VIRTIO_NET_F_MAC),
+    hasMtu: has(VIRTIO_NET_F_MTU),
+    hasStatus: has(VIRTIO_NET_F_STATUS),
+    multiqueue: has(VIRTIO_NET_F_MQ),
+  };
+}
