@@ -1,7 +1,8 @@
 /** File descriptors: close, flags, small reads and writes, eventfds, pipes, whole-file locks. */
-import { fstatSync } from 'node:fs';
+import { fstatSync, readlinkSync } from 'node:fs';
 import { check, EAGAIN, EINTR, errno, libc, systemError } from './libc.ts';
 
+const F_DUPFD_CLOEXEC = 1030;
 const F_GETFL = 3;
 const F_SETFL = 4;
 const O_NONBLOCK = 0o4000;
@@ -16,6 +17,11 @@ export function closeFd(fd: number): void {
 
 export function closeAll(fds: readonly number[]): void {
   for (const fd of fds) closeFd(fd);
+}
+
+/** A second descriptor for the same open file, close-on-exec. */
+export function duplicateFd(fd: number): number {
+  return check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 0), 'fcntl', `fd ${fd}`);
 }
 
 export function setNonBlocking(fd: number): void {
@@ -58,6 +64,11 @@ const drained = new Uint8Array(8);
  */
 export function signalEventFd(fd: number): boolean {
   return libc.write(fd, ONE, 8) === 8 || errno() === EAGAIN;
+}
+
+/** True for an eventfd: each write to it is an event, and nobody need ever read it. */
+export function isEventFd(fd: number): boolean {
+  return readlinkSync(`/proc/self/fd/${fd}`).startsWith('anon_inode:[eventfd');
 }
 
 /** Takes the count out of a non-blocking eventfd; true if it was above zero. */

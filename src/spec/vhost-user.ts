@@ -243,7 +243,17 @@ export const INFLIGHT_PACKED = {
   usedWrapCounter: 20,
   oldUsedWrapCounter: 21,
   headerBytes: 32,
-  entry: { inflight: 0, next: 2, last: 4, num: 6, counter: 8, id: 16, flags: 18, len: 20, addr: 24 },
+  entry: {
+    inflight: 0,
+    next: 2,
+    last: 4,
+    num: 6,
+    counter: 8,
+    id: 16,
+    flags: 18,
+    len: 20,
+    addr: 24,
+  },
   entryBytes: 32,
 } as const;
 
