@@ -30,7 +30,6 @@ export abstract class BaseDeviceQueue {
   protected readonly direction: Direction;
   protected readonly memory: AddressSpace;
   protected readonly interrupt: Interrupt;
-  protected readonly journal: Int32Array | undefined;
   protected readonly arenaView: DataView;
   /** Shape flags of a chain that is one plain descriptor of the queue's direction. */
   protected readonly plain: number;
@@ -50,7 +49,6 @@ export abstract class BaseDeviceQueue {
     this.direction = setup.direction;
     this.memory = setup.memory;
     this.interrupt = setup.interrupt;
-    this.journal = setup.journal;
     this.arenaView = setup.arena.view;
     this.plain =
       setup.direction === 'both' ? NEVER : setup.direction === 'writable' ? VIRTQ_DESC_F_WRITE : 0;

@@ -30,6 +30,16 @@ const USED_SHIFT = 16 + 15;
 const AVAIL_AND_USED = ((1 << AVAIL_SHIFT) | (1 << USED_SHIFT)) >>> 0;
 const WRAP_BIT = 0x8000;
 
+/**
+ * Words of the journal (`QueueSetup.journal`). Positions have the wrap counter in bit 15.
+ * BATCH: where the first completion that may not have been published stands.
+ * LAST: where the last completion stands (low half), and the position after it (high half); equal to
+ * BATCH in both halves when there is none.
+ */
+export const JOURNAL_BATCH = 0;
+export const JOURNAL_LAST = 1;
+export const JOURNAL_WORDS = 2;
+
 /** Words of an event suppression structure (§2.8.14). */
 const OFF_WRAP = 0;
 const EVENT_FLAGS = 1;
@@ -40,6 +50,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   private readonly descriptorsAt: number;
   private readonly driverEvent: Uint16Array;
   private readonly deviceEvent: Uint16Array;
+  private readonly journal: Int32Array;
   /** Next descriptor to read, and the driver's wrap counter there. */
   private next: number;
   private nextWrap: number;
@@ -48,9 +59,10 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   private usedWrap: number;
   /** Where the driver was told of completions last. */
   private published: number;
-  /** The first completion since then: its flags are written last, by {@link publish}. */
+  /** The first completion since then: it is written last, by {@link publish}. */
   private heldAt = -1;
   private heldWord = 0;
+  private heldLength = 0;
 
   constructor(setup: QueueSetup) {
     super(setup);
@@ -59,6 +71,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     this.descriptors = new Uint32Array(arena.buffer, setup.descriptor, size * 4);
     this.driverEvent = new Uint16Array(arena.buffer, setup.driver, 2);
     this.deviceEvent = new Uint16Array(arena.buffer, setup.device, 2);
+    this.journal = setup.journal ?? new Int32Array(JOURNAL_WORDS);
     this.next = position.avail & 0x7fff;
     this.nextWrap = (position.avail >>> 15) & 1;
     this.used = position.used & 0x7fff;
@@ -139,14 +152,10 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     const { heldAt } = this;
     if (heldAt === -1) return;
     if (this.logging) this.memory.markWritten(this.descriptorsAt, this.size * DESCRIPTOR_BYTES);
+    this.descriptors[heldAt - 1] = this.heldLength;
     // The store is a full barrier: the driver's wish is read after it.
     Atomics.store(this.descriptors, heldAt, this.heldWord);
     this.heldAt = -1;
-    const { journal } = this;
-    if (journal !== undefined) {
-      journal[0] = this.next | (this.nextWrap << 15);
-      journal[1] = this.used | (this.usedWrap << 15);
-    }
     const wanted = this.callWanted();
     this.published = this.used;
     if (wanted) {
@@ -178,23 +187,30 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   }
 
   private put(batch: ChainBatch, slot: number, written: number): void {
+    const { journal, size } = this;
+    const position = this.used | (this.usedWrap << 15);
     const at = this.used * 4 + 3;
     const flags =
       (this.usedWrap === 1 ? AVAIL_AND_USED : 0) | (written > 0 ? VIRTQ_DESC_F_WRITE << 16 : 0);
     const word = ((batch.id[slot] as number) | flags) >>> 0;
-    this.descriptors[at - 1] = written;
-    if (this.heldAt === -1) {
-      this.heldAt = at;
-      this.heldWord = word;
-    } else {
-      this.descriptors[at] = word;
-    }
     let used = this.used + (batch.span[slot] as number);
-    if (used >= this.size) {
-      used -= this.size;
+    if (used >= size) {
+      used -= size;
       this.usedWrap ^= 1;
     }
     this.used = used;
+    // What is about to be written is noted first: a new process can then finish or forget it.
+    if (this.heldAt === -1) {
+      journal[JOURNAL_BATCH] = position;
+      journal[JOURNAL_LAST] = position | ((used | (this.usedWrap << 15)) << 16);
+      this.heldAt = at;
+      this.heldWord = word;
+      this.heldLength = written;
+    } else {
+      journal[JOURNAL_LAST] = position | ((used | (this.usedWrap << 15)) << 16);
+      this.descriptors[at - 1] = written;
+      this.descriptors[at] = word;
+    }
   }
 
   /** §2.8.14, and the example of §2.8.21.3: was the event position among the new completions? */

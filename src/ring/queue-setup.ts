@@ -21,8 +21,8 @@ export interface QueueSetup {
   readonly interrupt: Interrupt;
   readonly position: RingPosition;
   /**
-   * Two words that outlive the process, where the ring's position is kept for a restart:
-   * avail, then used.
+   * Two words that outlive the process, where a packed ring keeps its position for a restart (see
+   * JOURNAL_BATCH). A split ring has its position in the used index, in guest memory.
    */
   readonly journal?: Int32Array;
 }

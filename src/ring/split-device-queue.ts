@@ -145,11 +145,6 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     if (this.logging) this.memory.markWritten(this.deviceArea, this.used16.byteLength);
     // The store is a full barrier: the driver's wish is read after it (§2.7.7.2).
     Atomics.store(this.used16, IDX, used);
-    const { journal } = this;
-    if (journal !== undefined) {
-      journal[0] = this.next;
-      journal[1] = used;
-    }
     const wanted = this.eventIdx
       ? ((used - (avail[this.usedEvent] as number) - 1) & 0xffff) < ((used - published) & 0xffff)
       : ((avail[FLAGS] as number) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
