@@ -2,7 +2,7 @@
  * What a transport needs of a virtio device model, whatever its type (VIRTIO 1.3 §2, §3).
  * The transport owns negotiation, memory and descriptors; the device owns rings and meaning.
  */
-import type { DeviceQueue } from '../ring/device-queue.ts';
+import type { DeviceQueue, Direction } from '../ring/device-queue.ts';
 
 export interface VirtioDevice {
   /** Device type (VIRTIO_ID_*). */
@@ -13,6 +13,8 @@ export interface VirtioDevice {
   readonly maxQueueSize: number;
   /** What the device offers: virtio feature bits. Transport features are not among them. */
   readonly features: bigint;
+  /** What the chains of a queue consist of. */
+  direction(index: number): Direction;
   /** Configuration space (§2.5), little-endian; read and written whole by the transport. */
   readonly configBytes: number;
   readConfig(): Uint8Array;
@@ -35,4 +37,18 @@ export interface VirtioDevice {
   onBroken: ((reason: Error) => void) | undefined;
   /** Back to the state after creation; queues are stopped. */
   reset(): void;
+
+  // What only some devices have; a transport offers what rests on it only where it is there.
+
+  /** Features that say nothing without the configuration space: not offered where it cannot be read. */
+  readonly configFeatures?: bigint;
+  /** Tells the network where the guest is now, by a broadcast in the name of `mac` (6 bytes). */
+  announce?(mac: Uint8Array): void;
+  /**
+   * The MTU that the VMM shows the guest, in bytes.
+   * @throws SluiceError for one that the device cannot carry.
+   */
+  setMtu?(mtu: number): void;
+  /** A kick has come for a queue. Only to be counted: the loop polls the queues anyway. */
+  countKick?(index: number): void;
 }
