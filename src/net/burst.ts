@@ -11,6 +11,7 @@
 import type { Arena } from '../memory/arena.ts';
 import type { CopyQueue } from '../memory/copy.ts';
 import { BATCH, ChainBatch } from '../ring/chain-batch.ts';
+import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE } from '../spec/virtio-net.ts';
 
 /** Bytes of struct virtio_net_hdr with num_buffers (VIRTIO 1.3 §5.1.6), as every slot holds it. */
 export const VNET_HEADER_BYTES = 12;
@@ -51,13 +52,15 @@ export class Burst {
   readonly tci = new Uint16Array(BATCH);
   /** Arena address of slot 0; slot i begins at `slotsAt + i * slotBytes`. */
   readonly slotsAt: number;
-  /** The slots, as bytes, 16-bit and 32-bit little-endian words. Index from slot 0's first byte. */
+  /**
+   * The slots, as bytes, 16-bit and 32-bit little-endian words. Index from slot 0's first byte. The
+   * bytes reach over the tagged headers too.
+   */
   readonly slots8: Uint8Array;
   readonly slots16: Uint16Array;
   readonly slots32: Uint32Array;
   /** As {@link slotsAt}, for headers with a tag put in. */
   readonly taggedAt: number;
-  readonly tagged8: Uint8Array;
 
   constructor(arena: Arena, copies: CopyQueue, options: BurstOptions = {}) {
     this.arena = arena;
@@ -65,11 +68,10 @@ export class Burst {
     this.slotBytes = options.slotBytes ?? SLOT_BYTES;
     const bytes = BATCH * this.slotBytes;
     this.slotsAt = arena.allocate(2 * bytes, 'sluice-slots');
-    this.slots8 = new Uint8Array(arena.buffer, this.slotsAt, bytes);
+    this.slots8 = new Uint8Array(arena.buffer, this.slotsAt, 2 * bytes);
     this.slots16 = new Uint16Array(arena.buffer, this.slotsAt, bytes / 2);
     this.slots32 = new Uint32Array(arena.buffer, this.slotsAt, bytes / 4);
     this.taggedAt = this.slotsAt + bytes;
-    this.tagged8 = new Uint8Array(arena.buffer, this.taggedAt, bytes);
   }
 
   get count(): number {
@@ -97,12 +99,46 @@ export class Burst {
       this.headerAt[i] = at;
       this.headerLength[i] = length + shift;
       this.skip[i] = length;
-      this.frameLength[i] = total - sourceHeaderBytes;
+      this.frameLength[i] = total > sourceHeaderBytes ? total - sourceHeaderBytes : 0;
       this.tci[i] = 0;
       at += this.slotBytes;
     }
     copies.flush();
     if (shift !== 0) this.#padLegacyHeaders(count);
+  }
+
+  /**
+   * The header of frame `slot` with its 802.1Q tag put in, in a slot of its own. Its length is
+   * `headerLength + 4`. The untagged header is not touched.
+   */
+  tag(slot: number): number {
+    const from = (this.headerAt[slot] as number) - this.slotsAt;
+    const length = this.headerLength[slot] as number;
+    const { slots8 } = this;
+    const to = this.taggedAt - this.slotsAt + slot * this.slotBytes;
+    const addresses = VNET_HEADER_BYTES + 12;
+    slots8.copyWithin(to, from, from + addresses);
+    slots8.copyWithin(to + addresses + 4, from + addresses, from + length);
+    const tci = this.tci[slot] as number;
+    slots8[to + addresses] = 0x81;
+    slots8[to + addresses + 1] = 0x00;
+    slots8[to + addresses + 2] = tci >>> 8;
+    slots8[to + addresses + 3] = tci & 0xff;
+    shiftOffloadOffsets(slots8, to, 4);
+    return this.slotsAt + to;
+  }
+
+  /** Takes the 802.1Q tag out of the header of frame `slot`, into `tci`. */
+  untag(slot: number): void {
+    const at = (this.headerAt[slot] as number) - this.slotsAt;
+    const { slots8 } = this;
+    const tagAt = at + VNET_HEADER_BYTES + 12;
+    this.tci[slot] = ((slots8[tagAt + 2] as number) << 8) | (slots8[tagAt + 3] as number);
+    slots8.copyWithin(at + 4, at, tagAt);
+    this.headerAt[slot] = (this.headerAt[slot] as number) + 4;
+    this.headerLength[slot] = (this.headerLength[slot] as number) - 4;
+    this.frameLength[slot] = (this.frameLength[slot] as number) - 4;
+    shiftOffloadOffsets(slots8, at + 4, -4);
   }
 
   /** Copies bytes [from, from + length) of a chain to an arena address (queued). Slow path. */
@@ -141,4 +177,21 @@ export class Burst {
       slots8[at + 11] = 0;
     }
   }
+}
+
+/**
+ * Moves hdr_len and csum_start of a virtio_net_hdr at `at` by `delta` bytes, where they are in use:
+ * a tag was put into the frame or taken out of it before them.
+ */
+function shiftOffloadOffsets(bytes: Uint8Array, at: number, delta: number): void {
+  const flags = bytes[at] as number;
+  const gsoType = bytes[at + 1] as number;
+  if ((flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) add16(bytes, at + 6, delta);
+  if (gsoType !== VIRTIO_NET_HDR_GSO_NONE) add16(bytes, at + 2, delta);
+}
+
+function add16(bytes: Uint8Array, at: number, delta: number): void {
+  const value = (bytes[at] as number) | ((bytes[at + 1] as number) << 8);
+  bytes[at] = (value + delta) & 0xff;
+  bytes[at + 1] = ((value + delta) >>> 8) & 0xff;
 }

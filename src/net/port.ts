@@ -25,8 +25,12 @@ export const PORT_COUNTERS = [
   'rx_drop_link_down',
   /** Larger than the receiver can take. */
   'rx_drop_too_big',
+  /** A VLAN that the port does not carry. */
+  'rx_drop_vlan',
   /** The rate limit towards the guest. */
   'rx_drop_rate',
+  /** To be cut or checksummed in software, but its headers are not what the metadata say. */
+  'rx_drop_bad_offload',
   /** Shorter than an Ethernet header, or longer than the port allows. */
   'tx_drop_bad_length',
   /** Offload metadata that contradict the frame. */
@@ -78,4 +82,10 @@ export interface Port {
 export interface PortOwner {
   /** Takes the frames of a burst that came in by `port`. Returns when the source may be reused. */
   forward(port: Port, burst: Burst): void;
+}
+
+/** Sees frames as they pass a port, and must copy what it wants to keep: a capture. */
+export interface FrameObserver {
+  /** Frames `list[0…count)` of the burst; `sent` if the port's guest sent them. `now` in ns. */
+  frames(burst: Burst, list: Uint8Array, count: number, sent: boolean, now: number): void;
 }

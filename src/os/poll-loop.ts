@@ -47,6 +47,8 @@ export class PollLoop {
   turns = 0;
   /** Times the loop went to sleep. */
   sleeps = 0;
+  /** The monotonic clock in ns, as the loop read it last: at most some hundred turns old. */
+  now = monotonicNs();
   readonly #idlePollNs: number;
   #pollers: Poller[] = [];
   #timers: PendingTimer[] = [];
@@ -96,7 +98,7 @@ export class PollLoop {
         continue;
       }
       if (turn % TURNS_PER_CLOCK !== 0) continue;
-      const now = monotonicNs();
+      const now = this.#readClock();
       if (idleSince === 0) idleSince = now;
       if (now - idleSince < this.#idlePollNs) {
         if (turn % TURNS_PER_LOOK === 0) this.#look(0);
@@ -131,7 +133,13 @@ export class PollLoop {
 
   #look(timeout: number): void {
     this.epoll.wait(timeout);
+    this.#readClock();
     if (this.#timers.length > 0) this.#fireTimers();
+  }
+
+  #readClock(): number {
+    this.now = monotonicNs();
+    return this.now;
   }
 
   /** Milliseconds until the next timer, rounded up; -1 without one. */
@@ -144,7 +152,7 @@ export class PollLoop {
   }
 
   #fireTimers(): void {
-    const now = monotonicNs();
+    const { now } = this;
     const due = this.#timers.filter((timer) => timer.fire === undefined || timer.due <= now);
     if (due.length === 0) return;
     this.#timers = this.#timers.filter((timer) => !due.includes(timer));

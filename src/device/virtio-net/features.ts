@@ -1,0 +1,76 @@
+/** What the virtio-net device offers, and what a driver's choice means for the port. */
+import {
+  OFFLOAD_CSUM,
+  OFFLOAD_ECN,
+  OFFLOAD_TSO4,
+  OFFLOAD_TSO6,
+  OFFLOAD_USO4,
+  OFFLOAD_USO6,
+} from '../../net/port.ts';
+import {
+  VIRTIO_NET_F_CSUM,
+  VIRTIO_NET_F_GUEST_CSUM,
+  VIRTIO_NET_F_GUEST_ECN,
+  VIRTIO_NET_F_GUEST_TSO4,
+  VIRTIO_NET_F_GUEST_TSO6,
+  VIRTIO_NET_F_GUEST_USO4,
+  VIRTIO_NET_F_GUEST_USO6,
+  VIRTIO_NET_F_HOST_ECN,
+  VIRTIO_NET_F_HOST_TSO4,
+  VIRTIO_NET_F_HOST_TSO6,
+  VIRTIO_NET_F_HOST_USO,
+  VIRTIO_NET_F_MAC,
+  VIRTIO_NET_F_MQ,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_NET_F_MTU,
+  VIRTIO_NET_F_STATUS,
+} from '../../spec/virtio-net.ts';
+
+/** Feature bits as one value. */
+export function featureBits(...bits: readonly number[]): bigint {
+  return bits.reduce((mask, bit) => mask | (1n << BigInt(bit)), 0n);
+}
+
+export function hasFeature(features: bigint, bit: number): boolean {
+  return (features & (1n << BigInt(bit))) !== 0n;
+}
+
+const ALWAYS = featureBits(
+  VIRTIO_NET_F_CSUM,
+  VIRTIO_NET_F_GUEST_CSUM,
+  VIRTIO_NET_F_MAC,
+  VIRTIO_NET_F_GUEST_TSO4,
+  VIRTIO_NET_F_GUEST_TSO6,
+  VIRTIO_NET_F_GUEST_ECN,
+  VIRTIO_NET_F_HOST_TSO4,
+  VIRTIO_NET_F_HOST_TSO6,
+  VIRTIO_NET_F_HOST_ECN,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_NET_F_STATUS,
+  VIRTIO_NET_F_GUEST_USO4,
+  VIRTIO_NET_F_GUEST_USO6,
+  VIRTIO_NET_F_HOST_USO,
+);
+
+/**
+ * The features of a device. MQ goes only with several queue pairs: a driver that sees it without a
+ * control queue, which a VMM provides (or does not), gives the device up.
+ */
+export function offeredFeatures(queuePairs: number, withMtu: boolean): bigint {
+  let features = ALWAYS;
+  if (queuePairs > 1) features |= featureBits(VIRTIO_NET_F_MQ);
+  if (withMtu) features |= featureBits(VIRTIO_NET_F_MTU);
+  return features;
+}
+
+/** Which offloads a driver with these features takes on receive, a mask of OFFLOAD_*. */
+export function receiveOffloads(features: bigint): number {
+  if (!hasFeature(features, VIRTIO_NET_F_GUEST_CSUM)) return 0;
+  let mask = OFFLOAD_CSUM;
+  if (hasFeature(features, VIRTIO_NET_F_GUEST_TSO4)) mask |= OFFLOAD_TSO4;
+  if (hasFeature(features, VIRTIO_NET_F_GUEST_TSO6)) mask |= OFFLOAD_TSO6;
+  if (hasFeature(features, VIRTIO_NET_F_GUEST_ECN)) mask |= OFFLOAD_ECN;
+  if (hasFeature(features, VIRTIO_NET_F_GUEST_USO4)) mask |= OFFLOAD_USO4;
+  if (hasFeature(features, VIRTIO_NET_F_GUEST_USO6)) mask |= OFFLOAD_USO6;
+  return mask;
+}

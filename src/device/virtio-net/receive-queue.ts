@@ -1,0 +1,138 @@
+/** One receive queue of a virtio-net device: puts frames into the driver's buffers. */
+import { type Burst, VNET_HEADER_BYTES } from '../../net/burst.ts';
+import type { DataPath } from '../../net/data-path.ts';
+import { BATCH, ChainBatch } from '../../ring/chain-batch.ts';
+import type { DeviceQueue } from '../../ring/device-queue.ts';
+
+/** What became of a frame. */
+export const DELIVERED = 0;
+export const NO_BUFFER = 1;
+export const TOO_BIG = 2;
+
+/** num_buffers values as they are copied into a header: 16-bit words 0, 1, 2 … */
+const COUNTS = BATCH + 1;
+
+export class ReceiveQueue {
+  readonly queue: DeviceQueue;
+  readonly #path: DataPath;
+  /** Bytes of the virtio_net_hdr that the driver expects: 12, or 10 for a legacy one. */
+  readonly #headerBytes: number;
+  /** Frames may spill over several buffers (VIRTIO_NET_F_MRG_RXBUF). */
+  readonly #mergeable: boolean;
+  readonly #countsAt: number;
+  /** Buffers read ahead from the ring: those from the cursor on are free. */
+  readonly #buffers = new ChainBatch();
+  #cursor = 0;
+
+  constructor(
+    queue: DeviceQueue,
+    path: DataPath,
+    headerBytes: number,
+    mergeable: boolean,
+    countsAt: number,
+  ) {
+    this.queue = queue;
+    this.#path = path;
+    this.#headerBytes = headerBytes;
+    this.#mergeable = mergeable;
+    this.#countsAt = countsAt;
+  }
+
+  /** Lays the table of num_buffers values into lane memory; its arena address is for the constructor. */
+  static createCounts(path: DataPath): number {
+    const at = path.arena.allocate(COUNTS * 2, 'sluice-counts');
+    new Uint16Array(path.arena.buffer, at, COUNTS).forEach((_, index, words) => {
+      words[index] = index;
+    });
+    return at;
+  }
+
+  /**
+   * Queues the copies of frame `slot` into the next buffers. `header` is where its header lies (with
+   * or without a tag), `headerLength` bytes. Returns DELIVERED, NO_BUFFER or TOO_BIG.
+   */
+  put(burst: Burst, slot: number, header: number, headerLength: number): number {
+    const buffers = this.#buffers;
+    let cursor = this.#cursor;
+    if (cursor >= buffers.count) {
+      buffers.clear();
+      cursor = 0;
+      this.#cursor = 0;
+      if (this.queue.collect(buffers, BATCH) === 0) return NO_BUFFER;
+    }
+    const { chains, copies } = burst;
+    const skip = burst.skip[slot] as number;
+    const rest = (chains.total[slot] as number) - skip;
+    const bytes = headerLength + rest;
+    const simple =
+      bytes <= (buffers.length[cursor] as number) &&
+      chains.more[slot] === 0 &&
+      this.#headerBytes === VNET_HEADER_BYTES;
+    if (!simple) return this.#spill(burst, slot, header, headerLength, bytes);
+    const to = buffers.address[cursor] as number;
+    copies.push(to, header, headerLength);
+    if (rest > 0) copies.push(to + headerLength, (chains.address[slot] as number) + skip, rest);
+    this.queue.complete(buffers, cursor, bytes);
+    this.#cursor = cursor + 1;
+    return DELIVERED;
+  }
+
+  /** Makes what was put visible to the driver. The copies must be done. */
+  publish(): void {
+    this.queue.publish();
+  }
+
+  /** Gives buffers that were read ahead back to the ring. */
+  rewind(): void {
+    this.queue.rewind(this.#buffers, this.#cursor);
+    this.#buffers.clear();
+    this.#cursor = 0;
+  }
+
+  /** A frame in several pieces, for several buffers, or for a legacy driver. */
+  #spill(
+    burst: Burst,
+    slot: number,
+    header: number,
+    headerLength: number,
+    fullBytes: number,
+  ): number {
+    const bytes = fullBytes - VNET_HEADER_BYTES + this.#headerBytes;
+    const buffers = this.#buffers;
+    let used = this.#measure(bytes);
+    if (used === 0 && this.#mergeable && this.#cursor > 0) {
+      // The buffers read ahead are too few: read ahead from here.
+      this.rewind();
+      this.queue.collect(buffers, BATCH);
+      used = this.#measure(bytes);
+    }
+    if (used === 0) return this.#mergeable && buffers.count < BATCH ? NO_BUFFER : TOO_BIG;
+    const { scatter } = this.#path;
+    const first = this.#cursor;
+    scatter.reset();
+    let left = bytes;
+    for (let i = first; i < first + used; i++) {
+      const room = buffers.total[i] as number;
+      const part = left < room ? left : room;
+      scatter.addChain(buffers, i, part);
+      this.queue.complete(buffers, i, part);
+      left -= part;
+    }
+    const numBuffers = this.#countsAt + 2 * used;
+    scatter.writeFrame(burst, slot, header, headerLength, this.#headerBytes, numBuffers);
+    this.#cursor = first + used;
+    return DELIVERED;
+  }
+
+  /** How many buffers from the cursor on hold `bytes`; 0 if those read ahead do not. */
+  #measure(bytes: number): number {
+    const buffers = this.#buffers;
+    let room = 0;
+    for (let i = this.#cursor; i < buffers.count; i++) {
+      room += buffers.total[i] as number;
+      if (room >= bytes) return i - this.#cursor + 1;
+      if (!this.#mergeable) return 0;
+    }
+    return 0;
+  }
+}

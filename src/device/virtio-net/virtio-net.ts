@@ -1,0 +1,364 @@
+/**
+ * The virtio network device (VIRTIO 1.3 §5.1): a port of a switch with a guest's driver behind it.
+ *
+ * Queue 2n receives, queue 2n + 1 transmits (the guest's view). The control queue, where there is
+ * one, is the VMM's.
+ */
+import type { CounterBlock } from '../../base/counters.ts';
+import { SluiceError } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import { type Burst, VNET_HEADER_BYTES } from '../../net/burst.ts';
+import type { DataPath } from '../../net/data-path.ts';
+import {
+  newPortCounters,
+  PORT_COUNTER_INDEX,
+  type Port,
+  type PortCounter,
+  type PortOwner,
+} from '../../net/port.ts';
+import { LEGACY_HEADER_BYTES } from '../../net/scatter.ts';
+import type { TokenBucket } from '../../net/token-bucket.ts';
+import type { Poller, Timer } from '../../os/poll-loop.ts';
+import { BATCH } from '../../ring/chain-batch.ts';
+import { type DeviceQueue, type Direction, RingError } from '../../ring/device-queue.ts';
+import { VIRTIO_F_VERSION_1, VIRTIO_ID_NET } from '../../spec/virtio.ts';
+import {
+  NET_CONFIG_DUPLEX,
+  NET_CONFIG_MAC,
+  NET_CONFIG_MAX_QUEUE_PAIRS,
+  NET_CONFIG_MTU,
+  NET_CONFIG_SPEED,
+  NET_CONFIG_STATUS,
+  NET_DUPLEX_UNKNOWN,
+  NET_SPEED_UNKNOWN,
+  VIRTIO_NET_F_MRG_RXBUF,
+  VIRTIO_NET_S_LINK_UP,
+} from '../../spec/virtio-net.ts';
+import type { VirtioDevice } from '../virtio-device.ts';
+import { hasFeature, offeredFeatures, receiveOffloads } from './features.ts';
+import { flowHash } from './flow-hash.ts';
+import { DELIVERED, NO_BUFFER, ReceiveQueue } from './receive-queue.ts';
+
+/** Queue pairs of one device (VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MAX is 0x8000; QEMU's limit is this). */
+export const MAX_QUEUE_PAIRS = 256;
+
+/** QEMU's vhost-user takes no more. */
+const MAX_RING = 1024;
+
+/** Configuration space up to and with `duplex`. */
+const CONFIG_BYTES = NET_CONFIG_DUPLEX + 1;
+
+export interface VirtioNetOptions {
+  /** Unique in the lane, such as `web/net0`. */
+  readonly name: string;
+  readonly path: DataPath;
+  readonly mac: Uint8Array;
+  /** Queue pairs, 1 to {@link MAX_QUEUE_PAIRS}. */
+  readonly queuePairs: number;
+  /** Shown to the driver, if given (VIRTIO_NET_F_MTU). */
+  readonly mtu?: number;
+  /** Feature bits that are not to be offered. */
+  readonly withheld?: bigint;
+  /** Shapes what the guest sends: beyond it, its queue waits. */
+  readonly txLimit?: TokenBucket;
+  readonly counters?: CounterBlock<PortCounter>;
+  readonly log: Logger;
+}
+
+export class VirtioNet implements VirtioDevice, Port, Poller {
+  readonly type = VIRTIO_ID_NET;
+  readonly maxQueueSize = MAX_RING;
+  readonly configBytes = CONFIG_BYTES;
+  readonly name: string;
+  readonly mac: Uint8Array;
+  readonly counters: CounterBlock<PortCounter>;
+  readonly features: bigint;
+  readonly maxQueues: number;
+  offloads = 0;
+  onConfigChange: (() => void) | undefined;
+  onBroken: ((reason: Error) => void) | undefined;
+  /** Where the guest's frames go. Frames sent before it is set are dropped. */
+  owner: PortOwner | undefined;
+  readonly #path: DataPath;
+  readonly #options: VirtioNetOptions;
+  readonly #values: Float64Array;
+  readonly #countsAt: number;
+  /** Started queues by index, and whether each is enabled. */
+  readonly #queues: (DeviceQueue | undefined)[];
+  readonly #enabled: boolean[];
+  /** Queues that are started and enabled. */
+  #transmit: DeviceQueue[] = [];
+  #receive: ReceiveQueue[] = [];
+  #linkUp = true;
+  #driverFeatures = 0n;
+  #headerBytes = LEGACY_HEADER_BYTES;
+  #rateTimer: Timer | undefined;
+
+  constructor(options: VirtioNetOptions) {
+    const { queuePairs } = options;
+    if (!Number.isInteger(queuePairs) || queuePairs < 1 || queuePairs > MAX_QUEUE_PAIRS) {
+      throw new SluiceError('config', `${options.name}: ${queuePairs} queue pairs`, {
+        remedy: `give 1 to ${MAX_QUEUE_PAIRS}`,
+      });
+    }
+    this.#options = options;
+    this.#path = options.path;
+    this.name = options.name;
+    this.mac = options.mac;
+    this.counters = options.counters ?? newPortCounters();
+    this.#values = this.counters.values;
+    this.maxQueues = 2 * queuePairs;
+    this.features =
+      offeredFeatures(queuePairs, options.mtu !== undefined) & ~(options.withheld ?? 0n);
+    this.#queues = new Array(this.maxQueues).fill(undefined);
+    this.#enabled = new Array(this.maxQueues).fill(false);
+    this.#countsAt = ReceiveQueue.createCounts(options.path);
+  }
+
+  direction(index: number): Direction {
+    return index % 2 === 0 ? 'writable' : 'readable';
+  }
+
+  readConfig(): Uint8Array {
+    const bytes = new Uint8Array(CONFIG_BYTES);
+    const view = new DataView(bytes.buffer);
+    bytes.set(this.mac, NET_CONFIG_MAC);
+    view.setUint16(NET_CONFIG_STATUS, this.#linkUp ? VIRTIO_NET_S_LINK_UP : 0, true);
+    view.setUint16(NET_CONFIG_MAX_QUEUE_PAIRS, this.#options.queuePairs, true);
+    view.setUint16(NET_CONFIG_MTU, this.#options.mtu ?? 0, true);
+    view.setUint32(NET_CONFIG_SPEED, NET_SPEED_UNKNOWN, true);
+    view.setUint8(NET_CONFIG_DUPLEX, NET_DUPLEX_UNKNOWN);
+    return bytes;
+  }
+
+  writeConfig(offset: number, bytes: Uint8Array): void {
+    // A driver without VIRTIO_F_VERSION_1 may write its address here (§5.1.4.2); the address is the
+    // configuration's to give, so that nothing changes.
+    if (
+      offset + bytes.length <= NET_CONFIG_MAC + 6 &&
+      !hasFeature(this.#driverFeatures, VIRTIO_F_VERSION_1)
+    )
+      return;
+    throw new SluiceError(
+      'protocol',
+      `${this.name}: the driver may not write ${bytes.length} bytes of configuration at ${offset}`,
+    );
+  }
+
+  setDriverFeatures(features: bigint): void {
+    this.#driverFeatures = features;
+    const withCount =
+      hasFeature(features, VIRTIO_F_VERSION_1) || hasFeature(features, VIRTIO_NET_F_MRG_RXBUF);
+    this.#headerBytes = withCount ? VNET_HEADER_BYTES : LEGACY_HEADER_BYTES;
+    this.offloads = receiveOffloads(features);
+  }
+
+  startQueue(index: number, queue: DeviceQueue): void {
+    this.#queues[index] = queue;
+    queue.disableKicks();
+    this.#rebuild();
+  }
+
+  stopQueue(index: number): void {
+    const queue = this.#queues[index];
+    this.#queues[index] = undefined;
+    for (const receive of this.#receive) if (receive.queue === queue) receive.rewind();
+    this.#rebuild();
+  }
+
+  setQueueEnabled(index: number, enabled: boolean): void {
+    if (this.#enabled[index] === enabled) return;
+    this.#enabled[index] = enabled;
+    this.#rebuild();
+  }
+
+  reset(): void {
+    for (const receive of this.#receive) receive.rewind();
+    this.#queues.fill(undefined);
+    this.#enabled.fill(false);
+    this.#rebuild();
+    this.setDriverFeatures(0n);
+  }
+
+  /** Sets the link up or down; the driver is told, and frames to it are dropped while it is down. */
+  setLink(up: boolean): void {
+    if (this.#linkUp === up) return;
+    this.#linkUp = up;
+    this.onConfigChange?.();
+  }
+
+  get linkUp(): boolean {
+    return this.#linkUp;
+  }
+
+  /** The driver has started at least one receive queue. */
+  get running(): boolean {
+    return this.#receive.length > 0;
+  }
+
+  /** The started queues, for `sluice show rings`. */
+  queues(): readonly {
+    readonly index: number;
+    readonly enabled: boolean;
+    readonly queue: DeviceQueue;
+  }[] {
+    return this.#queues.flatMap((queue, index) =>
+      queue === undefined ? [] : [{ index, enabled: this.#enabled[index] === true, queue }],
+    );
+  }
+
+  /** Sends a frame in the guest's name, such as the RARP that tells of its move. */
+  inject(frame: Uint8Array): void {
+    const { arena, burst } = this.#path;
+    const at = arena.allocate(VNET_HEADER_BYTES + frame.length, 'sluice-inject');
+    try {
+      arena.bytes.set(frame, at + VNET_HEADER_BYTES);
+      burst.clear();
+      burst.chains.add(at, VNET_HEADER_BYTES + frame.length);
+      burst.sourceHeaderBytes = VNET_HEADER_BYTES;
+      burst.gather();
+      this.owner?.forward(this, burst);
+    } finally {
+      arena.unmap(at, VNET_HEADER_BYTES + frame.length);
+    }
+  }
+
+  poll(): number {
+    const queues = this.#transmit;
+    let work = 0;
+    for (let i = 0; i < queues.length; i++) work += this.#pollQueue(queues[i] as DeviceQueue);
+    return work;
+  }
+
+  arm(): boolean {
+    const limit = this.#options.txLimit;
+    if (limit !== undefined) {
+      limit.refill(this.#path.loop.now);
+      if (limit.waitNs() > 0) {
+        // No kicks are wanted now: the timer wakes the loop, and the queue is looked at then.
+        this.#rateTimer ??= this.#path.loop.setTimer(limit.waitNs() / 1000, () => {
+          this.#rateTimer = undefined;
+        });
+        return false;
+      }
+    }
+    let pending = false;
+    for (const queue of this.#transmit) pending = queue.enableKicks() || pending;
+    return pending;
+  }
+
+  disarm(): void {
+    for (const queue of this.#transmit) queue.disableKicks();
+  }
+
+  deliver(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): void {
+    const values = this.#values;
+    const queues = this.#receive;
+    if (queues.length === 0 || !this.#linkUp) {
+      values[RX_DROP_LINK_DOWN] = (values[RX_DROP_LINK_DOWN] as number) + count;
+      return;
+    }
+    let frameCount = 0;
+    let byteCount = 0;
+    try {
+      for (let i = 0; i < count; i++) {
+        const slot = frames[i] as number;
+        const queue = queues[
+          queues.length === 1 ? 0 : flowHash(burst, slot) % queues.length
+        ] as ReceiveQueue;
+        const header = tagged ? burst.tag(slot) : (burst.headerAt[slot] as number);
+        const tagBytes = tagged ? 4 : 0;
+        const result = queue.put(
+          burst,
+          slot,
+          header,
+          (burst.headerLength[slot] as number) + tagBytes,
+        );
+        if (result === DELIVERED) {
+          frameCount++;
+          byteCount += (burst.frameLength[slot] as number) + tagBytes;
+        } else {
+          const counter = result === NO_BUFFER ? RX_DROP_NO_BUFFER : RX_DROP_TOO_BIG;
+          values[counter] = (values[counter] as number) + 1;
+        }
+      }
+    } catch (error) {
+      this.#break(error);
+    }
+    values[RX_FRAMES] = (values[RX_FRAMES] as number) + frameCount;
+    values[RX_BYTES] = (values[RX_BYTES] as number) + byteCount;
+  }
+
+  flush(): void {
+    const queues = this.#receive;
+    for (let i = 0; i < queues.length; i++) (queues[i] as ReceiveQueue).publish();
+  }
+
+  #pollQueue(queue: DeviceQueue): number {
+    const { burst, loop } = this.#path;
+    const limit = this.#options.txLimit;
+    if (limit !== undefined) {
+      limit.refill(loop.now);
+      if (limit.waitNs() > 0) return 0;
+    }
+    const { chains } = burst;
+    burst.clear();
+    let count = 0;
+    try {
+      count = queue.collect(chains, BATCH);
+    } catch (error) {
+      this.#break(error);
+      return 0;
+    }
+    if (count === 0) return 0;
+    burst.sourceHeaderBytes = this.#headerBytes;
+    burst.gather();
+    this.owner?.forward(this, burst);
+    if (limit !== undefined) limit.take(8 * totalBytes(burst));
+    queue.completeRange(chains, 0, count);
+    queue.publish();
+    return count;
+  }
+
+  /** Started and enabled queues, in the lists that the hot path walks. */
+  #rebuild(): void {
+    for (const receive of this.#receive) receive.rewind();
+    const active = this.#queues.map((queue, index) =>
+      this.#enabled[index] === true ? queue : undefined,
+    );
+    const mergeable = hasFeature(this.#driverFeatures, VIRTIO_NET_F_MRG_RXBUF);
+    this.#transmit = active.filter(
+      (queue, index) => queue !== undefined && index % 2 === 1,
+    ) as DeviceQueue[];
+    this.#receive = active.flatMap((queue, index) =>
+      queue === undefined || index % 2 === 1
+        ? []
+        : [new ReceiveQueue(queue, this.#path, this.#headerBytes, mergeable, this.#countsAt)],
+    );
+  }
+
+  /** The guest broke its own device: its queues are no longer looked at. */
+  #break(error: unknown): void {
+    if (!(error instanceof RingError)) throw error;
+    this.#options.log.error(`${this.name}: ${error.message}`, {
+      port: this.name,
+      fault: error.fault,
+    });
+    this.#queues.fill(undefined);
+    this.#transmit = [];
+    this.#receive = [];
+    this.onBroken?.(error);
+  }
+}
+
+const RX_FRAMES = PORT_COUNTER_INDEX.rx_frames;
+const RX_BYTES = PORT_COUNTER_INDEX.rx_bytes;
+const RX_DROP_LINK_DOWN = PORT_COUNTER_INDEX.rx_drop_link_down;
+const RX_DROP_NO_BUFFER = PORT_COUNTER_INDEX.rx_drop_no_buffer;
+const RX_DROP_TOO_BIG = PORT_COUNTER_INDEX.rx_drop_too_big;
+
+function totalBytes(burst: Burst): number {
+  let bytes = 0;
+  for (let i = 0; i < burst.count; i++) bytes += burst.frameLength[i] as number;
+  return bytes;
+}

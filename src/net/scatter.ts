@@ -1,0 +1,99 @@
+/**
+ * Copies a sequence of source pieces into a sequence of destination pieces of other sizes: a frame
+ * that spills over several receive buffers, a header that a legacy driver wants shorter.
+ */
+import type { CopyQueue } from '../memory/copy.ts';
+import { BATCH, type ChainBatch, MORE_SEGMENTS } from '../ring/chain-batch.ts';
+import { type Burst, VNET_HEADER_BYTES } from './burst.ts';
+
+/** virtio_net_hdr without num_buffers, as legacy drivers without MRG_RXBUF have it. */
+export const LEGACY_HEADER_BYTES = 10;
+const NUM_BUFFERS_BYTES = 2;
+
+export class Scatter {
+  readonly #copies: CopyQueue;
+  readonly #address = new Float64Array(MORE_SEGMENTS + BATCH);
+  readonly #length = new Uint32Array(MORE_SEGMENTS + BATCH);
+  #count = 0;
+  /** Where the next byte goes: destination piece and offset in it. */
+  #at = 0;
+  #offset = 0;
+
+  constructor(copies: CopyQueue) {
+    this.#copies = copies;
+  }
+
+  /** Begins anew, without destinations. */
+  reset(): void {
+    this.#count = 0;
+    this.#at = 0;
+    this.#offset = 0;
+  }
+
+  addDestination(address: number, length: number): void {
+    this.#address[this.#count] = address;
+    this.#length[this.#count] = length;
+    this.#count++;
+  }
+
+  /** Adds all segments of a chain as destinations, up to `limit` bytes. */
+  addChain(batch: ChainBatch, slot: number, limit: number): void {
+    this.addDestination(batch.address[slot] as number, batch.length[slot] as number);
+    let room = batch.length[slot] as number;
+    const start = batch.moreStart[slot] as number;
+    const end = start + (batch.more[slot] as number);
+    for (let i = start; i < end && room < limit; i++) {
+      const length = batch.moreLength[i] as number;
+      this.addDestination(batch.moreAddress[i] as number, length);
+      room += length;
+    }
+  }
+
+  /** Queues the copy of a source piece to where the last one ended. The destinations must have room. */
+  write(from: number, length: number): void {
+    let source = from;
+    let left = length;
+    while (left > 0) {
+      const room = (this.#length[this.#at] as number) - this.#offset;
+      const part = left < room ? left : room;
+      this.#copies.push((this.#address[this.#at] as number) + this.#offset, source, part);
+      source += part;
+      left -= part;
+      this.#offset += part;
+      if (part === room) {
+        this.#at++;
+        this.#offset = 0;
+      }
+    }
+  }
+
+  /**
+   * Writes frame `slot` of a burst. `header` is where its virtio_net_hdr of 12 bytes and the start of
+   * the frame lie, `headerLength` bytes; of the virtio_net_hdr `headerBytes` are written: 12 (with
+   * num_buffers taken from the address `numBuffers`), 10 or none.
+   */
+  writeFrame(
+    burst: Burst,
+    slot: number,
+    header: number,
+    headerLength: number,
+    headerBytes: number,
+    numBuffers: number,
+  ): void {
+    this.write(header, Math.min(headerBytes, LEGACY_HEADER_BYTES));
+    if (headerBytes === VNET_HEADER_BYTES) this.write(numBuffers, NUM_BUFFERS_BYTES);
+    this.write(header + VNET_HEADER_BYTES, headerLength - VNET_HEADER_BYTES);
+    const { chains } = burst;
+    let skip = burst.skip[slot] as number;
+    const first = chains.length[slot] as number;
+    if (skip < first) this.write((chains.address[slot] as number) + skip, first - skip);
+    skip = skip > first ? skip - first : 0;
+    const start = chains.moreStart[slot] as number;
+    const end = start + (chains.more[slot] as number);
+    for (let i = start; i < end; i++) {
+      const length = chains.moreLength[i] as number;
+      if (skip < length) this.write((chains.moreAddress[i] as number) + skip, length - skip);
+      skip = skip > length ? skip - length : 0;
+    }
+  }
+}

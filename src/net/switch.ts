@@ -1,0 +1,386 @@
+/**
+ * A learning Ethernet switch with VLANs (IEEE 802.1Q): takes bursts from its ports and delivers each
+ * frame to the port behind which its destination is, or to all.
+ *
+ * One pass classifies the frames of a burst and decides each one's target; a second hands runs of
+ * frames with the same target over; then the copies are done, and then every port that got
+ * something publishes once.
+ */
+import { SluiceError } from '../base/errors.ts';
+import { BATCH } from '../ring/chain-batch.ts';
+import { ETHERNET_HEADER_BYTES, VLAN_ID_MASK, VLAN_TAG_BYTES } from '../spec/ethernet.ts';
+import { type Burst, SLOT_HEADROOM } from './burst.ts';
+import type { DataPath } from './data-path.ts';
+import { MacTable, type MacTableOptions } from './mac-table.ts';
+import { classifyOffload, SoftwareOffload } from './offload.ts';
+import {
+  EGRESS_DROP,
+  EGRESS_TAGGED,
+  EGRESS_UNTAGGED,
+  INGRESS_DROP,
+  type PortPolicy,
+  UNTAGGED,
+} from './policy.ts';
+import { type FrameObserver, PORT_COUNTER_INDEX, type Port, type PortOwner } from './port.ts';
+
+/** Ports of one switch: an index fits a byte beside the codes below. */
+export const MAX_PORTS = 255;
+
+/** 802.1Q tag protocol identifier as two bytes of a frame read little-endian. */
+const TPID_LE = 0x0081;
+
+/** Targets of frames, other than a port's index. */
+const DROP = -1;
+const FLOOD = -2;
+
+/** Ageing looks at the table this often while frames flow, in ns. */
+const SWEEP_NS = 1e9;
+
+export interface SwitchOptions extends MacTableOptions {}
+
+/** A port that is plugged into a switch. */
+class Member {
+  readonly port: Port;
+  readonly policy: PortPolicy;
+  readonly index: number;
+  readonly values: Float64Array;
+  /** Tag control information of frames that the port sends without a tag, or INGRESS_DROP. */
+  readonly untagged: number;
+  /** Frames of this VLAN leave by this port just as they are; -1 if each must be looked at. */
+  readonly plainVlan: number;
+  observer: FrameObserver | undefined;
+  /** It was handed frames of the present burst. */
+  touched = false;
+  /** The source that was learned last, and when; and the destination that was looked up last. */
+  sourceLow = 0;
+  sourceHigh = -1;
+  sourceVlan = -1;
+  sourceNow = 0;
+  targetLow = 0;
+  targetHigh = -1;
+  targetVlan = -1;
+  target = FLOOD;
+  generation = -1;
+
+  constructor(port: Port, policy: PortPolicy, index: number) {
+    this.port = port;
+    this.policy = policy;
+    this.index = index;
+    this.values = port.counters.values;
+    this.untagged = policy.ingress(UNTAGGED);
+    const plain =
+      policy.rxLimit === undefined && policy.egress(policy.untaggedVlan) === EGRESS_UNTAGGED;
+    this.plainVlan = plain ? policy.untaggedVlan : -1;
+  }
+}
+
+export class Switch implements PortOwner {
+  readonly name: string;
+  readonly macs: MacTable;
+  readonly #path: DataPath;
+  readonly #software: SoftwareOffload;
+  /** By index; a port keeps its index while it is plugged in. */
+  readonly #members: (Member | undefined)[] = [];
+  readonly #byPort = new Map<Port, Member>();
+  /** Where each frame of the burst goes: a port's index, DROP or FLOOD. */
+  readonly #targets = new Int16Array(BATCH);
+  /** Frames of the run that is being collected. */
+  readonly #run = new Uint8Array(BATCH);
+  /** The frame that is being flooded, and the frame that is handed over by itself. */
+  readonly #flooded = new Uint8Array(1);
+  readonly #single = new Uint8Array(1);
+  /** 0, 1, 2 … 63. */
+  readonly #all = Uint8Array.from({ length: BATCH }, (_, index) => index);
+  readonly #touched: Member[] = [];
+  #touchedCount = 0;
+  #nextSweep = 0;
+
+  constructor(name: string, path: DataPath, options: SwitchOptions = {}) {
+    this.name = name;
+    this.#path = path;
+    this.macs = new MacTable({ ports: MAX_PORTS, ...options });
+    this.#software = new SoftwareOffload(path.arena, path.copies);
+  }
+
+  /** Plugs a port in. @throws SluiceError `state` if it is plugged in already or there is no room. */
+  addPort(port: Port, policy: PortPolicy): void {
+    if (this.#byPort.has(port))
+      throw new SluiceError('state', `${port.name} is a port of ${this.name} already`);
+    let index = this.#members.indexOf(undefined);
+    if (index === -1) index = this.#members.length;
+    if (index >= MAX_PORTS)
+      throw new SluiceError('config', `switch ${this.name} has more than ${MAX_PORTS} ports`);
+    const member = new Member(port, policy, index);
+    this.#members[index] = member;
+    this.#byPort.set(port, member);
+  }
+
+  /** Unplugs a port; what was learned behind it is forgotten. */
+  removePort(port: Port): void {
+    const member = this.#member(port);
+    this.#byPort.delete(port);
+    this.#members[member.index] = undefined;
+    this.macs.removePort(member.index);
+  }
+
+  /** Ports by their index in {@link MacTable.list}. */
+  ports(): readonly (Port | undefined)[] {
+    return this.#members.map((member) => member?.port);
+  }
+
+  /** Shows all frames of a port to a capture; undefined ends it. */
+  observe(port: Port, observer: FrameObserver | undefined): void {
+    this.#member(port).observer = observer;
+  }
+
+  forward(port: Port, burst: Burst): void {
+    const from = this.#member(port);
+    const { now } = this.#path.loop;
+    if (now >= this.#nextSweep) {
+      this.#nextSweep = now + SWEEP_NS;
+      this.macs.sweep(now);
+    }
+    this.#classify(from, burst, now);
+    if (from.observer !== undefined) this.#observeSent(from.observer, burst, now);
+    this.#handOver(from, burst);
+    burst.copies.flush();
+    const touched = this.#touched;
+    for (let i = 0; i < this.#touchedCount; i++) {
+      const member = touched[i] as Member;
+      member.touched = false;
+      member.port.flush();
+    }
+    this.#touchedCount = 0;
+  }
+
+  #member(port: Port): Member {
+    const member = this.#byPort.get(port);
+    if (member === undefined)
+      throw new SluiceError('state', `${port.name} is no port of ${this.name}`);
+    return member;
+  }
+
+  /** Decides where each frame goes, and counts what came in. */
+  #classify(from: Member, burst: Burst, now: number): void {
+    const { slots16, slots32, slotBytes, needs, frameLength } = burst;
+    const { policy, values } = from;
+    const { spoofCheck } = policy;
+    const targets = this.#targets;
+    const count = burst.count;
+    const words = slotBytes >>> 2;
+    let frames = 0;
+    let bytes = 0;
+    for (let i = 0; i < count; i++) {
+      const length = frameLength[i] as number;
+      targets[i] = DROP;
+      if (length < ETHERNET_HEADER_BYTES) {
+        values[TX_DROP_BAD_LENGTH] = (values[TX_DROP_BAD_LENGTH] as number) + 1;
+        continue;
+      }
+      frames++;
+      bytes += length;
+      // The slot: virtio_net_hdr at word `at`, destination at `at + 3`, source 6 bytes later.
+      const at = i * words + (SLOT_HEADROOM >>> 2);
+      const offload = (slots32[at] as number) & 0xffff;
+      needs[i] = 0;
+      if (offload !== 0) {
+        const mask = classifyOffload(burst, i);
+        if (mask < 0) {
+          values[TX_DROP_BAD_OFFLOAD] = (values[TX_DROP_BAD_OFFLOAD] as number) + 1;
+          continue;
+        }
+        needs[i] = mask;
+      }
+      // num_buffers: one, unless the receiver's buffers say otherwise.
+      slots16[at * 2 + 5] = 1;
+      const low = slots32[at + 3] as number;
+      const middle = slots32[at + 4] as number;
+      const high = middle & 0xffff;
+      const last = slots32[at + 5] as number;
+      const sourceLow = ((middle >>> 16) | (last << 16)) >>> 0;
+      const sourceHigh = last >>> 16;
+      let tci = from.untagged;
+      if (slots16[at * 2 + 12] === TPID_LE && length >= ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES) {
+        burst.untag(i);
+        tci = policy.ingress(burst.tci[i] as number);
+      }
+      if (tci === INGRESS_DROP) {
+        values[TX_DROP_VLAN] = (values[TX_DROP_VLAN] as number) + 1;
+        continue;
+      }
+      burst.tci[i] = tci;
+      const vlan = tci & VLAN_ID_MASK;
+      if (spoofCheck && (sourceLow !== policy.macLow || sourceHigh !== policy.macHigh)) {
+        values[TX_DROP_SPOOF] = (values[TX_DROP_SPOOF] as number) + 1;
+        continue;
+      }
+      if (
+        sourceLow !== from.sourceLow ||
+        sourceHigh !== from.sourceHigh ||
+        vlan !== from.sourceVlan ||
+        now - from.sourceNow > SWEEP_NS
+      ) {
+        this.macs.learn(sourceLow, sourceHigh, vlan, from.index, now);
+        from.sourceLow = sourceLow;
+        from.sourceHigh = sourceHigh;
+        from.sourceVlan = vlan;
+        from.sourceNow = now;
+      }
+      if ((low & 1) !== 0) {
+        targets[i] = FLOOD;
+        continue;
+      }
+      if (
+        low !== from.targetLow ||
+        high !== from.targetHigh ||
+        vlan !== from.targetVlan ||
+        from.generation !== this.macs.generation
+      ) {
+        const found = this.macs.lookup(low, high, vlan);
+        from.target = found < 0 ? FLOOD : found === from.index ? DROP : found;
+        from.targetLow = low;
+        from.targetHigh = high;
+        from.targetVlan = vlan;
+        from.generation = this.macs.generation;
+      }
+      targets[i] = from.target;
+      if (from.target === DROP)
+        values[TX_DROP_NO_TARGET] = (values[TX_DROP_NO_TARGET] as number) + 1;
+    }
+    values[TX_FRAMES] = (values[TX_FRAMES] as number) + frames;
+    values[TX_BYTES] = (values[TX_BYTES] as number) + bytes;
+  }
+
+  /** A capture sees what the guest sent and the switch took. */
+  #observeSent(observer: FrameObserver, burst: Burst, now: number): void {
+    const run = this.#run;
+    let length = 0;
+    for (let i = 0; i < burst.count; i++) if (this.#targets[i] !== DROP) run[length++] = i;
+    observer.frames(burst, run, length, true, now);
+  }
+
+  /** Delivers runs of frames with one target; every port gets its frames in order. */
+  #handOver(from: Member, burst: Burst): void {
+    const targets = this.#targets;
+    const run = this.#run;
+    const count = burst.count;
+    let i = 0;
+    while (i < count) {
+      const target = targets[i] as number;
+      let length = 0;
+      while (i < count && targets[i] === target) run[length++] = i++;
+      if (target === DROP) continue;
+      if (target === FLOOD) {
+        for (let k = 0; k < length; k++) this.#flood(from, burst, run[k] as number);
+        continue;
+      }
+      const to = this.#members[target];
+      if (to !== undefined) this.#send(to, burst, run, length);
+    }
+  }
+
+  #flood(from: Member, burst: Burst, slot: number): void {
+    const members = this.#members;
+    this.#flooded[0] = slot;
+    let reached = 0;
+    const vlan = (burst.tci[slot] as number) & VLAN_ID_MASK;
+    for (let k = 0; k < members.length; k++) {
+      const to = members[k];
+      if (to === undefined || to === from || to.policy.egress(vlan) === EGRESS_DROP) continue;
+      reached++;
+      this.#send(to, burst, this.#flooded, 1);
+    }
+    if (reached === 0)
+      from.values[TX_DROP_NO_TARGET] = (from.values[TX_DROP_NO_TARGET] as number) + 1;
+  }
+
+  /**
+   * Hands frames to a port: in sub-runs that are tagged alike and that the port can take as they are;
+   * others are made fit for it first.
+   */
+  #send(to: Member, burst: Burst, list: Uint8Array, count: number): void {
+    const { tci, needs } = burst;
+    const { port } = to;
+    if (!to.touched) {
+      to.touched = true;
+      this.#touched[this.#touchedCount++] = to;
+    }
+    if (to.observer !== undefined)
+      to.observer.frames(burst, list, count, false, this.#path.loop.now);
+    const offloads = port.offloads;
+    let plain = true;
+    for (let k = 0; k < count && plain; k++) {
+      const slot = list[k] as number;
+      const fits = ((needs[slot] as number) & ~offloads) === 0;
+      plain = fits && ((tci[slot] as number) & VLAN_ID_MASK) === to.plainVlan;
+    }
+    if (plain) {
+      port.deliver(burst, list, count, false);
+      return;
+    }
+    for (let k = 0; k < count; k++) this.#sendOne(to, burst, list[k] as number);
+  }
+
+  #sendOne(to: Member, burst: Burst, slot: number): void {
+    const { port, policy, values } = to;
+    const egress = policy.egress((burst.tci[slot] as number) & VLAN_ID_MASK);
+    if (egress === EGRESS_DROP) {
+      values[RX_DROP_VLAN] = (values[RX_DROP_VLAN] as number) + 1;
+      return;
+    }
+    const { rxLimit } = policy;
+    if (rxLimit !== undefined) {
+      rxLimit.refill(this.#path.loop.now);
+      if (!rxLimit.take(8 * (burst.frameLength[slot] as number))) {
+        values[RX_DROP_RATE] = (values[RX_DROP_RATE] as number) + 1;
+        return;
+      }
+    }
+    const tagged = egress === EGRESS_TAGGED;
+    if (((burst.needs[slot] as number) & ~port.offloads) === 0) {
+      this.#single[0] = slot;
+      port.deliver(burst, this.#single, 1, tagged);
+    } else {
+      this.#convert(to, burst, slot, tagged);
+    }
+  }
+
+  /** Does for a frame in software what its receiver cannot: checksums, segmentation. */
+  #convert(to: Member, burst: Burst, slot: number, tagged: boolean): void {
+    const software = this.#software;
+    const { out } = software;
+    const { values, port } = to;
+    const frames = software.start(burst, slot, port.offloads);
+    if (frames === 0) {
+      values[RX_DROP_BAD_OFFLOAD] = (values[RX_DROP_BAD_OFFLOAD] as number) + 1;
+      return;
+    }
+    if (frames > 1) {
+      values[GSO_FRAMES] = (values[GSO_FRAMES] as number) + 1;
+      values[GSO_SEGMENTS] = (values[GSO_SEGMENTS] as number) + frames;
+    } else {
+      values[CSUM_FRAMES] = (values[CSUM_FRAMES] as number) + 1;
+    }
+    for (let done = false; !done; ) {
+      done = software.fill();
+      port.deliver(out, this.#all, out.count, tagged);
+      // The headers lie in slots that are used again: what was queued must be done.
+      out.copies.flush();
+      out.clear();
+    }
+  }
+}
+
+const TX_FRAMES = PORT_COUNTER_INDEX.tx_frames;
+const TX_BYTES = PORT_COUNTER_INDEX.tx_bytes;
+const TX_DROP_BAD_LENGTH = PORT_COUNTER_INDEX.tx_drop_bad_length;
+const TX_DROP_BAD_OFFLOAD = PORT_COUNTER_INDEX.tx_drop_bad_offload;
+const TX_DROP_VLAN = PORT_COUNTER_INDEX.tx_drop_vlan;
+const TX_DROP_SPOOF = PORT_COUNTER_INDEX.tx_drop_spoof;
+const TX_DROP_NO_TARGET = PORT_COUNTER_INDEX.tx_drop_no_target;
+const RX_DROP_VLAN = PORT_COUNTER_INDEX.rx_drop_vlan;
+const RX_DROP_BAD_OFFLOAD = PORT_COUNTER_INDEX.rx_drop_bad_offload;
+const GSO_FRAMES = PORT_COUNTER_INDEX.gso_frames;
+const GSO_SEGMENTS = PORT_COUNTER_INDEX.gso_segments;
+const CSUM_FRAMES = PORT_COUNTER_INDEX.csum_frames;
+const RX_DROP_RATE = PORT_COUNTER_INDEX.rx_drop_rate;
