@@ -1,0 +1,136 @@
+/**
+ * The form of the bench's JSON, which others rely on: keys are added, never renamed.
+ *
+ * Gb/s are 10^9 bits of Ethernet frame (no preamble, no frame check sequence) a second, Mpps 10^6
+ * frames a second; a processor is 100 %.
+ */
+import { z } from 'zod';
+import { machineSchema } from './machine.ts';
+
+export const METHODS = ['paravirtual'] as const;
+export const GUEST_KINDS = ['embedded', 'qemu', 'uml'] as const;
+export const DIRECTIONS = ['rx', 'tx', 'both'] as const;
+
+export type Method = (typeof METHODS)[number];
+export type GuestKind = (typeof GUEST_KINDS)[number];
+export type Direction = (typeof DIRECTIONS)[number];
+
+const amount = z.number().nonnegative();
+const count = z.int().nonnegative();
+const share = z.number().min(0).max(100);
+
+export const netResultsSchema = z.strictObject({
+  gbps: amount.describe('Delivered to guests, all together: the median of the runs.'),
+  gbps_min: amount,
+  gbps_max: amount,
+  mpps: amount,
+  ns_per_frame: amount.describe("The lane's processor time for each delivered frame."),
+  loss_pct: share.describe('Sent by guests and not delivered.'),
+  fairness: z.number().min(0).max(1).describe("Jain's index over per_guest_gbps."),
+  per_guest_gbps: z
+    .array(amount)
+    .describe('rx: each receiver; tx: each sender, what arrived of it; both: each as a receiver.'),
+  latency_us: z
+    .strictObject({ p50: amount, p99: amount })
+    .describe('Round trip of single frames on an otherwise idle path, guest to guest and back.'),
+  cpu_pct: z.strictObject({
+    driver_domain: amount.describe('The lane: rings, switching, copying, calls.'),
+    device_model: amount.describe(
+      'What silicon would do. 0 for paravirtual: there is no such device, all of it is driver domain.',
+    ),
+    guests: amount.describe("The guests' processes."),
+  }),
+  traps_per_s: amount,
+  kicks_per_s: amount.describe('Guest tells device.'),
+  interrupts_per_s: amount.describe('Device calls guest.'),
+  itr: amount.describe('Interrupts a second that a guest is throttled to; 0: no throttle.'),
+  heap_bytes_per_frame: amount
+    .nullable()
+    .describe("What the lane's JavaScript allocated, for each delivered frame."),
+});
+
+export const netErrorsSchema = z
+  .strictObject({
+    reordered: count,
+    duplicated: count,
+    corrupt: count,
+  })
+  .describe('Frames over all runs that the receivers found wrong.');
+
+export const netReportSchema = z.strictObject({
+  bench: z.literal('net'),
+  method: z.enum(METHODS),
+  guest: z.enum(GUEST_KINDS),
+  guests: z.int().min(2),
+  frame: z.int().positive(),
+  direction: z.enum(DIRECTIONS),
+  seconds: z.number().positive().describe('Length of one run.'),
+  runs: z.int().positive(),
+  packed: z.boolean(),
+  queues: z.int().positive(),
+  verified: z.boolean().describe('Every frame was checked to the last byte, not only some.'),
+  results: netResultsSchema,
+  errors: netErrorsSchema.optional().describe('Embedded guests only.'),
+  tcp: z
+    .strictObject({ streams: z.int().positive(), retransmits: count })
+    .optional()
+    .describe('Real guests only: their workload is TCP.'),
+  limit: z.strictObject({
+    memcpy_gbps: amount.describe('One thread that only copies such frames.'),
+    footprint_bytes: z.int().positive().describe('Memory that the frames go through.'),
+  }),
+  machine: machineSchema,
+});
+
+export type NetResults = z.output<typeof netResultsSchema>;
+export type NetErrors = z.output<typeof netErrorsSchema>;
+export type NetReport = z.output<typeof netReportSchema>;
+
+export const matrixReportSchema = z.strictObject({
+  bench: z.literal('all'),
+  version: z.string().min(1),
+  date: z.iso.datetime(),
+  rows: z.array(netReportSchema),
+  idle: z
+    .strictObject({
+      guests: z.int().positive(),
+      lane_cpu_pct: amount,
+      wakeups_per_s: amount,
+    })
+    .describe('The lane while attached guests do nothing.'),
+  machine: machineSchema,
+});
+
+export type MatrixReport = z.output<typeof matrixReportSchema>;
+
+const trend = z.strictObject({
+  first_bytes: count,
+  last_bytes: count,
+  bytes_per_minute: z
+    .number()
+    .describe('Slope of the least-squares line, without the warm-up at the beginning.'),
+});
+
+export const soakReportSchema = z.strictObject({
+  bench: z.literal('soak'),
+  method: z.enum(METHODS),
+  guests: z.int().min(2),
+  frame: z.int().positive(),
+  direction: z.enum(DIRECTIONS),
+  seconds: z.number().positive(),
+  frames: count,
+  gbps: amount,
+  loss_pct: share,
+  errors: netErrorsSchema,
+  driver_domain: z
+    .strictObject({
+      rss: trend.describe('Resident memory of the process, guest memory not counted.'),
+      heap: trend.describe('Heap of the lane in use.'),
+    })
+    .describe('The process of the lane.'),
+  heap_bytes_per_frame: amount,
+  verdict: z.enum(['steady', 'growing']),
+  machine: machineSchema,
+});
+
+export type SoakReport = z.output<typeof soakReportSchema>;
