@@ -18,7 +18,7 @@ function bucketOf(value: number): number {
 }
 
 /** The middle of a bucket. */
-function valueOf(bucket: number): number {
+function middleOf(bucket: number): number {
   if (bucket < 2 * STEPS) return bucket;
   const shift = Math.floor(bucket / STEPS) - 1;
   const low = (bucket - shift * STEPS) * 2 ** shift;
@@ -48,7 +48,7 @@ export class Histogram {
     let seen = 0;
     for (const [bucket, count] of this.#buckets.entries()) {
       seen += count;
-      if (seen >= wanted) return valueOf(bucket);
+      if (seen >= wanted) return middleOf(bucket);
     }
     return LARGEST;
   }
