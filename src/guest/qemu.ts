@@ -1,0 +1,204 @@
+/**
+ * Launches QEMU guests: the testbed's QEMU, kernel and initramfs.
+ */
+import type { Duplex } from 'node:stream';
+import { SluiceError } from '../base/errors.ts';
+import {
+  GuestProcess,
+  type GuestProcessOptions,
+  SharedDirectories,
+  type VhostUserNet,
+} from './guest-process.ts';
+import { type Json, QmpClient } from './qmp.ts';
+import { type Accelerator, chooseAccelerator, findTestbed, type Testbed } from './testbed.ts';
+
+/** A vhost-user network device of a QEMU guest. */
+export interface QemuNet extends VhostUserNet {
+  /** Queue pairs, default 1. */
+  readonly queues?: number;
+  /** Packed instead of split rings. */
+  readonly packed?: boolean;
+  /** Descriptors of each receive and transmit ring: a power of two, 256 to 1024; default 1024. */
+  readonly ringSize?: number;
+  /** False: neither checksum nor segmentation offloads, in both directions. */
+  readonly offloads?: boolean;
+  /** Milliseconds between attempts to reconnect when the back-end goes; default: none. */
+  readonly reconnectMs?: number;
+  /** True: QEMU listens on the socket and the back-end connects. */
+  readonly listens?: boolean;
+  /** The MTU that the host advises, 68 to 65535. */
+  readonly mtu?: number;
+  /** Further properties of virtio-net-pci. */
+  readonly properties?: Readonly<Record<string, string | number | boolean>>;
+}
+
+export interface QemuOptions {
+  readonly name: string;
+  /** MiB, default 256. */
+  readonly memory?: number;
+  /** Default 1. */
+  readonly cpus?: number;
+  readonly net?: readonly QemuNet[];
+  /** Default: {@link chooseAccelerator}. */
+  readonly accelerator?: Accelerator;
+  /** Appended to the kernel's command line, such as `module_blacklist=ixgbevf`. */
+  readonly kernelParameters?: string;
+  /** Mount the testbed's tree in the guest at /tools: fio and all else that is too big for the initramfs. */
+  readonly tools?: boolean;
+  /** Further options. `inside` turns a host path (of a socket, an image) into QEMU's. */
+  readonly options?: (inside: (path: string) => string) => readonly string[];
+  readonly testbed?: Testbed;
+}
+
+const offloadProperties = [
+  'csum',
+  'gso',
+  'host_tso4',
+  'host_tso6',
+  'host_ecn',
+  'host_ufo',
+  'host_uso',
+  'guest_csum',
+  'guest_tso4',
+  'guest_tso6',
+  'guest_ecn',
+  'guest_ufo',
+  'guest_uso4',
+  'guest_uso6',
+] as const;
+
+/** Boots in seconds under emulation: no self-tests, no calibration, few messages. */
+const kernelParameters =
+  'console=ttyS0 loglevel=4 panic=0 tsc=reliable no_timer_check mitigations=off rodata=off cryptomgr.notests';
+
+function propertyList(properties: Readonly<Record<string, string | number | boolean>>): string {
+  return Object.entries(properties)
+    .map(
+      ([name, value]) => `,${name}=${typeof value === 'boolean' ? (value ? 'on' : 'off') : value}`,
+    )
+    .join('');
+}
+
+function netOptions(net: QemuNet, index: number, inside: (path: string) => string): string[] {
+  const queues = net.queues ?? 1;
+  const ringSize = net.ringSize ?? 1024;
+  const properties: Record<string, string | number | boolean> = {
+    ...(net.mac === undefined ? {} : { mac: net.mac }),
+    rx_queue_size: ringSize,
+    tx_queue_size: ringSize,
+    ...(queues === 1 ? {} : { mq: true, vectors: 2 * queues + 2 }),
+    ...(net.packed === true ? { packed: true } : {}),
+    ...(net.mtu === undefined ? {} : { host_mtu: net.mtu }),
+    ...(net.offloads === false
+      ? Object.fromEntries(offloadProperties.map((name) => [name, false]))
+      : {}),
+    ...net.properties,
+  };
+  const mode = net.listens === true ? ',server=on,wait=off' : '';
+  const reconnect = net.reconnectMs === undefined ? '' : `,reconnect-ms=${net.reconnectMs}`;
+  return [
+    '-chardev',
+    `socket,id=c${index},path=${inside(net.socket).replaceAll(',', ',,')}${mode}${reconnect}`,
+    '-netdev',
+    `vhost-user,id=n${index},chardev=c${index},queues=${queues}`,
+    '-device',
+    `virtio-net-pci,id=net${index},netdev=n${index},romfile=${propertyList(properties)}`,
+  ];
+}
+
+/** The command that runs the guest inside the testbed's tree. */
+export function qemuCommand(
+  options: QemuOptions,
+  accelerator: Accelerator,
+  inside: (path: string) => string,
+): string[] {
+  const memory = options.memory ?? 256;
+  return [
+    'qemu-system-x86_64',
+    '-name',
+    options.name,
+    '-no-user-config',
+    '-nodefaults',
+    '-display',
+    'none',
+    '-machine',
+    // Without devices that no test asks for: each costs time at boot.
+    'q35,memory-backend=ram,sata=off,smbus=off,usb=off,vmport=off',
+    '-object',
+    // vhost-user and vfio-user back-ends map it by its fd.
+    `memory-backend-memfd,id=ram,size=${memory}M,share=on`,
+    '-m',
+    `${memory}M`,
+    '-accel',
+    accelerator,
+    '-cpu',
+    accelerator === 'kvm' ? 'host' : 'max',
+    '-smp',
+    String(options.cpus ?? 1),
+    '-kernel',
+    '/run/testbed/kernel',
+    '-initrd',
+    '/run/testbed/initramfs',
+    '-append',
+    [kernelParameters, options.kernelParameters].filter((part) => part !== undefined).join(' '),
+    '-serial',
+    'stdio',
+    '-device',
+    'virtio-serial-pci',
+    '-chardev',
+    'socket,id=agent,fd=3',
+    '-device',
+    'virtserialport,chardev=agent,name=sluice.agent',
+    '-chardev',
+    'socket,id=qmp,fd=4',
+    '-object',
+    'monitor-qmp,id=monitor,chardev=qmp',
+    ...(options.tools === true
+      ? ['-virtfs', 'local,path=/,mount_tag=tools,security_model=none,readonly=on,multidevs=remap']
+      : []),
+    ...(options.net ?? []).flatMap((net, index) => netOptions(net, index, inside)),
+    ...(options.options?.(inside) ?? []),
+  ];
+}
+
+/** A running QEMU guest. */
+export class QemuGuest extends GuestProcess {
+  readonly #qmp: QmpClient;
+
+  constructor(options: GuestProcessOptions) {
+    super(options);
+    const line: Duplex | undefined = this.extraLine;
+    if (line === undefined)
+      throw new SluiceError('state', `guest ${this.name} has no line for QMP`);
+    const qmp = new QmpClient(line);
+    this.#qmp = qmp;
+    this.exited.then(() => qmp.fail(new SluiceError('state', `guest ${this.name} has ended`)));
+  }
+
+  /**
+   * Gives QEMU a command of its machine protocol, such as `set_link`, `device_del`, `device_add`.
+   * Network device N has the ids `netN` (device), `nN` (back-end) and `cN` (socket).
+   * @throws SluiceError `protocol` if QEMU refuses it, `state` if it has ended.
+   */
+  qmp(command: string, parameters: { readonly [name: string]: Json } = {}): Promise<Json> {
+    return this.#qmp.command(command, parameters);
+  }
+
+  /** Names of QEMU's events so far, such as `RESET`, `DEVICE_DELETED`. */
+  get events(): readonly string[] {
+    return this.#qmp.events;
+  }
+}
+
+/**
+ * Starts a QEMU guest; {@link GuestProcess.booted} tells when it is up.
+ * @throws SluiceError `not-found` without a testbed.
+ */
+export function startQemu(options: QemuOptions): QemuGuest {
+  const testbed = options.testbed ?? findTestbed();
+  const shared = new SharedDirectories();
+  const command = qemuCommand(options, options.accelerator ?? chooseAccelerator(), (path) =>
+    shared.inside(path),
+  );
+  return new QemuGuest({ name: options.name, testbed, shared, command, extraLine: true });
+}
