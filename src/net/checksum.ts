@@ -12,9 +12,10 @@ type Sum = (from: number, length: number) => number;
 
 /** A sum below 2^53 brought down to 16 bits. */
 export function foldSum(sum: number): number {
-  let folded = sum;
-  while (folded > 0xffff) folded = Math.floor(folded / 0x10000) + (folded % 0x10000);
-  return folded;
+  let rest = sum;
+  while (rest > 0x7fff_ffff) rest = Math.floor(rest / 0x10000) + (rest % 0x10000);
+  const folded = (rest & 0xffff) + (rest >>> 16);
+  return (folded & 0xffff) + (folded >>> 16);
 }
 
 /** The two bytes of a 16-bit number exchanged: the sum of bytes that begin at an odd place. */

@@ -150,7 +150,7 @@ export class SegmentHeaders {
     write16(bytes, transport + checksum, 0);
     if (this.#tcp) {
       const high = read16(bytes, transport + TCP_SEQUENCE);
-      this.#sequence = high * 0x10000 + read16(bytes, transport + TCP_SEQUENCE + 2);
+      this.#sequence = (high << 16) | read16(bytes, transport + TCP_SEQUENCE + 2);
       this.#flags = bytes[transport + TCP_FLAGS] as number;
       bytes.fill(0, transport + TCP_SEQUENCE, transport + TCP_SEQUENCE + 4);
       bytes[transport + TCP_FLAGS] = 0;
@@ -193,9 +193,9 @@ export class SegmentHeaders {
     const pseudo = this.#pseudoSum + length;
     let sum = pseudo + this.#transportSum + payloadSum;
     if (this.#tcp) {
-      const sequence = (this.#sequence + offset) % 0x1_0000_0000;
-      const high = Math.floor(sequence / 0x10000);
-      const low = sequence % 0x10000;
+      const sequence = (this.#sequence + offset) | 0;
+      const high = sequence >>> 16;
+      const low = sequence & 0xffff;
       // The end of the data is in the last segment, the answer to congestion in the first
       // (RFC 3168 §6.1.2).
       let flags = this.#flags;

@@ -454,3 +454,68 @@ test('a checksum field beyond what a slot holds is reported', () => {
   classifyAll(() => false);
   assert.equal(run(0, 0).count, 0);
 });
+
+test('a checksum may begin and stand anywhere in the frame', () => {
+  const bytes = fc.uint8Array({ minLength: 100, maxLength: 400 });
+  fc.assert(
+    fc.property(
+      bytes,
+      fc.integer({ min: 14, max: 90 }),
+      fc.nat(4),
+      cutsOf,
+      (data, start, pair, cuts) => {
+        const frame = [...data];
+        frame.splice(12, 2, 0x08, 0x06);
+        const field = start + 2 * pair;
+        burst.clear();
+        send(frame, [1, 0, 0, 0, 0, 0, ...le16(start), ...le16(2 * pair), 0, 0], cuts, false);
+        classifyAll(() => false);
+        const expected = [...frame];
+        const checksum = internetChecksum(frame.slice(start)) || 0xffff;
+        expected.splice(field, 2, ...be16(checksum));
+        assert.deepEqual(run(0, 0).frames[0]?.frame, expected);
+      },
+    ),
+  );
+});
+
+test('a UDP checksum of zero is sent as its complement', () => {
+  const packet: Packet = { ...sample, udp: true, payload: Uint8Array.of(0, 0, 0, 0), gsoSize: 2 };
+  const plain = segment({ ...packet, payload: Uint8Array.of(0, 0) }, 'full')[0] as number[];
+  // A payload equal to the checksum makes the sum all ones.
+  const payload = Uint8Array.from([...plain.slice(40, 42), 0, 0]);
+  for (const gso of [true, false]) {
+    const chosen = { ...packet, payload: gso ? payload : payload.subarray(0, 2) };
+    burst.clear();
+    send(frameToSend(chosen, 'partial'), headerToSend(chosen, gso), [], false);
+    classifyAll(() => false);
+    const { frames } = run(0, 0);
+    assert.deepEqual(frames[0]?.frame.slice(40, 42), [0xff, 0xff], `segmented: ${gso}`);
+  }
+});
+
+test('frames in very many pieces wait for an empty output', () => {
+  const packet: Packet = { ...sample, payload: Uint8Array.of(1), flags: 0x10 };
+  const pieces = 40_000;
+  burst.clear();
+  send(frameToSend(packet, 'partial'), headerToSend(packet, false), [], false);
+  const { chains } = burst;
+  for (let i = 0; i < pieces; i++) {
+    chains.moreAddress[i] = memory + 5000 + i;
+    chains.moreLength[i] = 1;
+  }
+  chains.more[0] = pieces;
+  chains.moreCount = pieces;
+  chains.total[0] = (chains.total[0] as number) + pieces;
+  classifyAll(() => false);
+  software.out.clear();
+  assert.equal(software.start(burst, 0, 0), 1);
+  assert.equal(software.fill(), true);
+  const [first] = received(software.out);
+  assert.equal(software.start(burst, 0, 0), 1);
+  assert.equal(software.fill(), false);
+  assert.equal(software.out.count, 1);
+  software.out.clear();
+  assert.equal(software.fill(), true);
+  assert.deepEqual(received(software.out), [first]);
+});
