@@ -140,7 +140,7 @@ export class Switch implements PortOwner {
       this.#nextSweep = now + SWEEP_NS;
       this.macs.sweep(now);
     }
-    this.#classify(from, burst, now);
+    this.#classify(from, burst);
     if (from.observer !== undefined) this.#observeSent(from.observer, burst, now);
     this.#handOver(from, burst);
     burst.copies.flush();
@@ -161,7 +161,9 @@ export class Switch implements PortOwner {
   }
 
   /** Decides where each frame goes, and counts what came in. */
-  #classify(from: Member, burst: Burst, now: number): void {
+  #classify(from: Member, burst: Burst): void {
+    // Not a parameter: a number that is no small integer would be allocated for the call.
+    const { now } = this.#path.loop;
     const { slots16, slots32, slotBytes, needs, frameLength } = burst;
     const { policy, values } = from;
     const { spoofCheck } = policy;

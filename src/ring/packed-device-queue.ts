@@ -27,7 +27,7 @@ import type { QueueSetup } from './queue-setup.ts';
 /** The AVAIL and USED flags within the word of id and flags. */
 const AVAIL_SHIFT = 16 + 7;
 const USED_SHIFT = 16 + 15;
-const AVAIL_AND_USED = ((1 << AVAIL_SHIFT) | (1 << USED_SHIFT)) >>> 0;
+const AVAIL_AND_USED = (1 << AVAIL_SHIFT) | (1 << USED_SHIFT);
 const WRAP_BIT = 0x8000;
 
 /**
@@ -47,6 +47,8 @@ const EVENT_FLAGS = 1;
 export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   readonly packed = true;
   private readonly descriptors: Uint32Array;
+  /** The same, signed: a word with its highest bit set is then still a small integer to the engine. */
+  private readonly words: Int32Array;
   private readonly descriptorsAt: number;
   private readonly driverEvent: Uint16Array;
   private readonly deviceEvent: Uint16Array;
@@ -69,6 +71,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     const { arena, size, position } = setup;
     this.descriptorsAt = setup.descriptor;
     this.descriptors = new Uint32Array(arena.buffer, setup.descriptor, size * 4);
+    this.words = new Int32Array(arena.buffer, setup.descriptor, size * 4);
     this.driverEvent = new Uint16Array(arena.buffer, setup.driver, 2);
     this.deviceEvent = new Uint16Array(arena.buffer, setup.device, 2);
     this.journal = setup.journal ?? new Int32Array(JOURNAL_WORDS);
@@ -80,7 +83,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   }
 
   collect(batch: ChainBatch, max: number): number {
-    const { descriptors, plain, size } = this;
+    const { descriptors, words, plain, size } = this;
     const room = BATCH - batch.count;
     const limit = max < room ? max : room;
     const { id, span, address, length, total, more, readable } = batch;
@@ -90,7 +93,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     let count = 0;
     while (count < limit) {
       const at = next * 4;
-      const word = Atomics.load(descriptors, at + 3);
+      const word = Atomics.load(words, at + 3);
       if (((word >>> AVAIL_SHIFT) & 1) !== nextWrap || word >>> USED_SHIFT === nextWrap) break;
       const bytes = descriptors[at + 2] as number;
       const guest = (descriptors[at] as number) + (descriptors[at + 1] as number) * TWO_32;
@@ -124,7 +127,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   }
 
   pending(): boolean {
-    const word = Atomics.load(this.descriptors, this.next * 4 + 3);
+    const word = Atomics.load(this.words, this.next * 4 + 3);
     return ((word >>> AVAIL_SHIFT) & 1) === this.nextWrap && word >>> USED_SHIFT !== this.nextWrap;
   }
 
@@ -154,7 +157,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     if (this.logging) this.memory.markWritten(this.descriptorsAt, this.size * DESCRIPTOR_BYTES);
     this.descriptors[heldAt - 1] = this.heldLength;
     // The store is a full barrier: the driver's wish is read after it.
-    Atomics.store(this.descriptors, heldAt, this.heldWord);
+    Atomics.store(this.words, heldAt, this.heldWord);
     this.heldAt = -1;
     const wanted = this.callWanted();
     this.published = this.used;
@@ -192,7 +195,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     const at = this.used * 4 + 3;
     const flags =
       (this.usedWrap === 1 ? AVAIL_AND_USED : 0) | (written > 0 ? VIRTQ_DESC_F_WRITE << 16 : 0);
-    const word = ((batch.id[slot] as number) | flags) >>> 0;
+    const word = (batch.id[slot] as number) | flags;
     let used = this.used + (batch.span[slot] as number);
     if (used >= size) {
       used -= size;
@@ -209,7 +212,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     } else {
       journal[JOURNAL_LAST] = position | ((used | (this.usedWrap << 15)) << 16);
       this.descriptors[at - 1] = written;
-      this.descriptors[at] = word;
+      this.words[at] = word;
     }
   }
 

@@ -34,9 +34,9 @@ import {
 
 // The last word of a descriptor: the id below, the flags above.
 const FLAGS_SHIFT = 16;
-const AVAIL_BIT = (VIRTQ_DESC_F_AVAIL << FLAGS_SHIFT) >>> 0;
-const USED_BIT = (VIRTQ_DESC_F_USED << FLAGS_SHIFT) >>> 0;
-const BOTH_BITS = (AVAIL_BIT | USED_BIT) >>> 0;
+const AVAIL_BIT = VIRTQ_DESC_F_AVAIL << FLAGS_SHIFT;
+const USED_BIT = VIRTQ_DESC_F_USED << FLAGS_SHIFT;
+const BOTH_BITS = AVAIL_BIT | USED_BIT;
 const WRITE_BIT = VIRTQ_DESC_F_WRITE << FLAGS_SHIFT;
 const NEXT_BIT = VIRTQ_DESC_F_NEXT << FLAGS_SHIFT;
 const INDIRECT_BIT = VIRTQ_DESC_F_INDIRECT << FLAGS_SHIFT;
@@ -56,7 +56,8 @@ export class PackedDriverQueue implements DriverQueue {
   private readonly inOrder: boolean;
   /** Descriptors that an indirect table may have: never more than the ring (§2.7.5.3.1, §2.8.19). */
   private readonly tableLength: number;
-  private readonly ring: Uint32Array;
+  /** Signed: a word with its highest bit set is then still a small integer to the engine. */
+  private readonly ring: Int32Array;
   private readonly driverEvent: Uint32Array;
   private readonly deviceEvent: Uint32Array;
   private readonly tables: Uint32Array;
@@ -100,7 +101,7 @@ export class PackedDriverQueue implements DriverQueue {
     this.eventIdx = setup.eventIdx;
     this.inOrder = setup.inOrder;
     this.tableLength = setup.indirect ? Math.min(layout.indirectLength, size) : 0;
-    this.ring = new Uint32Array(
+    this.ring = new Int32Array(
       buffer,
       driverArenaAddress(memory, layout.descriptor, bytes.descriptor),
       4 * size,
@@ -190,8 +191,8 @@ export class PackedDriverQueue implements DriverQueue {
         const at = 4 * this.usedAt;
         // An acquiring load: the length is read after it.
         const word = Atomics.load(ring, at + 3);
-        if ((word & BOTH_BITS) >>> 0 !== this.usedFlags) break;
-        this.startBatch(word & 0xffff, ring[at + 2] as number);
+        if ((word & BOTH_BITS) !== this.usedFlags) break;
+        this.startBatch(word & 0xffff, (ring[at + 2] as number) >>> 0);
       }
       const id = this.inOrder ? (this.order[this.orderHead] as number) : this.lastId;
       this.batchLeft--;
@@ -207,7 +208,7 @@ export class PackedDriverQueue implements DriverQueue {
     if (this.batchLeft > 0) return true;
     if (this.outstanding === 0) return false;
     const word = Atomics.load(this.ring, 4 * this.usedAt + 3);
-    return (word & BOTH_BITS) >>> 0 === this.usedFlags;
+    return (word & BOTH_BITS) === this.usedFlags;
   }
 
   enableCalls(): boolean {
@@ -284,7 +285,7 @@ export class PackedDriverQueue implements DriverQueue {
     const { ring } = this;
     const slot = this.availAt;
     const at = 4 * slot;
-    const word = (flags | this.availFlags | id) >>> 0;
+    const word = flags | this.availFlags | id;
     ring[at] = address;
     ring[at + 1] = address / TWO_32;
     ring[at + 2] = length;
