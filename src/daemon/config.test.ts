@@ -1,0 +1,365 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { SluiceError } from '../base/errors.ts';
+import { type Config, loadConfig, parseConfig } from './config.ts';
+import { ConfigError } from './config-problems.ts';
+
+function parse(text: string, file = '/etc/sluice/sluice.yaml'): Config {
+  return parseConfig(text, file);
+}
+
+/** The lines of the error that a text gives. */
+function problemsOf(text: string, file = 'f.yaml'): string[] {
+  try {
+    parse(text, file);
+  } catch (error) {
+    assert.ok(error instanceof ConfigError, String(error));
+    assert.equal(error.code, 'config');
+    return error.message.split('\n');
+  }
+  return [];
+}
+
+test('defaults are filled in', () => {
+  const config = parse(
+    'switches: { lan: }\nguests: { web: { net: [{ method: paravirtual, switch: lan }] } }'.replace(
+      'lan: }',
+      'lan: {} }',
+    ),
+  );
+  assert.equal(config.file, '/etc/sluice/sluice.yaml');
+  assert.deepEqual(config.run, {
+    path: '/etc/sluice/run',
+    mode: 0o700,
+    owner: undefined,
+    group: undefined,
+  });
+  assert.equal(config.isolation, 'normal');
+  assert.deepEqual(config.lanes, [{ cpus: undefined, idlePollUs: undefined }]);
+  assert.deepEqual(config.switches, [
+    { name: 'lan', ageing: 300, lane: undefined, wire: undefined },
+  ]);
+  const [guest] = config.guests;
+  assert.equal(guest?.memoryBytes, 512 * 1024 * 1024);
+  const [net] = guest?.net ?? [];
+  assert.match(net?.mac ?? '', /^[0-9a-f][26ae](:[0-9a-f]{2}){5}$/);
+  assert.deepEqual(
+    { ...net, mac: undefined },
+    {
+      method: 'paravirtual',
+      port: 'web/net0',
+      guest: 'web',
+      switch: 'lan',
+      mac: undefined,
+      queues: 1,
+      mtu: undefined,
+      packed: false,
+      offloads: ['csum', 'tso4', 'tso6', 'ecn', 'uso'],
+      maxTxRate: 0,
+      maxRxRate: 0,
+      spoofCheck: false,
+      server: 'listen',
+      socket: '/etc/sluice/run/web-net0.sock',
+    },
+  );
+});
+
+test('every key is read', () => {
+  const config = parse(`
+run: { path: /run/sluice, mode: "0750", owner: libvirt-qemu, group: 64055 }
+isolation: strict
+lanes: [{ cpus: [1, 2], idle_poll_us: 20 }, {}]
+switches:
+  wan: { wire: { tap: sluice0, trunk: [1, 2], vlan: 9 }, ageing: 60, lane: 1 }
+  lan: { wire: { switch: wan } }
+  log: { wire: { capture: ./all.pcapng } }
+  own: { wire: none }
+guests:
+  web:
+    memory: 2G
+    net:
+      - { method: paravirtual, switch: lan, mac: "52:55:00:AB:00:01", vlan: 10, trunk: [20, 30],
+          queues: 4, mtu: 9000, packed: on, offloads: [csum, tso4], max_tx_rate: 1000,
+          max_rx_rate: 2000, spoofchk: true, server: connect }
+      - { method: paravirtual, switch: lan, offloads: off }
+`);
+  assert.deepEqual(config.run, {
+    path: '/run/sluice',
+    mode: 0o750,
+    owner: 'libvirt-qemu',
+    group: 64055,
+  });
+  assert.equal(config.isolation, 'strict');
+  assert.deepEqual(config.lanes, [
+    { cpus: [1, 2], idlePollUs: 20 },
+    { cpus: undefined, idlePollUs: undefined },
+  ]);
+  assert.deepEqual(config.switches, [
+    {
+      name: 'wan',
+      ageing: 60,
+      lane: 1,
+      wire: { kind: 'tap', tap: 'sluice0', vlan: 9, trunk: [1, 2] },
+    },
+    { name: 'lan', ageing: 300, lane: undefined, wire: { kind: 'switch', switch: 'wan' } },
+    {
+      name: 'log',
+      ageing: 300,
+      lane: undefined,
+      wire: { kind: 'capture', file: '/etc/sluice/all.pcapng' },
+    },
+    { name: 'own', ageing: 300, lane: undefined, wire: undefined },
+  ]);
+  const [first, second] = config.guests[0]?.net ?? [];
+  assert.deepEqual(first, {
+    method: 'paravirtual',
+    port: 'web/net0',
+    guest: 'web',
+    switch: 'lan',
+    mac: '52:55:00:ab:00:01',
+    vlan: 10,
+    trunk: [20, 30],
+    queues: 4,
+    mtu: 9000,
+    packed: true,
+    offloads: ['csum', 'tso4'],
+    maxTxRate: 1000,
+    maxRxRate: 2000,
+    spoofCheck: true,
+    server: 'connect',
+    socket: '/run/sluice/web-net0.sock',
+  });
+  assert.deepEqual(second?.offloads, []);
+});
+
+test('a default MAC address is the same each time, and another for each card', () => {
+  const text = `switches: { lan: {} }
+guests:
+  a: { net: [{ method: paravirtual, switch: lan }, { method: paravirtual, switch: lan }] }
+  b: { net: [{ method: paravirtual, switch: lan }] }`;
+  const macs = (): string[] => parse(text).guests.flatMap(({ net }) => net.map(({ mac }) => mac));
+  assert.deepEqual(macs(), macs());
+  assert.equal(new Set(macs()).size, 3);
+});
+
+const card = (rest: string): string =>
+  `switches: { lan: {} }\nguests: { web: { net: [{ method: paravirtual, switch: lan, ${rest} }] } }`;
+
+/** What is written -> all lines of the error. */
+const WRONG: readonly (readonly [name: string, text: string, lines: readonly string[]])[] = [
+  [
+    'an unknown key',
+    'swiches: {}',
+    [
+      'f.yaml:1:1: swiches: unknown key; allowed here: run, isolation, lanes, switches, guests; did you mean "switches"?',
+    ],
+  ],
+  [
+    'an unknown key far from all',
+    'xyzzy: {}',
+    ['f.yaml:1:1: xyzzy: unknown key; allowed here: run, isolation, lanes, switches, guests'],
+  ],
+  [
+    'an unknown key deep inside',
+    `guests:\n  web:\n    memroy: 1G`,
+    [
+      'f.yaml:3:5: guests.web.memroy: unknown key; allowed here: memory, net; did you mean "memory"?',
+    ],
+  ],
+  [
+    'a VLAN id out of range',
+    card('vlan: 4095'),
+    ['f.yaml:2:66: guests.web.net[0].vlan: 4095 is not valid: expected a VLAN id, 1 to 4094'],
+  ],
+  [
+    'a trunk that is no list',
+    card('trunk: 7'),
+    [
+      'f.yaml:2:67: guests.web.net[0].trunk: 7 is not valid: expected a list of VLAN ids, such as [10, 20]',
+    ],
+  ],
+  [
+    'a multicast MAC address',
+    card('mac: "01:00:5e:00:00:01"'),
+    [
+      'f.yaml:2:65: guests.web.net[0].mac: "01:00:5e:00:00:01" is not valid: expected a unicast MAC address, such as "52:54:00:00:00:01" (in quotes)',
+    ],
+  ],
+  [
+    'no boolean',
+    card('spoofchk: maybe'),
+    [
+      'f.yaml:2:70: guests.web.net[0].spoofchk: "maybe" is not valid: expected on or off (or true, false)',
+    ],
+  ],
+  [
+    'an unknown offload',
+    card('offloads: [csum, tso5]'),
+    [
+      'f.yaml:2:77: guests.web.net[0].offloads[1]: "tso5" is not valid: expected one of csum, tso4, tso6, ecn, uso; did you mean "tso4"?',
+    ],
+  ],
+  [
+    'a misspelt isolation',
+    'isolation: strikt',
+    [
+      'f.yaml:1:12: isolation: "strikt" is not valid: expected one of normal, strict; did you mean "strict"?',
+    ],
+  ],
+  [
+    'a value where a mapping is wanted',
+    'guests: 5',
+    ['f.yaml:1:9: guests: 5 is not valid: expected a mapping of guests by name'],
+  ],
+  [
+    'a key without a value',
+    'switches:\n  lan:\n',
+    ['f.yaml:2:3: switches.lan: empty: expected a mapping, such as { wire: none }'],
+  ],
+  [
+    'a bad name',
+    'switches: { "../x": {} }',
+    [
+      'f.yaml:1:13: switches.../x: expected a name of up to 32 letters, digits, "_", "." and "-", beginning with a letter or digit',
+    ],
+  ],
+  [
+    'a mode that YAML would read as a decimal number',
+    'run: { mode: 0700 }',
+    ['f.yaml:1:14: run.mode: 700 is not valid: expected permission bits in quotes, such as "0700"'],
+  ],
+  [
+    'two wires in one',
+    'switches: { lan: { wire: { tap: a, capture: b } } }',
+    ['f.yaml:1:20: switches.lan.wire: expected exactly one of tap, switch, capture'],
+  ],
+  [
+    'a long interface name',
+    'switches: { lan: { wire: { tap: abcdefghijklmnop } } }',
+    [
+      'f.yaml:1:33: switches.lan.wire.tap: "abcdefghijklmnop" is not valid: expected an interface name of up to 15 characters',
+    ],
+  ],
+  [
+    'a switch that is not there',
+    card('x: 1').replace('switch: lan, x: 1', 'switch: lam'),
+    ['f.yaml:2:55: guests.web.net[0].switch: no switch "lam"; there are lan; did you mean "lan"?'],
+  ],
+  [
+    'a wire to nowhere',
+    'switches: { a: { wire: { switch: b } } }',
+    ['f.yaml:1:34: switches.a.wire.switch: no switch "b"; there are a; did you mean "a"?'],
+  ],
+  [
+    'wires in a loop',
+    'switches:\n  a: { wire: { switch: b } }\n  b: { wire: { switch: c } }\n  c: { wire: { switch: a } }',
+    [
+      'f.yaml:4:24: switches.c.wire.switch: the wires from c to a form a loop, in which frames would go round for ever',
+    ],
+  ],
+  [
+    'one tap for two switches',
+    'switches:\n  a: { wire: { tap: t } }\n  b: { wire: { tap: t } }',
+    ['f.yaml:3:21: switches.b.wire.tap: tap t is the wire of switch a already'],
+  ],
+  [
+    'one MAC address for two cards',
+    card(
+      'mac: "52:54:00:00:00:01" }, { method: paravirtual, switch: lan, mac: "52:55:00:00:00:01"',
+    ),
+    [
+      'f.yaml:2:129: guests.web.net[1].mac: web/net1 and web/net0 have the same MAC address 52:54:00:00:00:01 on switch lan',
+    ],
+  ],
+  [
+    'a lane that is not there',
+    'lanes: 2\nswitches: { a: { lane: 2 } }',
+    ['f.yaml:2:24: switches.a.lane: no lane 2: there are 2, 0 to 1'],
+  ],
+  [
+    'what is to come later',
+    'nics: {}\nguests: { web: { disk: [], net: [{ method: sriov, nic: nic0, vf: 3 }] } }',
+    [
+      'f.yaml:1:1: nics: not yet in this version of Sluice',
+      'f.yaml:2:18: guests.web.disk: not yet in this version of Sluice',
+      'f.yaml:2:44: guests.web.net[0].method: method sriov is not yet in this version of Sluice; allowed: paravirtual',
+    ],
+  ],
+  [
+    'a file that is no YAML',
+    'guests: {',
+    [
+      'f.yaml:1:10: not valid YAML: Flow map in block collection must be sufficiently indented and end with a }',
+    ],
+  ],
+  [
+    'a key given twice',
+    'lanes: 1\nlanes: 2',
+    ['f.yaml:2:1: not valid YAML: Map keys must be unique'],
+  ],
+  [
+    'an empty file',
+    '',
+    ['f.yaml: empty: expected a mapping of run, isolation, lanes, switches, guests'],
+  ],
+];
+
+describe('what is wrong is told with line, key, value and what is allowed:', () => {
+  for (const [name, text, lines] of WRONG) {
+    test(name, () => assert.deepEqual(problemsOf(text), lines));
+  }
+});
+
+test('all problems are told at once, in the order of the file', () => {
+  const lines = problemsOf(`run: { mode: 7 }
+lanes: 0
+guests:
+  web:
+    memory: much
+    net:
+      - { method: paravirtual, switch: lan, vlan: 0 }
+      - { method: paravirtual }
+`);
+  assert.deepEqual(
+    lines.map((line) => line.split(':').slice(1, 4).join(':')),
+    [
+      '1:14: run.mode',
+      '2:8: lanes',
+      '5:13: guests.web.memory',
+      '7:40: guests.web.net[0].switch',
+      '7:51: guests.web.net[0].vlan',
+      '8:9: guests.web.net[1].switch',
+    ],
+  );
+});
+
+test('a socket path that the kernel would not take is told before anything starts', () => {
+  const [line] = problemsOf(card('').replace(/^/, `run: /${'r'.repeat(100)}\n`));
+  assert.match(
+    line ?? '',
+    /f\.yaml:3:\d+: guests\.web\.net\[0\]: its socket path \/r+\/web-net0\.sock has 115 bytes, at most 107 are possible: choose a shorter run directory/,
+  );
+});
+
+test('a file that is not there', () => {
+  assert.throws(
+    () => loadConfig('/nowhere/sluice.yaml'),
+    (error) => {
+      assert.ok(error instanceof SluiceError);
+      assert.equal(error.message, 'configuration file /nowhere/sluice.yaml does not exist');
+      assert.equal(error.remedy, 'name the file: sluice up FILE');
+      return true;
+    },
+  );
+});
+
+test('paths are relative to the directory of the file', (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'sluice-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const file = join(directory, 'some.yaml');
+  writeFileSync(file, 'run: ./here\n');
+  assert.equal(loadConfig(file).run.path, join(directory, 'here'));
+});

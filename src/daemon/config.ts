@@ -1,0 +1,216 @@
+/**
+ * The desired state: what a configuration file says, checked, with every default filled in.
+ */
+import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { GiB, MiB } from '../base/bits.ts';
+import { SluiceError } from '../base/errors.ts';
+import type { Isolation } from '../memory/guest-memory.ts';
+import { MAX_SOCKET_PATH } from '../os/unix-socket.ts';
+import { ConfigSource } from './config-problems.ts';
+import { checkReferences } from './config-references.ts';
+import { type ConfigDocument, configSchema, OFFLOAD_NAMES } from './config-schema.ts';
+import { defaultMac } from './mac-address.ts';
+
+export const DEFAULT_CONFIG_FILE = './sluice.yaml';
+
+export type OffloadName = (typeof OFFLOAD_NAMES)[number];
+
+/** VLANs of a port: neither: all of them; `vlan`: access; both: native VLAN and trunk. */
+export interface VlanConfig {
+  readonly vlan?: number;
+  readonly trunk?: readonly number[];
+}
+
+export type WireConfig = VlanConfig &
+  (
+    | { readonly kind: 'tap'; readonly tap: string }
+    | { readonly kind: 'switch'; readonly switch: string }
+    | { readonly kind: 'capture'; readonly file: string }
+  );
+
+export interface SwitchConfig {
+  readonly name: string;
+  readonly ageing: number;
+  readonly lane: number | undefined;
+  readonly wire: WireConfig | undefined;
+}
+
+export interface NetConfig extends VlanConfig {
+  readonly method: 'paravirtual';
+  /** `web/net0` */
+  readonly port: string;
+  readonly guest: string;
+  readonly switch: string;
+  readonly mac: string;
+  readonly queues: number;
+  readonly mtu: number | undefined;
+  readonly packed: boolean;
+  readonly offloads: readonly OffloadName[];
+  /** Mb/s; 0: no limit. */
+  readonly maxTxRate: number;
+  readonly maxRxRate: number;
+  readonly spoofCheck: boolean;
+  readonly server: 'listen' | 'connect';
+  readonly socket: string;
+}
+
+export interface GuestConfig {
+  readonly name: string;
+  readonly memoryBytes: number;
+  readonly net: readonly NetConfig[];
+}
+
+export interface LaneConfig {
+  readonly cpus: readonly number[] | undefined;
+  readonly idlePollUs: number | undefined;
+}
+
+export interface RunConfig {
+  /** Absolute. */
+  readonly path: string;
+  readonly mode: number;
+  readonly owner: string | number | undefined;
+  readonly group: string | number | undefined;
+}
+
+export interface Config {
+  readonly file: string;
+  readonly run: RunConfig;
+  readonly isolation: Isolation;
+  readonly lanes: readonly LaneConfig[];
+  readonly switches: readonly SwitchConfig[];
+  readonly guests: readonly GuestConfig[];
+}
+
+/** @throws ConfigError with all that is wrong; SluiceError if the file cannot be read. */
+export function loadConfig(file: string): Config {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const why = code === 'ENOENT' ? 'does not exist' : `cannot be read (${code})`;
+    throw new SluiceError('config', `configuration file ${file} ${why}`, {
+      cause: error,
+      remedy: 'name the file: sluice up FILE',
+    });
+  }
+  return parseConfig(text, file);
+}
+
+/**
+ * @param file where the text comes from: paths in it are relative to the file's directory.
+ * @throws ConfigError with all that is wrong.
+ */
+export function parseConfig(text: string, file: string): Config {
+  const source = new ConfigSource(file, text);
+  source.check();
+  const parsed = configSchema.safeParse(source.value);
+  if (!parsed.success) source.reportIssues(parsed.error.issues);
+  checkReferences(source);
+  source.check();
+  if (!parsed.success) throw new SluiceError('config', `${file} is not valid`);
+  const config = toConfig(parsed.data, file);
+  checkSocketPaths(source, config);
+  source.check();
+  return config;
+}
+
+function toConfig(document: ConfigDocument, file: string): Config {
+  const base = dirname(resolve(file));
+  const run =
+    typeof document.run === 'string' ? { path: document.run, mode: '0700' } : document.run;
+  const runPath = resolve(base, run.path);
+  const lanes =
+    typeof document.lanes === 'number'
+      ? Array.from({ length: document.lanes }, () => ({}))
+      : document.lanes;
+  return {
+    file: resolve(file),
+    run: {
+      path: runPath,
+      mode: Number.parseInt(run.mode, 8),
+      owner: 'owner' in run ? run.owner : undefined,
+      group: 'group' in run ? run.group : undefined,
+    },
+    isolation: document.isolation,
+    lanes: lanes.map(
+      (lane: { cpus?: number[] | undefined; idle_poll_us?: number | undefined }) => ({
+        cpus: lane.cpus,
+        idlePollUs: lane.idle_poll_us,
+      }),
+    ),
+    switches: Object.entries(document.switches).map(([name, item]) => ({
+      name,
+      ageing: item.ageing,
+      lane: item.lane,
+      wire: item.wire === 'none' ? undefined : toWire(item.wire, base),
+    })),
+    guests: Object.entries(document.guests).map(([name, guest]) => ({
+      name,
+      memoryBytes: bytesOf(guest.memory),
+      net: guest.net.map((net, index) => ({
+        method: net.method,
+        port: `${name}/net${index}`,
+        guest: name,
+        switch: net.switch,
+        mac: (net.mac ?? defaultMac(name, index)).toLowerCase(),
+        ...vlansOf(net),
+        queues: net.queues,
+        mtu: net.mtu,
+        packed: isOn(net.packed),
+        offloads: Array.isArray(net.offloads)
+          ? net.offloads
+          : isOn(net.offloads)
+            ? OFFLOAD_NAMES
+            : [],
+        maxTxRate: net.max_tx_rate,
+        maxRxRate: net.max_rx_rate,
+        spoofCheck: isOn(net.spoofchk),
+        server: net.server,
+        socket: resolve(runPath, `${name}-net${index}.sock`),
+      })),
+    })),
+  };
+}
+
+type WireDocument = Exclude<ConfigDocument['switches'][string]['wire'], 'none'>;
+
+function toWire(wire: WireDocument, base: string): WireConfig {
+  const vlans = vlansOf(wire);
+  if (wire.tap !== undefined) return { kind: 'tap', tap: wire.tap, ...vlans };
+  if (wire.switch !== undefined) return { kind: 'switch', switch: wire.switch, ...vlans };
+  return { kind: 'capture', file: resolve(base, wire.capture ?? ''), ...vlans };
+}
+
+function vlansOf(item: {
+  readonly vlan?: number | undefined;
+  readonly trunk?: number[] | undefined;
+}): VlanConfig {
+  return {
+    ...(item.vlan === undefined ? {} : { vlan: item.vlan }),
+    ...(item.trunk === undefined ? {} : { trunk: item.trunk }),
+  };
+}
+
+function isOn(value: boolean | 'on' | 'off'): boolean {
+  return value === true || value === 'on';
+}
+
+function bytesOf(size: string): number {
+  return Number(size.slice(0, -1)) * (size.endsWith('G') ? GiB : MiB);
+}
+
+function checkSocketPaths(source: ConfigSource, config: Config): void {
+  for (const guest of config.guests) {
+    for (const [index, { socket }] of guest.net.entries()) {
+      const bytes = Buffer.byteLength(socket);
+      if (bytes <= MAX_SOCKET_PATH) continue;
+      source.report(
+        ['guests', guest.name, 'net', index],
+        `its socket path ${socket} has ${bytes} bytes, at most ${MAX_SOCKET_PATH} are possible: choose a shorter run directory`,
+      );
+    }
+  }
+}

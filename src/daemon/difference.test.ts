@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { parseConfig } from './config.ts';
+import { type Action, differenceOf, type Part, partKey, partsOf } from './difference.ts';
+import { planLanes } from './lane-plan.ts';
+
+function parts(text: string): Part[] {
+  const config = parseConfig(text, 'f.yaml');
+  return partsOf(config, planLanes(config));
+}
+
+function told(actions: readonly Action[]): string[] {
+  return actions.map(({ verb, part }) => `${verb} ${partKey(part)}`);
+}
+
+/** The running parts after the actions, each checked to find what it stands on. */
+function applied(running: readonly Part[], actions: readonly Action[]): Part[] {
+  const now = [...running];
+  const has = (key: string): boolean => now.some((part) => partKey(part) === key);
+  for (const { verb, part } of actions) {
+    const key = partKey(part);
+    if (verb === 'add') {
+      assert.ok(!has(key), `${key} is added twice`);
+      if (part.kind === 'port') assert.ok(has(`switch ${part.net.switch}`), `${key} has no switch`);
+      if (part.kind === 'wire') assert.ok(has(`switch ${part.switch}`), `${key} has no switch`);
+      if (part.kind === 'wire' && part.wire.kind === 'switch')
+        assert.ok(has(`switch ${part.wire.switch}`), `${key} leads nowhere`);
+      now.push(part);
+    } else {
+      assert.ok(has(key), `${key} is removed and not there`);
+      const name = part.name;
+      if (part.kind === 'switch')
+        assert.ok(
+          !now.some(
+            (other) =>
+              (other.kind === 'port' && other.net.switch === name) ||
+              (other.kind === 'wire' &&
+                (other.switch === name ||
+                  (other.wire.kind === 'switch' && other.wire.switch === name))),
+          ),
+          `${key} is still in use`,
+        );
+      now.splice(
+        now.findIndex((other) => partKey(other) === key),
+        1,
+      );
+    }
+  }
+  return now;
+}
+
+const BASE = `
+switches: { lan: {}, wan: { wire: { tap: t0 } } }
+guests:
+  web: { net: [{ method: paravirtual, switch: lan }] }
+  db: { net: [{ method: paravirtual, switch: lan, vlan: 10 }] }`;
+
+test('from nothing, everything is added: switches, then wires, then ports', () => {
+  assert.deepEqual(told(differenceOf([], parts(BASE))), [
+    'add switch lan',
+    'add switch wan',
+    'add wire wan/wire',
+    'add port web/net0',
+    'add port db/net0',
+  ]);
+});
+
+test('no change: nothing is done', () => {
+  assert.deepEqual(differenceOf(parts(BASE), parts(BASE)), []);
+});
+
+test('a guest that comes and one that goes touch nobody else', () => {
+  const next = BASE.replace('web:', 'new:');
+  assert.deepEqual(told(differenceOf(parts(BASE), parts(next))), [
+    'remove port web/net0',
+    'add port new/net0',
+  ]);
+});
+
+test('a changed port is replaced', () => {
+  const next = BASE.replace('vlan: 10', 'vlan: 11');
+  assert.deepEqual(told(differenceOf(parts(BASE), parts(next))), [
+    'remove port db/net0',
+    'add port db/net0',
+  ]);
+});
+
+test('a changed wire does not touch the guests', () => {
+  const next = BASE.replace('tap: t0', 'tap: t1');
+  assert.deepEqual(told(differenceOf(parts(BASE), parts(next))), [
+    'remove wire wan/wire',
+    'add wire wan/wire',
+  ]);
+});
+
+test('what stands on a changed switch is replaced with it', () => {
+  const next = BASE.replace('lan: {}', 'lan: { ageing: 20 }');
+  assert.deepEqual(told(differenceOf(parts(BASE), parts(next))), [
+    'remove port db/net0',
+    'remove port web/net0',
+    'remove switch lan',
+    'add switch lan',
+    'add port web/net0',
+    'add port db/net0',
+  ]);
+});
+
+test('the actions between any two configurations can be done in their order, and lead there', () => {
+  const card = fc
+    .record({ switch: fc.constantFrom('a', 'b', 'c'), vlan: fc.constantFrom('', ', vlan: 5') })
+    .map((c) => `{ method: paravirtual, switch: ${c.switch}${c.vlan} }`);
+  const text = fc
+    .record({
+      ageing: fc.array(fc.constantFrom(10, 20), { minLength: 3, maxLength: 3 }),
+      wires: fc.array(fc.constantFrom('none', '{ tap: t0 }', '{ switch: a }'), {
+        minLength: 2,
+        maxLength: 2,
+      }),
+      guests: fc.uniqueArray(fc.constantFrom('p', 'q', 'r')),
+      cards: fc.array(card, { maxLength: 3 }),
+    })
+    .filter(({ wires }) => wires[0] !== '{ tap: t0 }' || wires[1] !== '{ tap: t0 }')
+    .map(
+      ({ ageing, wires, guests, cards }) => `
+switches:
+  b: { ageing: ${ageing[1]}, wire: ${wires[0]} }
+  a: { ageing: ${ageing[0]} }
+  c: { ageing: ${ageing[2]}, wire: ${wires[1]} }
+guests: { ${guests.map((name) => `${name}: { net: [${cards.join(', ')}] }`).join(', ')} }`,
+    );
+  fc.assert(
+    fc.property(text, text, (before, after) => {
+      const running = parts(before);
+      const wanted = parts(after);
+      const now = applied(running, differenceOf(running, wanted));
+      const sorted = (list: readonly Part[]): Part[] =>
+        list.toSorted((a, b) => partKey(a).localeCompare(partKey(b)));
+      assert.deepEqual(sorted(now), sorted(wanted));
+    }),
+  );
+});

@@ -1,0 +1,107 @@
+/** Desired state and running state -> what is to be done, in order. */
+import { isDeepStrictEqual } from 'node:util';
+import type { NetConfig, SwitchConfig, WireConfig } from './config.ts';
+
+/** A switch without its wire, which is a thing of its own. */
+export interface SwitchPart {
+  readonly kind: 'switch';
+  readonly name: string;
+  readonly ageing: number;
+  readonly lane: number;
+}
+
+/** What a switch is plugged into outside. */
+export interface WirePart {
+  readonly kind: 'wire';
+  /** `lan/wire` */
+  readonly name: string;
+  readonly switch: string;
+  readonly wire: WireConfig;
+  readonly lane: number;
+}
+
+/** A network card of a guest with its socket. */
+export interface PortPart {
+  readonly kind: 'port';
+  /** `web/net0` */
+  readonly name: string;
+  readonly net: NetConfig;
+  readonly lane: number;
+}
+
+export type Part = SwitchPart | WirePart | PortPart;
+
+export interface Action {
+  readonly verb: 'add' | 'remove';
+  readonly part: Part;
+}
+
+export function partKey(part: Part): string {
+  return `${part.kind} ${part.name}`;
+}
+
+/** Everything that is to run, in an order in which it can be added. */
+export function partsOf(
+  config: {
+    readonly switches: readonly SwitchConfig[];
+    readonly guests: readonly { readonly net: readonly NetConfig[] }[];
+  },
+  plan: ReadonlyMap<string, number>,
+): Part[] {
+  const laneOf = (name: string): number => plan.get(name) ?? 0;
+  const switches = config.switches.map(
+    ({ name, ageing }): Part => ({ kind: 'switch', name, ageing, lane: laneOf(name) }),
+  );
+  const wires = config.switches.flatMap(({ name, wire }): Part[] =>
+    wire === undefined
+      ? []
+      : [{ kind: 'wire', name: `${name}/wire`, switch: name, wire, lane: laneOf(name) }],
+  );
+  const ports = config.guests.flatMap(({ net }) =>
+    net.map(
+      (card): Part => ({ kind: 'port', name: card.port, net: card, lane: laneOf(card.switch) }),
+    ),
+  );
+  return [...switches, ...wires, ...ports];
+}
+
+/**
+ * The least that makes `running` into `desired`: what changed is removed and added, what stands
+ * on something that is removed goes with it, what stays the same is not touched.
+ *
+ * @param running in the order in which it was added.
+ */
+export function differenceOf(running: readonly Part[], desired: readonly Part[]): Action[] {
+  const wanted = new Map(desired.map((part) => [partKey(part), part]));
+  const removed = new Set<string>();
+  for (const part of running) {
+    const key = partKey(part);
+    const isSame = isDeepStrictEqual(wanted.get(key), part);
+    if (!isSame || needs(part).some((other) => removed.has(other))) removed.add(key);
+  }
+  const kept = new Set(running.map(partKey).filter((key) => !removed.has(key)));
+  return [
+    ...running
+      .filter((part) => removed.has(partKey(part)))
+      .toReversed()
+      .map((part): Action => ({ verb: 'remove', part })),
+    ...desired
+      .filter((part) => !kept.has(partKey(part)))
+      .map((part): Action => ({ verb: 'add', part })),
+  ];
+}
+
+/** Keys of the parts that a part stands on. */
+function needs(part: Part): string[] {
+  switch (part.kind) {
+    case 'switch':
+      return [];
+    case 'wire':
+      return [
+        `switch ${part.switch}`,
+        ...(part.wire.kind === 'switch' ? [`switch ${part.wire.switch}`] : []),
+      ];
+    case 'port':
+      return [`switch ${part.net.switch}`];
+  }
+}

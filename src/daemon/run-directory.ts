@@ -1,0 +1,101 @@
+/**
+ * The run directory: guests' sockets, the control socket, journals, and the lock that keeps a
+ * second daemon out. Who may enter it may be a guest of Sluice (design: mode 0700, one owner).
+ */
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { SluiceError } from '../base/errors.ts';
+import { lockFile } from '../os/lock.ts';
+import type { RunConfig } from './config.ts';
+
+const LOCK_NAME = 'lock';
+const CONTROL_NAME = 'control.sock';
+
+/** Numbers of an owner and a group; undefined leaves what the process has. */
+export interface Ownership {
+  readonly uid: number | undefined;
+  readonly gid: number | undefined;
+}
+
+export function controlSocketPath(run: string): string {
+  return join(run, CONTROL_NAME);
+}
+
+export class RunDirectory {
+  readonly path: string;
+  readonly ownership: Ownership;
+  readonly #lockFd: number;
+
+  /**
+   * Makes the directory as configured and locks it.
+   * @throws SluiceError `state` when another daemon holds the lock; `config` for an unknown owner.
+   */
+  constructor(run: RunConfig) {
+    this.path = run.path;
+    this.ownership = {
+      uid: run.owner === undefined ? undefined : lookUp('/etc/passwd', 'user', run.owner),
+      gid: run.group === undefined ? undefined : lookUp('/etc/group', 'group', run.group),
+    };
+    prepare(run, this.ownership);
+    this.#lockFd = lock(join(run.path, LOCK_NAME), run.path);
+  }
+
+  /** Lets the next daemon in. The lock file stays: removing it would let two in at once. */
+  release(): void {
+    closeSync(this.#lockFd);
+  }
+}
+
+function prepare(run: RunConfig, { uid, gid }: Ownership): void {
+  try {
+    mkdirSync(run.path, { recursive: true, mode: run.mode });
+    const now = statSync(run.path);
+    const owner = uid ?? now.uid;
+    const group = gid ?? now.gid;
+    if (owner !== now.uid || group !== now.gid) chownSync(run.path, owner, group);
+    if ((now.mode & 0o777) !== run.mode) chmodSync(run.path, run.mode);
+  } catch (error) {
+    const { code = 'error', syscall = 'mkdir' } = error as NodeJS.ErrnoException;
+    throw new SluiceError('system', `${code}: ${syscall} ${run.path}`, {
+      cause: error,
+      remedy: 'choose a run directory that this user may write to (key run)',
+    });
+  }
+}
+
+function lock(path: string, directory: string): number {
+  // Opened without truncation: until the lock is ours, the content is the other daemon's.
+  const fd = openSync(path, 'a+', 0o600);
+  if (!lockFile(fd, path)) {
+    const pid = readFileSync(path, 'utf8').trim();
+    closeSync(fd);
+    throw new SluiceError('state', `another sluice (pid ${pid}) runs in ${directory}`, {
+      remedy: 'stop it (sluice down), or choose another run directory (key run)',
+    });
+  }
+  ftruncateSync(fd);
+  writeSync(fd, `${process.pid}\n`);
+  return fd;
+}
+
+/** The number of a user or group, from passwd(5) or group(5). */
+function lookUp(file: string, kind: string, name: string | number): number {
+  if (typeof name === 'number' || /^\d+$/.test(name)) return Number(name);
+  for (const line of readFileSync(file, 'utf8').split('\n')) {
+    const [entry, , number] = line.split(':');
+    if (entry === name) return Number(number);
+  }
+  throw new SluiceError('config', `no ${kind} "${name}" in ${file}`, {
+    remedy: `make the ${kind}, or give its number (key run)`,
+  });
+}
