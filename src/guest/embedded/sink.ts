@@ -1,5 +1,6 @@
 /** Takes frames, checks them and counts what it finds. */
 
+import { RECEIVE_BATCH } from '../../driver/virtio-net/receive-queue.ts';
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 import { FlowTracker } from './flow-tracker.ts';
 import type { RoleContext, RoleCounts } from './role.ts';
@@ -18,6 +19,7 @@ export class Sink {
   readonly tracker = new FlowTracker();
   private readonly context: RoleContext;
   private readonly verifyEvery: number;
+  private readonly rounds: number;
   private untilVerify: number;
   private readonly check = new FrameCheck();
   // One cell each: a number in a field of an object would be allocated anew past 2^31.
@@ -32,10 +34,37 @@ export class Sink {
     this.context = context;
     this.verifyEvery = options.verifyEvery ?? DEFAULT_VERIFY_EVERY;
     this.untilVerify = this.verifyEvery;
+    this.rounds = Math.ceil(context.pair.receive.queue.size / RECEIVE_BATCH);
   }
 
-  /** Takes what has arrived, a batch at most. Returns frames taken. */
+  /** Takes what has arrived, a ring's worth at most. Returns frames taken. */
   poll(): number {
+    let total = 0;
+    for (let round = 0; round < this.rounds; round++) {
+      const taken = this.takeBatch();
+      if (taken === 0) break;
+      total += taken;
+    }
+    return total;
+  }
+
+  counts(): RoleCounts {
+    const { missing, reordered, duplicates } = this.tracker;
+    return {
+      ...NO_COUNTS,
+      received: this.frames[0] as number,
+      receivedBytes: this.frameBytes[0] as number,
+      missing,
+      reordered,
+      duplicates,
+      verified: this.verified,
+      corrupt: this.corrupt,
+      badMetadata: this.badMetadata,
+      foreign: this.foreign,
+    };
+  }
+
+  private takeBatch(): number {
     const { pair, ram, mtu } = this.context;
     const { receive } = pair;
     const count = receive.receive();
@@ -66,22 +95,6 @@ export class Sink {
     this.frameBytes[0] = (this.frameBytes[0] as number) + bytes;
     receive.release();
     return count;
-  }
-
-  counts(): RoleCounts {
-    const { missing, reordered, duplicates } = this.tracker;
-    return {
-      ...NO_COUNTS,
-      received: this.frames[0] as number,
-      receivedBytes: this.frameBytes[0] as number,
-      missing,
-      reordered,
-      duplicates,
-      verified: this.verified,
-      corrupt: this.corrupt,
-      badMetadata: this.badMetadata,
-      foreign: this.foreign,
-    };
   }
 
   private verify(frame: number, flow: number): void {
