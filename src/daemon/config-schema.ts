@@ -49,7 +49,9 @@ const name = text(
 
 const vlan = integer(1, MAX_VLAN, 'a VLAN id');
 const trunk = z
-  .array(vlan, { error: 'expected a list of VLAN ids, such as [10, 20]' })
+  .array(integer(0, MAX_VLAN, 'a VLAN id (0: frames without tag)'), {
+    error: 'expected a list of VLAN ids, such as [10, 20]',
+  })
   .min(1, { error: 'expected at least one VLAN id' });
 const rate = integer(0, MAX_RATE_MBPS, 'a rate in Mb/s (0: no limit)');
 const path = text(/^[^\0]+$/, 'a path');
@@ -106,12 +108,18 @@ const paravirtual = z.strictObject(
       /^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$/,
       'a unicast MAC address, such as "52:54:00:00:00:01" (in quotes)',
     )
+      .refine((mac) => mac !== '00:00:00:00:00:00', {
+        error: 'expected a MAC address that is not all zeros',
+      })
       .optional()
       .describe(
         "The card's MAC address. Default: one made of the guest's name and the card's number.",
       ),
     vlan: vlan.optional().describe('Access VLAN; with `trunk`: the one that is carried untagged.'),
     trunk: trunk.optional().describe('VLANs that the guest sends and gets with 802.1Q tags.'),
+    qos: integer(0, 7, 'a priority')
+      .optional()
+      .describe('802.1Q priority of the frames that the guest sends without tag; with `vlan`.'),
     queues: integer(1, MAX_QUEUE_PAIRS, 'a number of queue pairs')
       .default(1)
       .describe('Queue pairs (multiqueue), best one for each processor of the guest.'),

@@ -54,6 +54,7 @@ test('defaults are filled in', () => {
       guest: 'web',
       switch: 'lan',
       mac: undefined,
+      qos: undefined,
       queues: 1,
       mtu: undefined,
       packed: false,
@@ -82,7 +83,7 @@ guests:
     memory: 2G
     net:
       - { method: paravirtual, switch: lan, mac: "52:55:00:AB:00:01", vlan: 10, trunk: [20, 30],
-          queues: 4, mtu: 9000, packed: on, offloads: [csum, tso4], max_tx_rate: 1000,
+          qos: 5, queues: 4, mtu: 9000, packed: on, offloads: [csum, tso4], max_tx_rate: 1000,
           max_rx_rate: 2000, spoofchk: true, server: connect }
       - { method: paravirtual, switch: lan, offloads: off }
 `);
@@ -122,6 +123,7 @@ guests:
     mac: '52:55:00:ab:00:01',
     vlan: 10,
     trunk: [20, 30],
+    qos: 5,
     queues: 4,
     mtu: 9000,
     packed: true,
@@ -268,7 +270,7 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
   [
     'one MAC address for two cards',
     card(
-      'mac: "52:54:00:00:00:01" }, { method: paravirtual, switch: lan, mac: "52:55:00:00:00:01"',
+      'mac: "52:54:00:00:00:01" }, { method: paravirtual, switch: lan, mac: "52:54:00:00:00:01"',
     ),
     [
       'f.yaml:2:129: guests.web.net[1].mac: web/net1 and web/net0 have the same MAC address 52:54:00:00:00:01 on switch lan',

@@ -43,6 +43,7 @@ export interface NetConfig extends VlanConfig {
   readonly guest: string;
   readonly switch: string;
   readonly mac: string;
+  readonly qos: number | undefined;
   readonly queues: number;
   readonly mtu: number | undefined;
   readonly packed: boolean;
@@ -157,6 +158,7 @@ function toConfig(document: ConfigDocument, file: string): Config {
         switch: net.switch,
         mac: (net.mac ?? defaultMac(name, index)).toLowerCase(),
         ...vlansOf(net),
+        qos: net.qos,
         queues: net.queues,
         mtu: net.mtu,
         packed: isOn(net.packed),
