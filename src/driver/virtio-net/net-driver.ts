@@ -87,10 +87,7 @@ export function planNetDriver(
   }
   const pools = Array.from({ length: queuePairs }, () => {
     const receive = alignUp(at, 4096);
-    const send = alignUp(
-      receive + BufferPool.bytesFor(receiveBuffers, options.receiveBytes),
-      4096,
-    );
+    const send = alignUp(receive + BufferPool.bytesFor(receiveBuffers, options.receiveBytes), 4096);
     at = send + BufferPool.bytesFor(sendFrames, NET_HEADER_BYTES + options.sendBytes);
     return { receive, send };
   });
