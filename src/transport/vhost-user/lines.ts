@@ -1,0 +1,97 @@
+/** The descriptors of a ring: kicks come in, calls and errors go out. Each line owns its own. */
+
+import { EPOLLET, EPOLLIN } from '../../os/epoll.ts';
+import { closeFd, drainEventFd, isEventFd, setNonBlocking, signalEventFd } from '../../os/fd.ts';
+import type { PollLoop, Timer } from '../../os/poll-loop.ts';
+import type { Interrupt } from '../../ring/device-queue.ts';
+
+/** How often a ring is looked at that has no kick descriptor, while the loop sleeps. */
+export const POLLED_RING_US = 1000;
+
+/** Wakes the loop when the driver kicks. */
+export class KickLine {
+  readonly #loop: PollLoop;
+  readonly #onKick: () => void;
+  #fd = -1;
+  #timer: Timer | undefined;
+  #isSet = false;
+
+  constructor(loop: PollLoop, onKick: () => void) {
+    this.#loop = loop;
+    this.#onKick = onKick;
+  }
+
+  /** The front-end has said how it kicks. */
+  get isSet(): boolean {
+    return this.#isSet;
+  }
+
+  /** Waits on a descriptor, which is the line's from now on even if this fails. */
+  attach(fd: number): void {
+    this.clear();
+    try {
+      // Edge-triggered, an eventfd need not be read: User-Mode Linux passes a blocking one.
+      const eventFd = isEventFd(fd);
+      if (!eventFd) setNonBlocking(fd);
+      this.#loop.epoll.add(fd, EPOLLIN | EPOLLET, () => {
+        if (!eventFd) while (drainEventFd(fd));
+        this.#onKick();
+      });
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
+    this.#fd = fd;
+    this.#isSet = true;
+  }
+
+  /** The front-end will not kick: the loop looks at the ring from time to time. */
+  attachPolling(): void {
+    this.clear();
+    this.#isSet = true;
+    const wake = (): void => {
+      this.#timer = this.#loop.setTimer(POLLED_RING_US, wake);
+    };
+    wake();
+  }
+
+  clear(): void {
+    this.#isSet = false;
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    const fd = this.#fd;
+    this.#fd = -1;
+    if (fd === -1) return;
+    this.#loop.epoll.remove(fd);
+    closeFd(fd);
+  }
+}
+
+/** Calls the driver, or tells it of an error: 8 bytes into an eventfd or a pipe. */
+export class SignalLine implements Interrupt {
+  #fd = -1;
+
+  /** Signals through a descriptor from now on, which is the line's; -1: nobody listens. */
+  attach(fd: number): void {
+    this.clear();
+    if (fd === -1) return;
+    try {
+      // A full pipe must not hold the lane up: its reader has enough to wake up from.
+      setNonBlocking(fd);
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
+    this.#fd = fd;
+  }
+
+  signal(): void {
+    if (this.#fd !== -1) signalEventFd(this.#fd);
+  }
+
+  clear(): void {
+    const fd = this.#fd;
+    this.#fd = -1;
+    if (fd !== -1) closeFd(fd);
+  }
+}
