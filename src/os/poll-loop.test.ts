@@ -1,0 +1,167 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { EPOLLET, EPOLLHUP, EPOLLIN, Epoll } from './epoll.ts';
+import { closeFd, createEventFd, createPipe, drainEventFd, signalEventFd } from './fd.ts';
+import { type Poller, PollLoop } from './poll-loop.ts';
+
+describe('Epoll', () => {
+  test('calls the handler of what is ready, once for each change when edge-triggered', () => {
+    const epoll = new Epoll();
+    const fd = createEventFd();
+    const seen: number[] = [];
+    epoll.add(fd, EPOLLIN | EPOLLET, (events) => seen.push(events));
+    assert.equal(epoll.wait(0), 0);
+    signalEventFd(fd);
+    assert.equal(epoll.wait(0), 1);
+    assert.equal(epoll.wait(0), 0);
+    signalEventFd(fd);
+    epoll.wait(0);
+    assert.deepEqual(seen, [EPOLLIN, EPOLLIN]);
+    epoll.remove(fd);
+    signalEventFd(fd);
+    assert.equal(epoll.wait(0), 0);
+    closeFd(fd);
+    epoll.close();
+  });
+
+  test('reports a hang-up', () => {
+    const epoll = new Epoll();
+    const { read, write } = createPipe();
+    let events = 0;
+    epoll.add(read, EPOLLIN, (now) => {
+      events = now;
+    });
+    closeFd(write);
+    epoll.wait(0);
+    assert.equal(events & EPOLLHUP, EPOLLHUP);
+    epoll.remove(read);
+    closeFd(read);
+    epoll.close();
+  });
+
+  test('drops the event of a descriptor that a handler of the same round has removed', () => {
+    const epoll = new Epoll();
+    const fds = [createEventFd(), createEventFd()];
+    let calls = 0;
+    for (const fd of fds) {
+      epoll.add(fd, EPOLLIN, () => {
+        calls++;
+        for (const other of fds) if (epoll.has(other)) epoll.remove(other);
+      });
+      signalEventFd(fd);
+    }
+    assert.equal(epoll.wait(0), 2);
+    assert.equal(calls, 1);
+    for (const fd of fds) closeFd(fd);
+    epoll.close();
+  });
+
+  test('names the descriptor in its errors', () => {
+    const epoll = new Epoll();
+    assert.throws(() => epoll.add(99_999, EPOLLIN, () => undefined), /EBADF: epoll_ctl fd 99999/);
+    epoll.close();
+  });
+});
+
+/** Work that is announced through an eventfd, as a ring with kicks. */
+class FakeRing implements Poller {
+  available = 0;
+  done = 0;
+  armed = false;
+  arms = 0;
+  onArm: (() => void) | undefined;
+
+  poll(): number {
+    const work = this.available;
+    this.available = 0;
+    this.done += work;
+    return work;
+  }
+
+  arm(): boolean {
+    this.armed = true;
+    this.arms++;
+    this.onArm?.();
+    return this.available > 0;
+  }
+
+  disarm(): void {
+    this.armed = false;
+  }
+}
+
+describe('PollLoop', () => {
+  test('does work, arms, sleeps, wakes by a descriptor and goes on', () => {
+    const loop = new PollLoop({ idlePollUs: 0 });
+    const ring = new FakeRing();
+    const fd = createEventFd();
+    loop.addPoller(ring);
+    ring.available = 3;
+    loop.epoll.add(fd, EPOLLIN, () => {
+      drainEventFd(fd);
+      assert.equal(ring.armed, true);
+      ring.available = 4;
+      loop.setTimer(5000, () => loop.stop());
+    });
+    // The other side's kick, at a moment when the ring is armed.
+    ring.onArm = () => signalEventFd(fd);
+    loop.run();
+    assert.equal(ring.done, 7);
+    assert.equal(ring.armed, false);
+    loop.close();
+    closeFd(fd);
+  });
+
+  test('does not sleep on work that came while it armed', () => {
+    const loop = new PollLoop({ idlePollUs: 0 });
+    const ring = new FakeRing();
+    loop.addPoller(ring);
+    ring.onArm = () => {
+      // No kick comes for this: it must be seen by the look after arming.
+      if (ring.arms === 1) ring.available = 5;
+      else loop.setTimer(0, () => loop.stop());
+    };
+    loop.run();
+    assert.equal(ring.done, 5);
+    loop.close();
+  });
+
+  test('fires timers in time order of their rounds, not those that were cancelled', () => {
+    const loop = new PollLoop({ idlePollUs: 0 });
+    const fired: string[] = [];
+    loop.setTimer(3000, () => {
+      fired.push('late');
+      loop.stop();
+    });
+    loop.setTimer(100, () => fired.push('early'));
+    loop.setTimer(200, () => fired.push('never')).cancel();
+    loop.run();
+    assert.deepEqual(fired, ['early', 'late']);
+    loop.close();
+  });
+
+  test('sleeps while nothing happens', () => {
+    const loop = new PollLoop({ idlePollUs: 100 });
+    loop.addPoller(new FakeRing());
+    loop.setTimer(200_000, () => loop.stop());
+    const before = process.cpuUsage();
+    loop.run();
+    const used = process.cpuUsage(before);
+    assert.ok(loop.sleeps >= 1);
+    // Not a measure of speed: a loop that spins would use all of the 200 ms.
+    assert.ok(used.user + used.system < 100_000, `${used.user + used.system} us of processor`);
+    loop.close();
+  });
+
+  test('a poller that was removed is not polled again', () => {
+    const loop = new PollLoop({ idlePollUs: 0 });
+    const ring = new FakeRing();
+    loop.addPoller(ring);
+    loop.removePoller(ring);
+    ring.available = 1;
+    loop.setTimer(0, () => loop.stop());
+    loop.run();
+    assert.equal(ring.done, 0);
+    loop.close();
+  });
+});
