@@ -27,6 +27,14 @@ export interface Ownership {
   readonly gid: number | undefined;
 }
 
+/** What the name of a card's position journal ends in. */
+export const JOURNAL_SUFFIX = '.journal';
+
+/** File name of the position journal of a port, such as `web/net0`. */
+export function journalName(port: string): string {
+  return port.replace('/', '-') + JOURNAL_SUFFIX;
+}
+
 export function controlSocketPath(run: string): string {
   return join(run, CONTROL_NAME);
 }

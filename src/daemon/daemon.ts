@@ -1,0 +1,354 @@
+/**
+ * The daemon: brings what runs to what the configuration says, and keeps it so until it is told
+ * to stop. Lives on the main thread and never touches guest memory.
+ */
+import { EventEmitter } from 'node:events';
+import { readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { CounterBlock } from '../base/counters.ts';
+import { describeError, SluiceError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import type { LaneCounter } from '../engine/lane-counters.ts';
+import { LaneHandle } from '../engine/lane-handle.ts';
+import { Arena } from '../memory/arena.ts';
+import { newPortCounters, type PortCounter } from '../net/port.ts';
+import { type Config, loadConfig } from './config.ts';
+import { type Action, differenceOf, type Part, partKey, partsOf } from './difference.ts';
+import type {
+  Fault,
+  LaneCommands,
+  LaneEvent,
+  LaneSettings,
+  MacState,
+  PortCounters,
+  PortState,
+  RingState,
+} from './lane-commands.ts';
+import { planLanes } from './lane-plan.ts';
+import { controlSocketPath, JOURNAL_SUFFIX, journalName, RunDirectory } from './run-directory.ts';
+
+type Lane = LaneHandle<LaneCommands, LaneEvent>;
+
+/** What a reload did. */
+export interface ApplyReport {
+  /** `add port web/net0` */
+  readonly done: readonly string[];
+  readonly failed: readonly { readonly action: string; readonly error: string }[];
+}
+
+export interface LaneFigures extends Readonly<Record<LaneCounter, number>> {
+  readonly lane: number;
+  readonly cpu_ns: number;
+}
+
+/** A port as it is shown: its state with its counters. */
+export interface PortFigures extends PortState {
+  readonly lane: number;
+  readonly counters: Readonly<Record<PortCounter, number>>;
+}
+
+interface DaemonEvents {
+  /** The daemon has ended: undefined if it was told to, else why. */
+  ended: [reason: Error | undefined];
+}
+
+/** Faults that are remembered for `sluice show faults`. */
+const MAX_FAULTS = 256;
+
+export interface DatedFault extends Fault {
+  /** ISO 8601 */
+  readonly time: string;
+}
+
+class FaultLog {
+  list: readonly DatedFault[] = [];
+
+  push(fault: Fault): void {
+    this.list = [...this.list, { ...fault, time: new Date().toISOString() }].slice(-MAX_FAULTS);
+  }
+}
+
+export class Daemon extends EventEmitter<DaemonEvents> {
+  readonly log: Logger;
+  readonly startedAt = Date.now();
+  #config: Config;
+  readonly #run: RunDirectory;
+  readonly #lanes: Lane[];
+  /** What runs, in the order in which it was added. */
+  #running: Part[] = [];
+  readonly #counters = new Map<string, CounterBlock<PortCounter>>();
+  /** Names of the ports that came with a part. */
+  readonly #portsOf = new Map<string, readonly string[]>();
+  readonly #faults: FaultLog;
+  #queue: Promise<unknown> = Promise.resolve();
+  #ended = false;
+
+  private constructor(
+    config: Config,
+    run: RunDirectory,
+    lanes: Lane[],
+    faults: FaultLog,
+    log: Logger,
+  ) {
+    super();
+    this.#config = config;
+    this.#run = run;
+    this.#lanes = lanes;
+    this.#faults = faults;
+    this.log = log;
+  }
+
+  /**
+   * Starts everything that a configuration asks for.
+   * @throws SluiceError with what could not be started; nothing is left running then.
+   */
+  static async start(config: Config, log: Logger): Promise<Daemon> {
+    const plan = planLanes(config);
+    const run = new RunDirectory(config.run);
+    const lanes: Lane[] = [];
+    const faults = new FaultLog();
+    try {
+      const arenas = Arena.split(config.lanes.length);
+      for (const [index, lane] of config.lanes.entries()) {
+        const arena = arenas[index];
+        if (arena === undefined)
+          throw new SluiceError('memory', `no address space for lane ${index}`);
+        const settings: LaneSettings = {
+          isolation: config.isolation,
+          run: config.run.path,
+          ...run.ownership,
+        };
+        lanes.push(
+          await LaneHandle.start<LaneCommands, LaneEvent>({
+            index,
+            arena,
+            entry: new URL('./lane-main.ts', import.meta.url),
+            ...(lane.cpus === undefined ? {} : { cpus: lane.cpus }),
+            ...(lane.idlePollUs === undefined ? {} : { idlePollUs: lane.idlePollUs }),
+            settings,
+            log,
+            onEvent: (event) => faults.push(event.fault),
+          }),
+        );
+      }
+      const daemon = new Daemon(config, run, lanes, faults, log);
+      daemon.#watchLanes();
+      const { failed } = await daemon.#perform(differenceOf([], partsOf(config, plan)));
+      const [first] = failed;
+      if (first !== undefined) {
+        throw new SluiceError(
+          'state',
+          failed.map(({ action, error }) => `${action}: ${error}`).join('\n'),
+        );
+      }
+      removeOldJournals(config);
+      return daemon;
+    } catch (error) {
+      await Promise.all(lanes.map((lane) => lane.stop()));
+      run.release();
+      throw error;
+    }
+  }
+
+  get config(): Config {
+    return this.#config;
+  }
+
+  get faults(): readonly DatedFault[] {
+    return this.#faults.list;
+  }
+
+  get controlSocket(): string {
+    return controlSocketPath(this.#run.path);
+  }
+
+  /** Reads the configuration file again and makes what runs into what it says. */
+  reload(): Promise<ApplyReport> {
+    return this.#inTurn(async () => {
+      const next = loadConfig(this.#config.file);
+      checkReloadable(this.#config, next);
+      const lanes = new Map(
+        this.#running.flatMap((part) =>
+          part.kind === 'switch' ? [[part.name, part.lane] as const] : [],
+        ),
+      );
+      const plan = planLanes(next, lanes);
+      const report = await this.#perform(differenceOf(this.#running, partsOf(next, plan)));
+      this.#config = next;
+      removeOldJournals(next);
+      this.log.info('reloaded', { done: report.done.length, failed: report.failed.length });
+      return report;
+    });
+  }
+
+  async ports(): Promise<PortFigures[]> {
+    const found = await Promise.all(
+      this.#lanes.map(async (lane) => {
+        const { ports } = await lane.request('snapshot', undefined);
+        return ports.map((port) => ({
+          ...port,
+          lane: lane.index,
+          counters: this.countersOf(port.port),
+        }));
+      }),
+    );
+    return found.flat();
+  }
+
+  async rings(): Promise<RingState[]> {
+    const found = await Promise.all(this.#lanes.map((lane) => lane.request('snapshot', undefined)));
+    return found.flatMap(({ rings }) => rings);
+  }
+
+  async macs(): Promise<MacState[]> {
+    const found = await Promise.all(this.#lanes.map((lane) => lane.request('macs', undefined)));
+    return found.flat();
+  }
+
+  /** Live figures of the lanes. Stops none of them. */
+  lanes(): LaneFigures[] {
+    return this.#lanes.map((lane) => ({
+      lane: lane.index,
+      cpu_ns: lane.cpuNs(),
+      ...lane.counters.snapshot(),
+    }));
+  }
+
+  /** Has the lanes write their counters exactly, the allocated bytes included. */
+  async sampleLanes(): Promise<LaneFigures[]> {
+    await Promise.all(this.#lanes.map((lane) => lane.sample()));
+    return this.lanes();
+  }
+
+  /** Live counters of a port. @throws SluiceError `not-found`. */
+  countersOf(port: string): Record<PortCounter, number> {
+    const block = this.#counters.get(port);
+    if (block === undefined) throw new SluiceError('not-found', `no port ${port}`);
+    return block.snapshot();
+  }
+
+  /** Ends everything: guests are disconnected, their sockets removed. */
+  async stop(): Promise<void> {
+    await this.#inTurn(() => this.#end(undefined));
+  }
+
+  async #end(reason: Error | undefined): Promise<void> {
+    if (this.#ended) return;
+    this.#ended = true;
+    await Promise.all(this.#lanes.map((lane) => lane.stop()));
+    rmSync(this.controlSocket, { force: true });
+    this.#run.release();
+    this.emit('ended', reason);
+  }
+
+  /** Changes happen one after the other. */
+  #inTurn<Result>(change: () => Promise<Result>): Promise<Result> {
+    const result = this.#queue.then(change);
+    this.#queue = result.catch(() => undefined);
+    return result;
+  }
+
+  #watchLanes(): void {
+    for (const lane of this.#lanes) {
+      void lane.ended.then(async (reason) => {
+        if (this.#ended) return;
+        const error = new SluiceError(
+          'state',
+          `lane ${lane.index} crashed: ${reason === undefined ? 'it ended' : describeError(reason)}`,
+          reason === undefined ? {} : { cause: reason },
+        );
+        await this.#end(error);
+      });
+    }
+  }
+
+  async #perform(actions: readonly Action[]): Promise<ApplyReport> {
+    const done: string[] = [];
+    const failed: { action: string; error: string }[] = [];
+    for (const action of actions) {
+      const text = `${action.verb} ${partKey(action.part)}`;
+      try {
+        await this.#performOne(action);
+        done.push(text);
+      } catch (error) {
+        failed.push({ action: text, error: describeError(error) });
+        this.log.error('action failed', { action: text, error: describeError(error) });
+      }
+    }
+    return { done, failed };
+  }
+
+  async #performOne({ verb, part }: Action): Promise<void> {
+    const lane = this.#lanes[part.lane];
+    if (lane === undefined) throw new SluiceError('state', `no lane ${part.lane}`);
+    if (verb === 'remove') {
+      await removePart(lane, part);
+      const key = partKey(part);
+      this.#running = this.#running.filter((other) => partKey(other) !== key);
+      for (const port of this.#portsOf.get(key) ?? []) this.#counters.delete(port);
+      this.#portsOf.delete(key);
+      return;
+    }
+    const counters = await addPart(lane, part);
+    this.#running.push(part);
+    this.#portsOf.set(
+      partKey(part),
+      counters.map(({ port }) => port),
+    );
+    for (const { port, shared } of counters) this.#counters.set(port, newPortCounters(shared));
+  }
+}
+
+async function addPart(lane: Lane, part: Part): Promise<readonly PortCounters[]> {
+  switch (part.kind) {
+    case 'switch':
+      await lane.request('addSwitch', { name: part.name, ageing: part.ageing });
+      return [];
+    case 'wire':
+      return await lane.request('addWire', {
+        name: part.name,
+        switch: part.switch,
+        wire: part.wire,
+      });
+    case 'port':
+      return await lane.request('addPort', part.net);
+  }
+}
+
+async function removePart(lane: Lane, part: Part): Promise<void> {
+  switch (part.kind) {
+    case 'switch':
+      await lane.request('removeSwitch', part.name);
+      return;
+    case 'wire':
+      await lane.request('removeWire', part.name);
+      return;
+    case 'port':
+      await lane.request('removePort', part.name);
+      return;
+  }
+}
+
+/** Journals of cards that are configured no more: a new card of that name begins anew. */
+function removeOldJournals(config: Config): void {
+  const kept = new Set(
+    config.guests.flatMap(({ net }) => net.map(({ port }) => journalName(port))),
+  );
+  for (const file of readdirSync(config.run.path)) {
+    if (file.endsWith(JOURNAL_SUFFIX) && !kept.has(file)) rmSync(join(config.run.path, file));
+  }
+}
+
+/** @throws SluiceError `config` for what only a restart can change. */
+function checkReloadable(now: Config, next: Config): void {
+  const fixed = ['run', 'isolation', 'lanes'] as const;
+  const changed = fixed.filter((key) => JSON.stringify(now[key]) !== JSON.stringify(next[key]));
+  if (changed.length === 0) return;
+  throw new SluiceError(
+    'config',
+    `a reload cannot change ${changed.join(', ')}; nothing was changed`,
+    {
+      remedy: 'stop Sluice and start it again',
+    },
+  );
+}
