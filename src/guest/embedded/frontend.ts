@@ -1,0 +1,28 @@
+/** What an embedded guest needs of the transport that attaches its driver to a device. */
+import type { Kick, QueueLayout } from '../../ring/driver-queue.ts';
+
+export interface Frontend {
+  /** Features of device and transport. */
+  readonly features: bigint;
+  /** Pairs of queues that the device has. */
+  readonly maxQueuePairs: number;
+  /** The device's configuration space, as far as it can be read; empty if it cannot. */
+  readConfig(bytes: number): Uint8Array;
+  acceptFeatures(features: bigint): void;
+  /** Shares one piece of memory: `size` bytes of a file from its beginning. The descriptor stays the caller's. */
+  shareMemory(fd: number, size: number, guestAddress: number): void;
+  /** Which kick belongs to a queue; before the queue is started. */
+  kick(index: number): Kick;
+  /** Lets the device use a queue whose memory is initialised. */
+  startQueue(index: number, layout: QueueLayout): void;
+  /** Times that a call was noticed. */
+  readonly calls: number;
+  /**
+   * Ends the attachment. The device may write into the memory for a moment longer: into the file,
+   * which it has mapped itself.
+   */
+  close(): void;
+}
+
+/** Attaches to a socket; `onLost` is called once if the device's side goes away later. */
+export type Connect = (socket: string, onLost: (reason: string) => void) => Frontend;
