@@ -13,6 +13,8 @@ export const LANE_COUNTERS = [
   'wakeups',
   /** Bytes that the lane's JavaScript has allocated since it started. */
   'heap_allocated_bytes',
+  /** Bytes of its heap that are in use: live, or not yet collected. */
+  'heap_used_bytes',
   /** Devices that were stopped because their code threw. */
   'device_failures',
 ] as const;
@@ -24,6 +26,7 @@ const BUSY_TURNS = LANE_COUNTERS.indexOf('busy_turns');
 const SLEEPS = LANE_COUNTERS.indexOf('sleeps');
 const WAKEUPS = LANE_COUNTERS.indexOf('wakeups');
 const HEAP = LANE_COUNTERS.indexOf('heap_allocated_bytes');
+const HEAP_USED = LANE_COUNTERS.indexOf('heap_used_bytes');
 const FAILURES = LANE_COUNTERS.indexOf('device_failures');
 
 const TURNS_PER_WRITE = 1024;
@@ -69,7 +72,7 @@ export class LaneCounterWriter implements Poller {
   /** Writes everything, exactly. */
   sample(): void {
     this.#write();
-    this.block.values[HEAP] = getHeapStatistics().total_allocated_bytes;
+    this.#writeHeap();
   }
 
   countFailure(): void {
@@ -86,6 +89,12 @@ export class LaneCounterWriter implements Poller {
     const now = monotonicNs();
     if (now - this.#heapAt < HEAP_INTERVAL_NS) return;
     this.#heapAt = now;
-    this.block.values[HEAP] = getHeapStatistics().total_allocated_bytes;
+    this.#writeHeap();
+  }
+
+  #writeHeap(): void {
+    const { total_allocated_bytes, used_heap_size } = getHeapStatistics();
+    this.block.values[HEAP] = total_allocated_bytes;
+    this.block.values[HEAP_USED] = used_heap_size;
   }
 }

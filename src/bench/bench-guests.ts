@@ -1,0 +1,41 @@
+/** What a network bench needs of its guests, whoever they are. */
+import type { DomainSample } from './private-domain.ts';
+import type { NetErrors } from './report-schema.ts';
+
+export interface Latency {
+  readonly p50: number;
+  readonly p99: number;
+}
+
+/** Counts since the guests were started. */
+export interface GuestSample {
+  /** Bytes of frames delivered, by flow. */
+  readonly flowBytes: readonly number[];
+  /** Frames delivered, of all flows. */
+  readonly frames: number;
+  /** Processor time of the guests' processes. */
+  readonly cpuNs: number;
+}
+
+/** What became of a run's frames, once none of them is on its way. */
+export interface RunTotals {
+  /** As the guests counted them; undefined where guests cannot: then the ports' counters say it. */
+  readonly frames: { readonly sent: number; readonly lost: number } | undefined;
+  readonly errors: NetErrors | undefined;
+  /** What guests that speak TCP say of it. */
+  readonly tcpRetransmits: number | undefined;
+}
+
+export interface BenchGuests extends AsyncDisposable {
+  /** What a lane copies at once, and the memory that the copies go through, in bytes. */
+  readonly copyBytes: number;
+  readonly footprint: number;
+  /** Round trips of single frames between the first two guests, in microseconds. */
+  measureLatency(): Promise<Latency>;
+  /** Begins traffic; settles when it flows. */
+  start(): Promise<void>;
+  /** @param domain the driver domain's counters of the same moment. */
+  sample(domain: DomainSample): Promise<GuestSample>;
+  /** Ends traffic. */
+  stop(): Promise<RunTotals>;
+}

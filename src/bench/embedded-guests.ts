@@ -1,0 +1,257 @@
+/**
+ * Embedded guests as the guests of a bench: sources and sinks for traffic, an echo for round trips.
+ * Their threads count frames themselves, so what is reported is what guests got.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { SluiceError } from '../base/errors.ts';
+import { EmbeddedGuests, newFlow } from '../guest/embedded/launcher.ts';
+import type { GuestInfo, ProcessReading, RoleSpec } from '../guest/embedded/protocol.ts';
+import { NO_COUNTS, type RoleCounts } from '../guest/embedded/role.ts';
+import { NET_HEADER_BYTES } from '../spec/virtio-net.ts';
+import type { BenchGuests, GuestSample, Latency, RunTotals } from './bench-guests.ts';
+import type { Flow } from './flows.ts';
+import type { DomainGuest, DomainSample } from './private-domain.ts';
+
+export interface EmbeddedBenchOptions {
+  readonly guests: readonly DomainGuest[];
+  readonly flows: readonly Flow[];
+  readonly frame: number;
+  readonly packed: boolean;
+  readonly queues: number;
+  readonly verify: boolean;
+  readonly rate?: number | undefined;
+  /** Processors for the guests; undefined leaves it to the kernel. */
+  readonly cpus: readonly number[] | undefined;
+}
+
+const LATENCY_MS = 250;
+/** Long enough for both ends and the lane to go to sleep between two round trips. */
+const ASLEEP_INTERVAL_US = 2000;
+const ASLEEP_MS = 500;
+/** Sinks have taken all that was delivered when two looks this far apart find the same. */
+const SETTLE_MS = 3;
+const SETTLE_LOOKS = 200;
+
+/** Starts guests, one process for each processor that they may use, and attaches them. */
+export async function startEmbeddedGuests(
+  options: EmbeddedBenchOptions,
+): Promise<EmbeddedBenchGuests> {
+  const places = (options.cpus ?? [undefined]).slice(0, options.guests.length);
+  const processes: EmbeddedGuests[] = [];
+  const lost: string[] = [];
+  const onLost = (guest: string, reason: string): void => {
+    lost.push(`guest ${guest}: ${reason}`);
+  };
+  try {
+    for (const cpu of places) {
+      processes.push(
+        await EmbeddedGuests.start({ onLost, ...(cpu === undefined ? {} : { cpus: [cpu] }) }),
+      );
+    }
+    const members: Member[] = [];
+    for (const [index, { name, socket, mac }] of options.guests.entries()) {
+      const home = processes[index % processes.length] as EmbeddedGuests;
+      const info = await home.attach({
+        name,
+        socket,
+        mac,
+        frame: options.frame,
+        queuePairs: options.queues,
+        wishes: { packed: options.packed, multiqueue: options.queues > 1 },
+      });
+      if (options.packed && !info.packed) {
+        throw new SluiceError('unsupported', `guest ${name} was offered no packed rings`);
+      }
+      members.push({ home, info });
+    }
+    return new EmbeddedBenchGuests(options, processes, members, lost);
+  } catch (error) {
+    await Promise.all(processes.map((process) => process.close()));
+    throw error;
+  }
+}
+
+interface Member {
+  readonly home: EmbeddedGuests;
+  readonly info: GuestInfo;
+}
+
+export class EmbeddedBenchGuests implements BenchGuests {
+  readonly copyBytes: number;
+  readonly footprint: number;
+  readonly #options: EmbeddedBenchOptions;
+  readonly #processes: readonly EmbeddedGuests[];
+  readonly #members: readonly Member[];
+  /** Guests that lost their device; filled as it happens. */
+  readonly #lost: readonly string[];
+
+  constructor(
+    options: EmbeddedBenchOptions,
+    processes: readonly EmbeddedGuests[],
+    members: readonly Member[],
+    lost: readonly string[],
+  ) {
+    this.#options = options;
+    this.#processes = processes;
+    this.#members = members;
+    this.#lost = lost;
+    this.copyBytes = options.frame;
+    this.footprint = options.flows.reduce((sum, { from, to }) => {
+      const frames = this.#member(from).info.sendFrames + this.#member(to).info.receiveBuffers;
+      return sum + options.queues * frames * (NET_HEADER_BYTES + options.frame);
+    }, 0);
+  }
+
+  measureLatency(): Promise<Latency> {
+    return this.#ping(LATENCY_MS, 0);
+  }
+
+  /** Round trips that find lane and guests asleep, in microseconds. */
+  measureAsleepLatency(): Promise<Latency> {
+    return this.#ping(ASLEEP_MS, ASLEEP_INTERVAL_US);
+  }
+
+  async start(): Promise<void> {
+    const { flows, frame, rate, verify, queues } = this.#options;
+    const sourceTo = new Map(flows.map(({ from, to }) => [from, this.#member(to).info.mac]));
+    const roles = this.#members.map((_, guest): RoleSpec[] => {
+      const mac = sourceTo.get(guest);
+      return Array.from({ length: queues }, () => ({
+        role: 'traffic',
+        ...(verify ? { verifyEvery: 1 } : {}),
+        ...(mac === undefined
+          ? {}
+          : {
+              source: {
+                targets: [{ mac, flow: newFlow() }],
+                frame,
+                ...(rate === undefined ? {} : { rate: rate / queues }),
+              },
+            }),
+      }));
+    });
+    // Receivers of one process may have to wait for the senders of another: sinks drop nothing by it,
+    // since every guest receives from the moment it is attached.
+    await this.#startRoles(roles);
+  }
+
+  async sample(_domain: DomainSample): Promise<GuestSample> {
+    const readings = await this.#read();
+    const counts = this.#countsOf(readings);
+    const received = this.#options.flows.map(({ to }) => counts[to] ?? NO_COUNTS);
+    return {
+      flowBytes: received.map(({ receivedBytes }) => receivedBytes),
+      frames: received.reduce((sum, one) => sum + one.received, 0),
+      cpuNs: readings.reduce((sum, { cpuUs }) => sum + cpuUs * 1000, 0),
+    };
+  }
+
+  async stop(): Promise<RunTotals> {
+    await this.#stopAll();
+    const counts = await this.#settledCounts();
+    const sum = (count: (counts: RoleCounts) => number): number =>
+      counts.reduce((total, one) => total + count(one), 0);
+    const duplicated = sum(({ duplicates }) => duplicates);
+    const sent = sum((one) => one.sent);
+    const arrived = sum((one) => one.received) - duplicated;
+    return {
+      frames: { sent, lost: Math.max(0, sent - arrived) },
+      errors: {
+        reordered: sum(({ reordered }) => reordered),
+        duplicated,
+        corrupt: sum(({ corrupt, badMetadata }) => corrupt + badMetadata),
+      },
+      tcpRetransmits: undefined,
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#processes.map((process) => process.close()));
+  }
+
+  async #ping(ms: number, intervalUs: number): Promise<Latency> {
+    const echo = this.#member(1);
+    const { frame } = this.#options;
+    await this.#startRoles([
+      [{ role: 'ping', mac: echo.info.mac, flow: newFlow(), frame, intervalUs }],
+      [{ role: 'echo' }],
+    ]);
+    await sleep(ms);
+    await this.#stopAll();
+    const [counts] = this.#countsOf(await this.#read());
+    if (counts === undefined || counts.roundTrips === 0) {
+      throw new SluiceError('state', `no frame came back between two guests in ${ms} ms`);
+    }
+    return counts.latencyUs;
+  }
+
+  /** Gives the first guests roles; the others keep theirs, which have been stopped. */
+  async #startRoles(roles: readonly (readonly RoleSpec[])[]): Promise<void> {
+    await Promise.all(
+      this.#processes.map((process) => {
+        const own = this.#members.flatMap(({ home, info }, guest) => {
+          const specs = roles[guest];
+          return home === process && specs !== undefined ? [[info.name, specs] as const] : [];
+        });
+        return process.start(Object.fromEntries(own));
+      }),
+    );
+  }
+
+  async #stopAll(): Promise<void> {
+    await Promise.all(this.#processes.map((process) => process.stop()));
+  }
+
+  async #read(): Promise<ProcessReading[]> {
+    const [lost] = this.#lost;
+    if (lost !== undefined) throw new SluiceError('state', lost);
+    return await Promise.all(this.#processes.map((process) => process.read()));
+  }
+
+  /** The counts once the sinks have taken what lies in their queues. */
+  async #settledCounts(): Promise<RoleCounts[]> {
+    let counts = this.#countsOf(await this.#read());
+    for (let look = 0; look < SETTLE_LOOKS; look++) {
+      await sleep(SETTLE_MS);
+      const next = this.#countsOf(await this.#read());
+      const same = next.every(({ received }, guest) => received === counts[guest]?.received);
+      counts = next;
+      if (same) break;
+    }
+    return counts;
+  }
+
+  /** By guest, the pairs of queues added up; latencies are those of the first pair. */
+  #countsOf(readings: readonly ProcessReading[]): RoleCounts[] {
+    return this.#members.map(({ home, info }) => {
+      const pairs = readings[this.#processes.indexOf(home)]?.guests[info.name]?.pairs ?? [];
+      return pairs.reduce(addCounts, NO_COUNTS);
+    });
+  }
+
+  #member(guest: number): Member {
+    const member = this.#members[guest];
+    if (member === undefined) throw new SluiceError('not-found', `there is no guest ${guest}`);
+    return member;
+  }
+}
+
+function addCounts(a: RoleCounts, b: RoleCounts): RoleCounts {
+  return {
+    sent: a.sent + b.sent,
+    sentBytes: a.sentBytes + b.sentBytes,
+    sentByFlow: { ...a.sentByFlow, ...b.sentByFlow },
+    received: a.received + b.received,
+    receivedBytes: a.receivedBytes + b.receivedBytes,
+    missing: a.missing + b.missing,
+    reordered: a.reordered + b.reordered,
+    duplicates: a.duplicates + b.duplicates,
+    verified: a.verified + b.verified,
+    corrupt: a.corrupt + b.corrupt,
+    badMetadata: a.badMetadata + b.badMetadata,
+    foreign: a.foreign + b.foreign,
+    roundTrips: a.roundTrips + b.roundTrips,
+    timeouts: a.timeouts + b.timeouts,
+    latencyUs: a.roundTrips > 0 ? a.latencyUs : b.latencyUs,
+  };
+}

@@ -1,0 +1,35 @@
+/**
+ * Who sends to whom. The direction is the guests' view:
+ *
+ * - `both`: a ring, each guest sends to the next; two guests send to each other.
+ * - `rx`: pairs, the first of each (0, 2, 4 …) receives from the second.
+ * - `tx`: pairs, the first of each sends to the second.
+ */
+import { SluiceError } from '../base/errors.ts';
+import type { Direction } from './report-schema.ts';
+
+/** One stream of frames; guests by number. */
+export interface Flow {
+  readonly from: number;
+  readonly to: number;
+}
+
+/**
+ * The flows of a bench, in the order of its per-guest figures.
+ * @throws SluiceError `usage` for a number of guests that cannot be paired.
+ */
+export function flowsOf(direction: Direction, guests: number): Flow[] {
+  if (direction === 'both') {
+    return Array.from({ length: guests }, (_, to) => ({ from: (to + guests - 1) % guests, to }));
+  }
+  if (guests % 2 !== 0) {
+    throw new SluiceError('usage', `${guests} guests cannot be paired for direction ${direction}`, {
+      remedy: 'give an even number of guests, or --direction both',
+    });
+  }
+  return Array.from({ length: guests / 2 }, (_, pair) =>
+    direction === 'rx'
+      ? { from: 2 * pair + 1, to: 2 * pair }
+      : { from: 2 * pair, to: 2 * pair + 1 },
+  );
+}

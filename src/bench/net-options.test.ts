@@ -1,0 +1,38 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseNetOptions } from './net-options.ts';
+
+test('defaults are those of the documentation', () => {
+  assert.deepEqual(parseNetOptions({}), {
+    method: 'paravirtual',
+    guest: 'embedded',
+    guests: 2,
+    frame: 1514,
+    direction: 'rx',
+    seconds: 3,
+    runs: 3,
+    packed: false,
+    queues: 1,
+    verify: false,
+  });
+});
+
+test('what cannot be is refused by the name of the option', () => {
+  for (const [input, pattern] of [
+    [{ guests: 1 }, /--guests/],
+    [{ guests: 3, direction: 'rx' }, /3 guests/],
+    [{ frame: 10 }, /--frame/],
+    [{ frame: 70000 }, /--frame/],
+    [{ seconds: 0 }, /--seconds/],
+    [{ runs: 1.5 }, /--runs/],
+    [{ queues: 0 }, /--queues/],
+    [{ guest: 'uml', packed: true }, /packed/],
+    [{ guest: 'qemu', verify: true }, /--verify/],
+  ] as const) {
+    assert.throws(
+      () => parseNetOptions(input),
+      (error: Error & { code?: string }) => error.code === 'usage' && pattern.test(error.message),
+      JSON.stringify(input),
+    );
+  }
+});

@@ -1,0 +1,58 @@
+/** What is asked of a network bench, with its defaults and limits. */
+import { z } from 'zod';
+import { SluiceError } from '../base/errors.ts';
+import { MAX_TEST_FRAME } from '../guest/embedded/test-frame.ts';
+import { flowsOf } from './flows.ts';
+import { DIRECTIONS, GUEST_KINDS, METHODS } from './report-schema.ts';
+
+/** Smaller is no Ethernet frame (IEEE 802.3 §3.2.8: 64 bytes with the check sequence). */
+export const MIN_FRAME = 60;
+export const MAX_GUESTS = 256;
+export const MAX_QUEUE_PAIRS = 16;
+
+export const netOptionsSchema = z.strictObject({
+  method: z.enum(METHODS).default('paravirtual'),
+  guest: z.enum(GUEST_KINDS).default('embedded'),
+  guests: z.int().min(2).max(MAX_GUESTS).default(2),
+  frame: z.int().min(MIN_FRAME).max(MAX_TEST_FRAME).default(1514),
+  direction: z.enum(DIRECTIONS).default('rx'),
+  seconds: z.number().min(0.1).max(3600).default(3),
+  runs: z.int().min(1).max(100).default(3),
+  packed: z.boolean().default(false),
+  queues: z.int().min(1).max(MAX_QUEUE_PAIRS).default(1),
+  verify: z.boolean().default(false),
+  /** Frames a second that each sender sends; undefined: as many as possible. */
+  rate: z.number().positive().optional(),
+});
+
+export type NetOptions = z.output<typeof netOptionsSchema>;
+
+/** Fills in defaults. @throws SluiceError `usage` naming the option and what it may be. */
+export function parseNetOptions(input: z.input<typeof netOptionsSchema>): NetOptions {
+  const parsed = netOptionsSchema.safeParse(input);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    throw new SluiceError('usage', `--${issue?.path.join('.')}: ${issue?.message}`, {
+      remedy: 'see sluice bench net --help',
+    });
+  }
+  const options = parsed.data;
+  flowsOf(options.direction, options.guests);
+  if (options.guest !== 'embedded') {
+    if (options.verify || options.rate !== undefined) {
+      throw new SluiceError('usage', '--verify and --rate are for embedded guests', {
+        remedy: 'leave them out, or use --guest embedded',
+      });
+    }
+    if (options.guest === 'uml' && (options.packed || options.queues > 1)) {
+      throw new SluiceError(
+        'usage',
+        'User-Mode Linux has neither packed rings nor several queues',
+        {
+          remedy: 'leave --packed and --queues out, or use --guest qemu',
+        },
+      );
+    }
+  }
+  return options;
+}

@@ -1,0 +1,145 @@
+/**
+ * A driver domain for the bench alone: one lane, one switch, a card for each guest, in a run directory
+ * of its own that disappears with it.
+ */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { stringify } from 'yaml';
+import { KiB } from '../base/bits.ts';
+import { SluiceError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { loggerTo } from '../base/log.ts';
+import { parseConfig } from '../daemon/config.ts';
+import { Daemon } from '../daemon/daemon.ts';
+import type { PortCounter } from '../net/port.ts';
+
+/** A guest as its driver domain knows it. */
+export interface DomainGuest {
+  readonly name: string;
+  readonly socket: string;
+  readonly mac: string;
+}
+
+/** Counters since the start, all of about the same moment. */
+export interface DomainSample {
+  readonly laneCpuNs: number;
+  /** Bytes that the lane's JavaScript has allocated. */
+  readonly laneHeapBytes: number;
+  readonly laneSleeps: number;
+  /** By guest. */
+  readonly ports: readonly Readonly<Record<PortCounter, number>>[];
+}
+
+/** Memory of the driver domain's process. */
+export interface DomainMemory {
+  /** Resident, without what is mapped from files: guest memory is, and is not counted. */
+  readonly residentBytes: number;
+  /** Heap of the lane in use. */
+  readonly heapBytes: number;
+}
+
+export interface PrivateDomainOptions {
+  /** Number of guests. */
+  readonly guests: number;
+  readonly packed: boolean;
+  readonly queues: number;
+  readonly mtu?: number | undefined;
+  /** Processors of the lane; undefined leaves it to the kernel. */
+  readonly cpus: readonly number[] | undefined;
+}
+
+const SWITCH = 'lan';
+
+export class PrivateDomain implements AsyncDisposable {
+  readonly guests: readonly DomainGuest[];
+  readonly #daemon: Daemon;
+  readonly #directory: string;
+  readonly #ports: readonly string[];
+  readonly #removeAtExit = (): void => this.#remove();
+
+  private constructor(daemon: Daemon, directory: string) {
+    this.#daemon = daemon;
+    this.#directory = directory;
+    const cards = daemon.config.guests.flatMap(({ net }) => net);
+    this.guests = cards.map(({ guest, socket, mac }) => ({ name: guest, socket, mac }));
+    this.#ports = cards.map(({ port }) => port);
+    process.once('exit', this.#removeAtExit);
+  }
+
+  /** @throws SluiceError with what could not be started; nothing is left then. */
+  static async start(options: PrivateDomainOptions): Promise<PrivateDomain> {
+    const directory = mkdtempSync(join(tmpdir(), 'sluice-bench-'));
+    try {
+      const config = parseConfig(configText(options), join(directory, 'bench.yaml'));
+      return new PrivateDomain(await Daemon.start(config, complaints()), directory);
+    } catch (error) {
+      rmSync(directory, { recursive: true, force: true });
+      throw error;
+    }
+  }
+
+  /** Asks the lane for exact counters; this wakes it. */
+  async sample(): Promise<DomainSample> {
+    const [fault] = this.#daemon.faults;
+    if (fault !== undefined) throw new SluiceError('state', `${fault.port}: ${fault.reason}`);
+    const [lane] = await this.#daemon.sampleLanes();
+    if (lane === undefined) throw new SluiceError('state', 'the driver domain has no lane');
+    return {
+      laneCpuNs: lane.cpu_ns,
+      laneHeapBytes: lane.heap_allocated_bytes,
+      laneSleeps: lane.sleeps,
+      ports: this.#ports.map((port) => this.#daemon.countersOf(port)),
+    };
+  }
+
+  async memory(): Promise<DomainMemory> {
+    const [lane] = await this.#daemon.sampleLanes();
+    return { residentBytes: anonymousBytes(), heapBytes: lane?.heap_used_bytes ?? 0 };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#daemon.stop();
+    process.off('exit', this.#removeAtExit);
+    this.#remove();
+  }
+
+  #remove(): void {
+    rmSync(this.#directory, { recursive: true, force: true });
+  }
+}
+
+/** Resident memory of this process that no file is behind (proc(5), RssAnon). */
+function anonymousBytes(): number {
+  const status = readFileSync('/proc/self/status', 'utf8');
+  return Number(/^RssAnon:\s*(\d+) kB$/m.exec(status)?.[1] ?? Number.NaN) * KiB;
+}
+
+function configText({ guests, packed, queues, mtu, cpus }: PrivateDomainOptions): string {
+  const card = {
+    method: 'paravirtual',
+    switch: SWITCH,
+    packed,
+    queues,
+    ...(mtu === undefined ? {} : { mtu }),
+  };
+  return stringify(
+    {
+      run: './run',
+      lanes: cpus === undefined ? 1 : [{ cpus: [...cpus] }],
+      switches: { [SWITCH]: {} },
+      guests: Object.fromEntries(
+        Array.from({ length: guests }, (_, guest) => [`guest${guest}`, { net: [{ ...card }] }]),
+      ),
+    },
+    { aliasDuplicateObjects: false },
+  );
+}
+
+/** Warnings and errors go to standard error; what is normal is no news to who runs a bench. */
+function complaints(): Logger {
+  return loggerTo((level, message, fields) => {
+    if (level !== 'error' && level !== 'warn') return;
+    console.error(`${level}: ${message} ${JSON.stringify(fields)}`);
+  });
+}

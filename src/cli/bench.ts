@@ -1,0 +1,156 @@
+/** `sluice bench net` and `sluice bench all`: measure the methods. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { SluiceError } from '../base/errors.ts';
+import { shortNumber } from '../bench/chart.ts';
+import { matrixReportHtml } from '../bench/html-report.ts';
+import { matrixReport, matrixRows, measureIdle } from '../bench/matrix-bench.ts';
+import { type BenchControl, runNetBench } from '../bench/net-bench.ts';
+import { type NetOptions, parseNetOptions } from '../bench/net-options.ts';
+import {
+  DIRECTIONS,
+  GUEST_KINDS,
+  type MatrixReport,
+  METHODS,
+  type NetReport,
+} from '../bench/report-schema.ts';
+import { runSoak } from '../bench/soak-bench.ts';
+import { matrixReportText, netReportText, soakReportText } from '../bench/text-report.ts';
+import { runSteps } from './progress.ts';
+
+function number(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isFinite(value)) {
+    throw new InvalidArgumentError('Not a number.');
+  }
+  return value;
+}
+
+/** The commands. `version` goes into reports. */
+export function benchCommand(version: string): Command {
+  return new Command('bench')
+    .description('measure the methods')
+    .addCommand(netCommand())
+    .addCommand(allCommand(version));
+}
+
+function netCommand(): Command {
+  return new Command('net')
+    .description('throughput, loss, round trips and processor time between guests')
+    .addOption(
+      new Option('--method <method>', 'how guests get their card')
+        .choices(METHODS)
+        .default('paravirtual'),
+    )
+    .addOption(
+      new Option('--guest <kind>', 'who the guests are: part of Sluice, or Linux (needs root)')
+        .choices(GUEST_KINDS)
+        .default('embedded'),
+    )
+    .option('--guests <n>', 'number of guests', number, 2)
+    .option('--frame <bytes>', 'bytes of a frame, no check sequence; above 1514: TSO', number, 1514)
+    .addOption(
+      new Option('--direction <direction>', 'as the first guest of each pair sees it; both: a ring')
+        .choices(DIRECTIONS)
+        .default('rx'),
+    )
+    .option('--seconds <seconds>', 'length of a run', number, 3)
+    .option('--runs <n>', 'number of runs; medians are reported', number, 3)
+    .option('--packed', 'packed rings', false)
+    .option('--queues <n>', 'queue pairs of each guest', number, 1)
+    .option('--verify', 'check every frame to the last byte', false)
+    .option('--rate <frames>', 'frames a second of each sender, instead of all it can', number)
+    .option('--soak <seconds>', 'run once for so long, and watch memory instead', number)
+    .option('--json', 'print one JSON object', false)
+    .action(runNet);
+}
+
+interface NetFlags extends Omit<NetOptions, 'rate'> {
+  readonly rate?: number;
+  readonly soak?: number;
+  readonly json: boolean;
+}
+
+async function runNet({ json, soak, ...flags }: NetFlags): Promise<void> {
+  const options = parseNetOptions(flags);
+  if (soak !== undefined && (options.guest !== 'embedded' || soak < 1)) {
+    throw new SluiceError('usage', '--soak takes seconds from 1 on, and embedded guests', {
+      remedy: 'for example --soak 600',
+    });
+  }
+  const measure = async (control: BenchControl): Promise<{ json: object; text: string }> => {
+    if (soak !== undefined) {
+      const report = await runSoak(options, soak, control);
+      // A leak is a failure, also for a script that only looks at the exit code.
+      if (report.verdict === 'growing') process.exitCode = 1;
+      return { json: report, text: soakReportText(report) };
+    }
+    const report = await runNetBench(options, control);
+    return { json: report, text: netReportText(report) };
+  };
+  const result: { json?: object; text?: string } = {};
+  await runSteps(json, [
+    {
+      title: soak === undefined ? 'bench net' : 'soak',
+      run: async (control) => {
+        Object.assign(result, await measure(control));
+        return undefined;
+      },
+    },
+  ]);
+  process.stdout.write(json ? `${JSON.stringify(result.json)}\n` : `${result.text}`);
+}
+
+function allCommand(version: string): Command {
+  return new Command('all')
+    .description('every method, with small, full and segmented frames and 2 to 30 guests')
+    .option('--report <file>', 'write a report with charts (HTML); the JSON goes beside it')
+    .option('--json', 'print one JSON object', false)
+    .action((flags: AllFlags) => runAll(version, flags));
+}
+
+interface AllFlags {
+  readonly report?: string;
+  readonly json: boolean;
+}
+
+async function runAll(version: string, { report: file, json }: AllFlags): Promise<void> {
+  const rows: NetReport[] = [];
+  let idle: MatrixReport['idle'] | undefined;
+  await runSteps(json, [
+    ...matrixRows().map((options) => ({
+      title: `${options.method}, ${options.guests} guests, frames of ${options.frame} bytes`,
+      run: async (control: BenchControl) => {
+        const row = await runNetBench(options, control);
+        rows.push(row);
+        return `${shortNumber(row.results.gbps)} Gb/s, ${shortNumber(row.results.ns_per_frame)} ns a frame`;
+      },
+    })),
+    {
+      title: 'idle',
+      run: async (control: BenchControl) => {
+        idle = await measureIdle(control);
+        return `${shortNumber(idle.lane_cpu_pct)} % of a processor`;
+      },
+    },
+  ]);
+  if (idle === undefined) throw new SluiceError('state', 'the idle lane was not measured');
+  const report = matrixReport(version, rows, idle);
+  if (file !== undefined) writeReport(report, file);
+  if (json) {
+    process.stdout.write(`${JSON.stringify(report)}\n`);
+    return;
+  }
+  process.stdout.write(`\n${matrixReportText(report, process.stdout.isTTY)}`);
+  if (file !== undefined) process.stdout.write(`Report with charts: ${resolve(file)}\n`);
+}
+
+function writeReport(report: MatrixReport, file: string): void {
+  mkdirSync(dirname(resolve(file)), { recursive: true });
+  writeFileSync(file, matrixReportHtml(report));
+  writeFileSync(
+    `${file.replace(/\.html?$/, '')}.json`,
+    `${JSON.stringify(report, undefined, 2)}\n`,
+  );
+}
