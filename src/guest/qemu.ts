@@ -34,13 +34,15 @@ export interface QemuNet extends VhostUserNet {
 
 export interface QemuOptions {
   readonly name: string;
-  /** MiB, default 256. */
+  /** MiB, default 512. */
   readonly memory?: number;
   /** Default 1. */
   readonly cpus?: number;
   readonly net?: readonly QemuNet[];
   /** Default: {@link chooseAccelerator}. */
   readonly accelerator?: Accelerator;
+  /** Host CPUs to run on, such as `0` or `0,1`; default: all. */
+  readonly pin?: string;
   /** Appended to the kernel's command line, such as `module_blacklist=ixgbevf`. */
   readonly kernelParameters?: string;
   /** Mount the testbed's tree in the guest at /tools: fio and all else that is too big for the initramfs. */
@@ -112,8 +114,9 @@ export function qemuCommand(
   accelerator: Accelerator,
   inside: (path: string) => string,
 ): string[] {
-  const memory = options.memory ?? 256;
+  const memory = options.memory ?? 512;
   return [
+    ...(options.pin === undefined ? [] : ['taskset', '--cpu-list', options.pin]),
     'qemu-system-x86_64',
     '-name',
     options.name,

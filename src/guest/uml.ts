@@ -17,13 +17,15 @@ export interface UmlDevice {
 
 export interface UmlOptions {
   readonly name: string;
-  /** MiB, default 256. */
+  /** MiB, default 512. */
   readonly memory?: number;
   /** The MAC is the back-end's to say. */
   readonly net?: readonly Omit<VhostUserNet, 'mac'>[];
   readonly devices?: readonly UmlDevice[];
   /** Appended to the kernel's command line. */
-  readonly kernelParameters?: readonly string[];
+  readonly kernelParameters?: string;
+  /** Host CPUs to run on, such as `0` or `0,1`; default: all. */
+  readonly pin?: string;
   readonly testbed?: Testbed;
 }
 
@@ -34,8 +36,9 @@ export function umlCommand(options: UmlOptions, inside: (path: string) => string
     ...(options.devices ?? []),
   ];
   return [
+    ...(options.pin === undefined ? [] : ['taskset', '--cpu-list', options.pin]),
     'linux.uml',
-    `mem=${options.memory ?? 256}M`,
+    `mem=${options.memory ?? 512}M`,
     `umid=${options.name}`,
     'uml_dir=/tmp/uml',
     'root=/dev/root',
@@ -52,7 +55,7 @@ export function umlCommand(options: UmlOptions, inside: (path: string) => string
     'ssl=null',
     'ssl0=fd:3',
     ...devices.map(({ socket, id }) => `virtio_uml.device=${inside(socket)}:${id}`),
-    ...(options.kernelParameters ?? []),
+    ...(options.kernelParameters?.split(' ') ?? []),
   ];
 }
 

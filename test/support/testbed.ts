@@ -1,0 +1,28 @@
+/**
+ * What tests with real guests share: when they run, and a place for their sockets.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { missingTestbed } from '../../src/guest/testbed.ts';
+
+/** What cleans up after a test: node:test's context, or a suite's `after`. */
+export interface Cleanup {
+  after(hook: () => void | Promise<void>): void;
+}
+
+/**
+ * The `skip` option of a suite that needs real guests: the reason why there can be none, else
+ * false. In CI nothing is skipped: what is missing makes the suite fail.
+ */
+export function withoutTestbed(): string | false {
+  if (process.env['CI'] === 'true') return false;
+  return missingTestbed() ?? false;
+}
+
+/** A directory for sockets that is gone after the test. */
+export function socketDirectory(t: Cleanup): string {
+  const directory = mkdtempSync(join(tmpdir(), 'sluice-test-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
