@@ -104,7 +104,7 @@ function lan(
     ip('link', 'set', port.interface, 'netns', namespace);
     const inside = (...args: string[]) => ip('-n', namespace, ...args);
     inside('link', 'set', port.interface, 'up');
-    inside('addr', 'add', `10.77.0.${index + 1}/24`, 'dev', port.interface);
+    inside('addr', 'add', `10.77.0.${index + 1}/24`, 'brd', '+', 'dev', port.interface);
     inside('addr', 'add', `fd77::${index + 1}/64`, 'dev', port.interface, 'nodad');
     const links = JSON.parse(String(inside('-j', 'link', 'show', port.interface))) as [
       { address: string },
@@ -170,10 +170,14 @@ const CLIENT = `
   connect(100);
 `;
 
-/** One datagram to the second host, and time for the kernel to ask for its address. */
+/** One datagram to all hosts: a frame at once, without asking for an address first. */
 const KNOCK = `
   import dgram from 'node:dgram';
-  dgram.createSocket('udp4').send('x', 9, '10.77.0.2', () => setTimeout(() => process.exit(), 200));
+  const socket = dgram.createSocket('udp4');
+  socket.bind(0, () => {
+    socket.setBroadcast(true);
+    socket.send('x', 9, '10.77.0.255', () => setTimeout(() => process.exit(), 200));
+  });
 `;
 
 /** 8 MiB over TCP from the first host to the second; equal hashes on both ends. */
