@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -260,5 +262,30 @@ describe('the process of embedded guests', () => {
     await guests.close();
     assert.throws(() => process.kill(pid, 0), { code: 'ESRCH' });
     await assert.rejects(guests.read(), { code: 'state' });
+  });
+
+  it('ends when its launcher is killed', async () => {
+    const launcher = new URL('./launcher.ts', import.meta.url).href;
+    const program = `
+      const { EmbeddedGuests } = await import(${JSON.stringify(launcher)});
+      const guests = await EmbeddedGuests.start();
+      process.stdout.write(String(guests.pid) + '\\n');
+      setInterval(() => undefined, 1000);`;
+    const child = spawn(process.execPath, ['--input-type=module', '--eval', program], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const [line] = (await once(child.stdout, 'data')) as [Buffer];
+    const pid = Number(line.toString());
+    process.kill(pid, 0);
+    child.kill('SIGKILL');
+    for (;;) {
+      await new Promise((next) => setTimeout(next, 5));
+      try {
+        process.kill(pid, 0);
+      } catch (error) {
+        assert.equal((error as NodeJS.ErrnoException).code, 'ESRCH');
+        return;
+      }
+    }
   });
 });
