@@ -118,17 +118,27 @@ export class LaneHandle<Commands extends CommandMap, Event> {
 
   /**
    * Processor time of the lane's thread so far, in nanoseconds, user and system together. The
-   * kernel counts it (/proc/PID/task/TID/schedstat): asking does not wake the lane.
+   * kernel counts it: asking does not wake the lane.
    */
   cpuNs(): number {
-    if (this.#isOver) throw new SluiceError('state', `lane ${this.index} has ended`);
-    const text = readFileSync(`/proc/self/task/${this.#tid}/schedstat`, 'utf8');
-    return Number(text.split(' ', 1)[0]);
+    return this.#schedule(0);
+  }
+
+  /** Nanoseconds in which the lane's thread was ready to run and had no processor. */
+  waitNs(): number {
+    return this.#schedule(1);
   }
 
   /** The kernel's id of the lane's thread. */
   get tid(): number {
     return this.#tid;
+  }
+
+  /** A field of /proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst). */
+  #schedule(field: number): number {
+    if (this.#isOver) throw new SluiceError('state', `lane ${this.index} has ended`);
+    const text = readFileSync(`/proc/self/task/${this.#tid}/schedstat`, 'utf8');
+    return Number(text.split(' ')[field]);
   }
 
   async #ask(message: (id: number) => ToLane): Promise<unknown> {
