@@ -86,8 +86,8 @@ export class Switch implements PortOwner {
   readonly #targets = new Int16Array(BATCH);
   /** Frames of the run that is being collected. */
   readonly #run = new Uint8Array(BATCH);
-  /** The frame that is being flooded, and the frame that is handed over by itself. */
-  readonly #flooded = new Uint8Array(1);
+  /** Frames of one VLAN that are being flooded, and the frame that is handed over by itself. */
+  readonly #flooded = new Uint8Array(BATCH);
   readonly #single = new Uint8Array(1);
   /** 0, 1, 2 … 63. */
   readonly #all = Uint8Array.from({ length: BATCH }, (_, index) => index);
@@ -273,7 +273,7 @@ export class Switch implements PortOwner {
       while (i < count && targets[i] === target) run[length++] = i++;
       if (target === DROP) continue;
       if (target === FLOOD) {
-        for (let k = 0; k < length; k++) this.#flood(from, burst, run[k] as number);
+        this.#flood(from, burst, length);
         continue;
       }
       const to = this.#members[target];
@@ -281,19 +281,35 @@ export class Switch implements PortOwner {
     }
   }
 
-  #flood(from: Member, burst: Burst, slot: number): void {
+  /** Delivers the first `length` frames of the run to all ports of their VLANs but their own. */
+  #flood(from: Member, burst: Burst, length: number): void {
+    const run = this.#run;
+    const { tci } = burst;
+    let first = 0;
+    for (let next = 1; next <= length; next++) {
+      const vlan = (tci[run[first] as number] as number) & VLAN_ID_MASK;
+      if (next < length && ((tci[run[next] as number] as number) & VLAN_ID_MASK) === vlan) continue;
+      const part = this.#flooded;
+      part.set(run, 0);
+      part.copyWithin(0, first, next);
+      this.#floodVlan(from, burst, vlan, next - first);
+      first = next;
+    }
+  }
+
+  /** Delivers the first `count` frames of `#flooded`, all of one VLAN. */
+  #floodVlan(from: Member, burst: Burst, vlan: number, count: number): void {
     const members = this.#members;
-    this.#flooded[0] = slot;
     let reached = 0;
-    const vlan = (burst.tci[slot] as number) & VLAN_ID_MASK;
     for (let k = 0; k < members.length; k++) {
       const to = members[k];
       if (to === undefined || to === from || to.policy.egress(vlan) === EGRESS_DROP) continue;
       reached++;
-      this.#send(to, burst, this.#flooded, 1);
+      this.#send(to, burst, this.#flooded, count);
     }
-    if (reached === 0)
-      from.values[TX_DROP_NO_TARGET] = (from.values[TX_DROP_NO_TARGET] as number) + 1;
+    if (reached === 0) {
+      from.values[TX_DROP_NO_TARGET] = (from.values[TX_DROP_NO_TARGET] as number) + count;
+    }
   }
 
   /**
