@@ -2,16 +2,18 @@
  * The daemon: brings what runs to what the configuration says, and keeps it so until it is told
  * to stop. Lives on the main thread and never touches guest memory.
  */
-import { EventEmitter } from 'node:events';
 import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Writable } from 'node:stream';
 import type { CounterBlock } from '../base/counters.ts';
 import { describeError, SluiceError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { LaneCounter } from '../engine/lane-counters.ts';
 import { LaneHandle } from '../engine/lane-handle.ts';
 import { Arena } from '../memory/arena.ts';
+import type { CaptureSummary } from '../net/capture-writer.ts';
 import { newPortCounters, type PortCounter } from '../net/port.ts';
+import { Captures } from './captures.ts';
 import { type Config, loadConfig } from './config.ts';
 import { type Action, differenceOf, type Part, partKey, partsOf } from './difference.ts';
 import type {
@@ -25,6 +27,7 @@ import type {
   RingState,
 } from './lane-commands.ts';
 import { planLanes } from './lane-plan.ts';
+import { suggestion } from './near-miss.ts';
 import { controlSocketPath, JOURNAL_SUFFIX, journalName, RunDirectory } from './run-directory.ts';
 
 type Lane = LaneHandle<LaneCommands, LaneEvent>;
@@ -39,17 +42,14 @@ export interface ApplyReport {
 export interface LaneFigures extends Readonly<Record<LaneCounter, number>> {
   readonly lane: number;
   readonly cpu_ns: number;
+  /** Time in which the lane was ready to run and had no processor. */
+  readonly wait_ns: number;
 }
 
 /** A port as it is shown: its state with its counters. */
 export interface PortFigures extends PortState {
   readonly lane: number;
   readonly counters: Readonly<Record<PortCounter, number>>;
-}
-
-interface DaemonEvents {
-  /** The daemon has ended: undefined if it was told to, else why. */
-  ended: [reason: Error | undefined];
 }
 
 /** Faults that are remembered for `sluice show faults`. */
@@ -68,7 +68,7 @@ class FaultLog {
   }
 }
 
-export class Daemon extends EventEmitter<DaemonEvents> {
+export class Daemon {
   readonly log: Logger;
   readonly startedAt = Date.now();
   #config: Config;
@@ -80,7 +80,9 @@ export class Daemon extends EventEmitter<DaemonEvents> {
   /** Names of the ports that came with a part. */
   readonly #portsOf = new Map<string, readonly string[]>();
   readonly #faults: FaultLog;
+  readonly #captures: Captures;
   #queue: Promise<unknown> = Promise.resolve();
+  readonly #ending = Promise.withResolvers<Error | undefined>();
   #ended = false;
 
   private constructor(
@@ -90,12 +92,12 @@ export class Daemon extends EventEmitter<DaemonEvents> {
     faults: FaultLog,
     log: Logger,
   ) {
-    super();
     this.#config = config;
     this.#run = run;
     this.#lanes = lanes;
     this.#faults = faults;
     this.log = log;
+    this.#captures = new Captures(log);
   }
 
   /**
@@ -148,6 +150,11 @@ export class Daemon extends EventEmitter<DaemonEvents> {
       run.release();
       throw error;
     }
+  }
+
+  /** Settles when the daemon has ended: undefined if it was told to, else why. */
+  get ended(): Promise<Error | undefined> {
+    return this.#ending.promise;
   }
 
   get config(): Config {
@@ -210,6 +217,7 @@ export class Daemon extends EventEmitter<DaemonEvents> {
     return this.#lanes.map((lane) => ({
       lane: lane.index,
       cpu_ns: lane.cpuNs(),
+      wait_ns: lane.waitNs(),
       ...lane.counters.snapshot(),
     }));
   }
@@ -220,11 +228,54 @@ export class Daemon extends EventEmitter<DaemonEvents> {
     return this.lanes();
   }
 
+  /** The lane that runs a switch. @throws SluiceError `not-found`. */
+  laneOf(name: string): number {
+    const part = this.#running.find((other) => other.kind === 'switch' && other.name === name);
+    if (part === undefined) throw new SluiceError('not-found', `no switch ${name}`);
+    return part.lane;
+  }
+
   /** Live counters of a port. @throws SluiceError `not-found`. */
   countersOf(port: string): Record<PortCounter, number> {
     const block = this.#counters.get(port);
     if (block === undefined) throw new SluiceError('not-found', `no port ${port}`);
     return block.snapshot();
+  }
+
+  /**
+   * Writes the frames of a port to a stream, as pcapng, until the stream is closed or the daemon
+   * ends. @throws SluiceError `not-found`; `state` if the port is being captured already.
+   */
+  async capture(
+    port: string,
+    snapLength: number | undefined,
+    output: Writable,
+  ): Promise<CaptureSummary> {
+    const lane = this.#laneOfPort(port);
+    return await this.#captures.run(
+      port,
+      snapLength,
+      output,
+      async (ring) => {
+        await lane.request('startCapture', { port, ring: ring.shared, snapLength });
+      },
+      async () => {
+        // The port may have gone in the meantime, and its lane with it.
+        if (this.#counters.has(port) && !this.#ended) await lane.request('stopCapture', port);
+      },
+    );
+  }
+
+  #laneOfPort(port: string): Lane {
+    for (const part of this.#running) {
+      if (this.#portsOf.get(partKey(part))?.includes(port) !== true) continue;
+      const lane = this.#lanes[part.lane];
+      if (lane !== undefined) return lane;
+    }
+    const known = [...this.#counters.keys()];
+    throw new SluiceError('not-found', `no port ${port}${suggestion(port, known)}`, {
+      remedy: known.length === 0 ? 'there are no ports' : `there are ${known.join(', ')}`,
+    });
   }
 
   /** Ends everything: guests are disconnected, their sockets removed. */
@@ -235,10 +286,11 @@ export class Daemon extends EventEmitter<DaemonEvents> {
   async #end(reason: Error | undefined): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
+    await this.#captures.close();
     await Promise.all(this.#lanes.map((lane) => lane.stop()));
     rmSync(this.controlSocket, { force: true });
     this.#run.release();
-    this.emit('ended', reason);
+    this.#ending.resolve(reason);
   }
 
   /** Changes happen one after the other. */
@@ -278,40 +330,51 @@ export class Daemon extends EventEmitter<DaemonEvents> {
     return { done, failed };
   }
 
+  async #addPart(lane: Lane, part: Part): Promise<readonly PortCounters[]> {
+    switch (part.kind) {
+      case 'switch':
+        await lane.request('addSwitch', { name: part.name, ageing: part.ageing });
+        return [];
+      case 'wire': {
+        const { name, wire } = part;
+        const ring =
+          wire.kind === 'capture' ? await this.#captures.toFile(name, wire.file) : undefined;
+        try {
+          return await lane.request('addWire', {
+            name,
+            switch: part.switch,
+            wire,
+            ring: ring?.shared,
+          });
+        } catch (error) {
+          ring?.close();
+          throw error;
+        }
+      }
+      case 'port':
+        return await lane.request('addPort', part.net);
+    }
+  }
+
   async #performOne({ verb, part }: Action): Promise<void> {
     const lane = this.#lanes[part.lane];
     if (lane === undefined) throw new SluiceError('state', `no lane ${part.lane}`);
     if (verb === 'remove') {
-      await removePart(lane, part);
       const key = partKey(part);
+      for (const port of this.#portsOf.get(key) ?? []) this.#captures.end(port);
+      await removePart(lane, part);
       this.#running = this.#running.filter((other) => partKey(other) !== key);
       for (const port of this.#portsOf.get(key) ?? []) this.#counters.delete(port);
       this.#portsOf.delete(key);
       return;
     }
-    const counters = await addPart(lane, part);
+    const counters = await this.#addPart(lane, part);
     this.#running.push(part);
     this.#portsOf.set(
       partKey(part),
       counters.map(({ port }) => port),
     );
     for (const { port, shared } of counters) this.#counters.set(port, newPortCounters(shared));
-  }
-}
-
-async function addPart(lane: Lane, part: Part): Promise<readonly PortCounters[]> {
-  switch (part.kind) {
-    case 'switch':
-      await lane.request('addSwitch', { name: part.name, ageing: part.ageing });
-      return [];
-    case 'wire':
-      return await lane.request('addWire', {
-        name: part.name,
-        switch: part.switch,
-        wire: part.wire,
-      });
-    case 'port':
-      return await lane.request('addPort', part.net);
   }
 }
 

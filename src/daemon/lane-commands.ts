@@ -77,12 +77,28 @@ export type LaneCommands = {
   };
   readonly removeSwitch: { readonly args: string; readonly reply: undefined };
   readonly addWire: {
-    readonly args: { readonly name: string; readonly switch: string; readonly wire: WireConfig };
+    readonly args: {
+      readonly name: string;
+      readonly switch: string;
+      readonly wire: WireConfig;
+      /** For a capture: the ring that frames go into. */
+      readonly ring: SharedArrayBuffer | undefined;
+    };
     readonly reply: readonly PortCounters[];
   };
   readonly removeWire: { readonly args: string; readonly reply: undefined };
   readonly addPort: { readonly args: NetConfig; readonly reply: readonly PortCounters[] };
   readonly removePort: { readonly args: string; readonly reply: undefined };
+  /** Shows the frames of a port to a capture. */
+  readonly startCapture: {
+    readonly args: {
+      readonly port: string;
+      readonly ring: SharedArrayBuffer;
+      readonly snapLength: number | undefined;
+    };
+    readonly reply: undefined;
+  };
+  readonly stopCapture: { readonly args: string; readonly reply: undefined };
   readonly snapshot: { readonly args: undefined; readonly reply: LaneSnapshot };
   readonly macs: { readonly args: undefined; readonly reply: readonly MacState[] };
 };

@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { SluiceError } from '../base/errors.ts';
 import type { LaneHost, LaneProgram } from '../engine/lane.ts';
 import { ParavirtualPort } from '../method/paravirtual.ts';
+import { CaptureTap } from '../net/capture.ts';
+import { CaptureRing } from '../net/capture-ring.ts';
 import { createDataPath, type DataPath } from '../net/data-path.ts';
 import type { Port } from '../net/port.ts';
 import { Switch } from '../net/switch.ts';
@@ -46,9 +48,15 @@ export class NetLane implements LaneProgram<LaneCommands> {
       this.#switches.delete(name);
       return undefined;
     },
-    addWire: ({ name, switch: owner, wire }) => {
+    addWire: ({ name, switch: owner, wire, ring }) => {
       const far = wire.kind === 'switch' ? this.#switch(wire.switch) : undefined;
-      const plugged = plugWire(name, wire, this.#switch(owner), far, this.#path, this.#host);
+      const plugged = plugWire(name, wire, {
+        near: this.#switch(owner),
+        far,
+        ring: ring === undefined ? undefined : new CaptureRing(ring),
+        path: this.#path,
+        host: this.#host,
+      });
       this.#wires.set(name, plugged);
       return plugged.ports.map(countersOf);
     },
@@ -61,6 +69,16 @@ export class NetLane implements LaneProgram<LaneCommands> {
     removePort: (name) => {
       this.#ports.get(name)?.close();
       this.#ports.delete(name);
+      return undefined;
+    },
+    startCapture: ({ port: name, ring, snapLength }) => {
+      const { owner, port } = this.#plugged(name);
+      owner.observe(port, new CaptureTap(new CaptureRing(ring), 0, snapLength));
+      return undefined;
+    },
+    stopCapture: (name) => {
+      const { owner, port } = this.#plugged(name);
+      owner.observe(port, undefined);
       return undefined;
     },
     snapshot: () => this.#snapshot(),
@@ -76,6 +94,15 @@ export class NetLane implements LaneProgram<LaneCommands> {
     const found = this.#switches.get(name);
     if (found === undefined) throw new SluiceError('not-found', `no switch ${name} in this lane`);
     return found;
+  }
+
+  /** A port by its name, with the switch that it is plugged into. */
+  #plugged(name: string): { readonly owner: Switch; readonly port: Port } {
+    for (const owner of this.#switches.values()) {
+      const port = owner.ports().find((other) => other?.name === name);
+      if (port !== undefined) return { owner, port };
+    }
+    throw new SluiceError('not-found', `no port ${name} in this lane`);
   }
 
   #addPort(net: NetConfig): readonly PortCounters[] {

@@ -1,0 +1,75 @@
+/** `sluice capture PORT`: the frames of a port as pcapng. */
+import { createWriteStream } from 'node:fs';
+import type { Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { type Command, InvalidArgumentError } from 'commander';
+import { SluiceError } from '../base/errors.ts';
+import { CAPTURE_PATH } from '../control/api.ts';
+import { printJson } from './output.ts';
+import { clientFor, controlCommand, type JsonOption, type PlaceOptions } from './place.ts';
+
+const MIN_SNAPLEN = 64;
+
+interface CaptureOptions extends PlaceOptions, JsonOption {
+  readonly write: string;
+  readonly snaplen?: number;
+}
+
+export function captureCommand(): Command {
+  return controlCommand('capture')
+    .description('write the frames of a port as pcapng, until interrupted')
+    .argument('<port>', 'the port, such as web/net0 or lan/wire')
+    .option('-w, --write <file>', 'file to write; - is standard output', '-')
+    .option('-s, --snaplen <bytes>', 'most bytes to keep of a frame', snaplen)
+    .addHelpText('after', '\nExample: sluice capture web/net0 | wireshark -k -i -')
+    .action(async (port: string, options: CaptureOptions) => {
+      const toTerminal = options.write === '-' && process.stdout.isTTY;
+      if (toTerminal) {
+        throw new SluiceError('usage', 'a capture is not for a terminal', {
+          remedy: 'give -w FILE, or pipe it: sluice capture PORT | wireshark -k -i -',
+        });
+      }
+      if (options.json === true && options.write === '-') {
+        throw new SluiceError('usage', '--json and the capture cannot both be on standard output', {
+          remedy: 'give -w FILE',
+        });
+      }
+      const stream = await clientFor(options).open('POST', CAPTURE_PATH, {
+        port,
+        snaplen: options.snaplen,
+      });
+      const output: Writable =
+        options.write === '-' ? process.stdout : createWriteStream(options.write);
+      // The first interrupt ends the capture in order: what has come is in the file.
+      let interrupted = false;
+      const end = (): void => {
+        interrupted = true;
+        stream.destroy();
+      };
+      process.once('SIGINT', end);
+      process.once('SIGTERM', end);
+      let bytes = 0;
+      stream.on('data', (part: Buffer) => {
+        bytes += part.length;
+      });
+      try {
+        await pipeline(stream, output);
+      } catch (error) {
+        if (!interrupted) throw captureFailed(port, error);
+      }
+      if (options.json === true) printJson({ port, file: options.write, bytes });
+    });
+}
+
+function captureFailed(port: string, error: unknown): SluiceError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return new SluiceError('state', `the capture of ${port} ended: ${reason}`, { cause: error });
+}
+
+function snaplen(text: string): number {
+  const bytes = Number(text);
+  if (!Number.isInteger(bytes) || bytes < MIN_SNAPLEN) {
+    throw new InvalidArgumentError(`Expected a number of bytes from ${MIN_SNAPLEN} on.`);
+  }
+  return bytes;
+}

@@ -1,0 +1,73 @@
+/** What commands print: tables for people, JSON for programs, errors in one line. */
+import { styleText } from 'node:util';
+import Table from 'cli-table3';
+import { describeError, SluiceError } from '../base/errors.ts';
+
+/** Prints one JSON value. */
+export function printJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+}
+
+const BARE = {
+  top: '',
+  'top-mid': '',
+  'top-left': '',
+  'top-right': '',
+  bottom: '',
+  'bottom-mid': '',
+  'bottom-left': '',
+  'bottom-right': '',
+  left: '',
+  'left-mid': '',
+  mid: '',
+  'mid-mid': '',
+  right: '',
+  'right-mid': '',
+  middle: '  ',
+} as const;
+
+/** Prints rows under a head, without lines; numbers to the right. */
+export function printTable(
+  head: readonly string[],
+  rows: readonly (readonly (string | number)[])[],
+  empty: string,
+): void {
+  if (rows.length === 0) {
+    process.stdout.write(`${empty}\n`);
+    return;
+  }
+  const isNumber = head.map((_, column) => rows.every((row) => typeof row[column] === 'number'));
+  const table = new Table({
+    head: head.map((title) => styleText('bold', title, { stream: process.stdout })),
+    chars: BARE,
+    style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
+    colAligns: isNumber.map((right) => (right ? 'right' : 'left')),
+  });
+  for (const row of rows) table.push(row.map(String));
+  const lines = table.toString().split('\n');
+  process.stdout.write(`${lines.map((line) => line.trimEnd()).join('\n')}\n`);
+}
+
+/** Prints an error: what, where, remedy. The stack only with SLUICE_DEBUG. */
+export function printError(error: unknown, json: boolean): void {
+  if (json) {
+    const { code, message, remedy } =
+      error instanceof SluiceError
+        ? error
+        : { code: 'state', message: describeError(error), remedy: undefined };
+    process.stderr.write(
+      `${JSON.stringify({ error: { code, message, ...(remedy === undefined ? {} : { remedy }) } })}\n`,
+    );
+  } else {
+    for (const line of describeError(error).split('\n')) process.stderr.write(`sluice: ${line}\n`);
+  }
+  if (process.env['SLUICE_DEBUG'] !== undefined && error instanceof Error) {
+    for (
+      let at: unknown = error;
+      at !== undefined;
+      at = at instanceof Error ? at.cause : undefined
+    ) {
+      process.stderr.write(`${at instanceof Error ? at.stack : String(at)}\n`);
+    }
+  }
+}

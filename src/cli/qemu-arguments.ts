@@ -1,0 +1,55 @@
+/** The arguments with which QEMU gives a guest the cards that Sluice serves. */
+import { MiB } from '../base/bits.ts';
+import type { GuestConfig, NetConfig } from '../daemon/config.ts';
+
+/** QEMU's largest; only vhost-user takes it for both directions. */
+const RING_SIZE = 1024;
+/** How often QEMU looks for Sluice when the connection is gone. */
+const RECONNECT_MS = 1000;
+const MEMORY_ID = 'sluice-mem';
+
+/**
+ * Machine type, processor, disks and the rest are the caller's.
+ * @param strict isolation: strict, which wants memory that cannot shrink
+ */
+export function qemuArguments(guest: GuestConfig, strict: boolean): string[] {
+  const size = `${guest.memoryBytes / MiB}M`;
+  const seal = strict ? ',seal=on' : '';
+  return [
+    '-m',
+    size,
+    // The driver domain maps the guest's memory by its file: it must be one, and shared.
+    '-object',
+    `memory-backend-memfd,id=${MEMORY_ID},size=${size},share=on${seal}`,
+    '-machine',
+    `memory-backend=${MEMORY_ID}`,
+    ...guest.net.flatMap(cardArguments),
+  ];
+}
+
+function cardArguments(net: NetConfig, index: number): string[] {
+  const id = `sluice-net${index}`;
+  const connects = net.server === 'listen';
+  const chardev = connects ? `reconnect-ms=${RECONNECT_MS}` : 'server=on,wait=off';
+  const multi = net.queues > 1;
+  return [
+    '-chardev',
+    `socket,id=${id}-socket,path=${escapeCommas(net.socket)},${chardev}`,
+    '-netdev',
+    `vhost-user,id=${id},chardev=${id}-socket,queues=${net.queues}`,
+    '-device',
+    [
+      `virtio-net-pci,netdev=${id},mac=${net.mac}`,
+      `rx_queue_size=${RING_SIZE},tx_queue_size=${RING_SIZE}`,
+      // One vector a ring, one for configuration, one for the control queue.
+      ...(multi ? [`mq=on,vectors=${2 * net.queues + 2}`] : []),
+      ...(net.packed ? ['packed=on'] : []),
+      ...(net.mtu === undefined ? [] : [`host_mtu=${net.mtu}`]),
+    ].join(','),
+  ];
+}
+
+/** In QEMU's option lists a comma in a value is written twice. */
+function escapeCommas(value: string): string {
+  return value.replaceAll(',', ',,');
+}

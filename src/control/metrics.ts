@@ -1,0 +1,62 @@
+/** The counters in Prometheus' text format (exposition format 0.0.4). */
+import type { LaneFigures, PortFigures } from '../daemon/daemon.ts';
+import { LANE_COUNTERS } from '../engine/lane-counters.ts';
+import { PORT_COUNTERS } from '../net/port.ts';
+
+export const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
+
+type Labels = Readonly<Record<string, string | number>>;
+
+/** The whole page. */
+export function metricsText(lanes: readonly LaneFigures[], ports: readonly PortFigures[]): string {
+  const lines: string[] = [];
+  const family = (
+    name: string,
+    type: 'counter' | 'gauge',
+    rows: readonly (readonly [Labels, number])[],
+  ): void => {
+    lines.push(`# TYPE ${name} ${type}`);
+    for (const [labels, value] of rows) lines.push(`${name}${labelText(labels)} ${value}`);
+  };
+  for (const name of LANE_COUNTERS) {
+    family(
+      `sluice_lane_${name}_total`,
+      'counter',
+      lanes.map((lane) => [{ lane: lane.lane }, lane[name]]),
+    );
+  }
+  family(
+    'sluice_lane_cpu_seconds_total',
+    'counter',
+    lanes.map((lane) => [{ lane: lane.lane }, lane.cpu_ns / 1e9]),
+  );
+  for (const name of PORT_COUNTERS) {
+    family(
+      `sluice_port_${name}_total`,
+      'counter',
+      ports.map((port) => [{ port: port.port, switch: port.switch }, port.counters[name]]),
+    );
+  }
+  family(
+    'sluice_port_connected',
+    'gauge',
+    ports.map((port) => [{ port: port.port, switch: port.switch }, Number(port.connected)]),
+  );
+  family(
+    'sluice_port_running',
+    'gauge',
+    ports.map((port) => [{ port: port.port, switch: port.switch }, Number(port.running)]),
+  );
+  return `${lines.join('\n')}\n`;
+}
+
+function labelText(labels: Labels): string {
+  const pairs = Object.entries(labels).map(
+    ([name, value]) => `${name}="${escapeLabel(String(value))}"`,
+  );
+  return `{${pairs.join(',')}}`;
+}
+
+function escapeLabel(value: string): string {
+  return value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
+}
