@@ -67,6 +67,10 @@ const offloadProperties = [
   'guest_ufo',
   'guest_uso4',
   'guest_uso6',
+  'host_tunnel',
+  'host_tunnel_csum',
+  'guest_tunnel',
+  'guest_tunnel_csum',
 ] as const;
 
 /** Boots in seconds under emulation: no self-tests, no calibration, few messages. */
