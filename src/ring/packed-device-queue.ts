@@ -211,8 +211,9 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
       this.heldLength = written;
     } else {
       journal[JOURNAL_LAST] = position | ((used | (this.usedWrap << 15)) << 16);
-      this.descriptors[at - 1] = written;
+      // Flags before length: a length never changes in what still looks available.
       this.words[at] = word;
+      this.descriptors[at - 1] = written;
     }
   }
 

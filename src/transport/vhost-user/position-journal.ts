@@ -140,7 +140,8 @@ export class PositionJournal {
     const end = (u32[WORDS + JOURNAL_LAST] as number) >>> 16;
     const inRange = [batch, last, end].every((p) => (p & INDEX_MASK) < identity.size);
     if (!inRange) return undefined;
-    if (isInitial(base) && looksUnserved(ring)) return undefined;
+    const straddled = (last & WRAP) !== (end & WRAP) && (end & INDEX_MASK) !== 0;
+    if (isInitial(base) && looksUnserved(ring, straddled)) return undefined;
     if (end !== batch) finishBatch(ring, batch, last, end);
     return end;
   }
@@ -204,24 +205,35 @@ function flagsAt(ring: PackedRingView, index: number): number {
 }
 
 /**
- * True if no device has served the ring since its driver made it: the driver's first lap sets AVAIL
- * and never USED (VIRTIO 1.3 §2.8.1), from descriptor 0 on; what follows is zero.
+ * True if no device has served the ring since its driver made it, as far as the ring shows. The
+ * driver begins with a ring of zeros; its first lap sets AVAIL and never USED (VIRTIO 1.3 §2.8.1),
+ * from descriptor 0 on.
  *
- * A ring that was served shows it. In the lap that began with descriptor 0 and wrap counter 1, the
- * device set USED where the lap's first buffer began, and neither a used nor an available descriptor
- * of the next lap clears it before the device has passed there again. After that it has set descriptor 0
- * to neither AVAIL nor USED, while descriptors ahead of it carry one of them.
+ * A ring that was served shows it: in the laps with wrap counter 1 the device has set USED where its
+ * last completion began; in those with 0 it has set descriptor 0 to neither AVAIL nor USED, or left a
+ * tail with USED there, and what lies ahead carries a flag; and after one lap no descriptor is
+ * zero. One case is left: the last completion began at the end of a lap with 0 and reached into the
+ * next (`straddled`), and all the rest has been made available again. Then nothing tells it from a new
+ * ring, and the ring is taken for the old one, which is likelier.
  */
-export function looksUnserved(ring: PackedRingView): boolean {
+export function looksUnserved(ring: PackedRingView, straddled: boolean): boolean {
   let madeAvailable = true;
   for (let index = 0; index < ring.size; index++) {
     const flags = flagsAt(ring, index);
     if ((flags & VIRTQ_DESC_F_USED) !== 0) return false;
     const available = (flags & VIRTQ_DESC_F_AVAIL) !== 0;
-    if (available && !madeAvailable) return false;
+    if (available ? !madeAvailable : wasWritten(ring, index)) return false;
     madeAvailable = available;
   }
-  return true;
+  return !(madeAvailable && straddled);
+}
+
+/** The driver has written an address or a length here. */
+function wasWritten(ring: PackedRingView, index: number): boolean {
+  const at = ring.descriptor + index * DESCRIPTOR_BYTES;
+  const { view } = ring.arena;
+  const address = view.getUint32(at, true) | view.getUint32(at + 4, true);
+  return (address | view.getUint32(at + 8, true)) !== 0;
 }
 
 /**
