@@ -305,6 +305,19 @@ export class VhostUserClient {
     return reply.payload.slice();
   }
 
+  /** Bytes and descriptors as they are, waiting for nothing. For tests and fuzzing. */
+  sendRaw(bytes: Uint8Array, fds: readonly number[] = []): void {
+    this.#channel.send(bytes, fds);
+  }
+
+  /** The payload of the next message, whatever it answers. For tests and fuzzing. */
+  receiveRaw(): Uint8Array | undefined {
+    const message = this.#reader.read();
+    if (message === 'gone' || message === undefined) return undefined;
+    message.fds.close();
+    return message.payload.slice();
+  }
+
   /** Looks whether the back-end is still there, without waiting. */
   isAlive(): boolean {
     if (this.#gone || this.#closed) return false;
