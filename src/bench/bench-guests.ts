@@ -32,6 +32,8 @@ export interface BenchGuests extends AsyncDisposable {
   readonly footprint: number;
   /** Round trips of single frames between the first two guests, in microseconds. */
   measureLatency(): Promise<Latency>;
+  /** The same, where each finds guests and lane asleep; undefined where guests cannot. */
+  measureAsleepLatency(): Promise<Latency | undefined>;
   /** Begins traffic; settles when it flows. */
   start(): Promise<void>;
   /** @param domain the driver domain's counters of the same moment. */

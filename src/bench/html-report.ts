@@ -1,7 +1,7 @@
 /** The report of `sluice bench all` as one HTML file that needs nothing else. */
 import { type Chart, escapeMarkup, renderChart, shortNumber } from './chart.ts';
 import type { MatrixReport, NetReport } from './report-schema.ts';
-import { MATRIX_COLUMNS, matrixCells } from './text-report.ts';
+import { busyNote, MATRIX_COLUMNS, matrixCells } from './text-report.ts';
 
 const STYLE = `
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5c6670; --line: #d9dee3; --paper: #fff;
@@ -47,6 +47,7 @@ const WORDS: readonly (readonly [string, string])[] = [
 /** @param report as `matrixReportSchema` describes it. */
 export function matrixReportHtml(report: MatrixReport): string {
   const { machine, idle } = report;
+  const note = busyNote(report.rows);
   const where = `${machine.cpu}, ${machine.cores} cores · Node.js ${machine.node} · Linux ${machine.kernel}`;
   return `<!doctype html>
 <html lang="en">
@@ -61,6 +62,7 @@ export function matrixReportHtml(report: MatrixReport): string {
 <p class="soft">Version ${escapeMarkup(report.version)} · ${escapeMarkup(report.date)}<br>${escapeMarkup(where)}</p>
 <p>Embedded guests send frames in a ring, each to the next, through one switch on one lane.
 Figures are medians of ${report.rows[0]?.runs ?? 0} runs; whiskers show the smallest and the largest.</p>
+${note === undefined ? '' : `<p><strong>${escapeMarkup(note)}</strong></p>`}
 ${chartsOf(report.rows).map(renderChart).join('\n')}
 <h2>All figures</h2>
 <div class="scroll"><table>
@@ -68,7 +70,8 @@ ${chartsOf(report.rows).map(renderChart).join('\n')}
 <tbody>
 ${report.rows.map((row) => `<tr>${matrixCells(row).map(cell).join('')}</tr>`).join('\n')}
 </tbody></table></div>
-<p>Idle, with ${idle.guests} guests attached, the lane takes ${shortNumber(idle.lane_cpu_pct)} % of a processor.</p>
+<p>Idle, with ${idle.guests} guests attached, the lane takes ${shortNumber(idle.lane_cpu_pct)} % of a processor.
+A round trip that finds guests and lane asleep takes ${shortNumber(idle.round_trip_us.p50)} us in the median.</p>
 <h2>What the columns mean</h2>
 <dl>
 ${WORDS.map(([term, meaning]) => `<dt>${escapeMarkup(term)}</dt><dd>${escapeMarkup(meaning)}</dd>`).join('\n')}

@@ -16,6 +16,8 @@ export interface NetRun {
   /** Processor time of the lane's thread and of the guests' processes. */
   readonly laneCpuNs: number;
   readonly guestCpuNs: number;
+  /** Time in which the lane's thread was ready to run and had no processor. */
+  readonly laneWaitNs: number;
   readonly kicks: number;
   readonly calls: number;
   /** Bytes that the lane's JavaScript allocated; undefined where it was not measured. */
@@ -59,6 +61,7 @@ export function summarizeNetRuns(runs: readonly NetRun[]): {
         device_model: 0,
         guests: share((run) => run.guestCpuNs),
       },
+      lane_waited_pct: share((run) => run.laneWaitNs),
       traps_per_s: 0,
       kicks_per_s: rate((run) => run.kicks),
       interrupts_per_s: rate((run) => run.calls),

@@ -8,86 +8,29 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PORT_COUNTERS } from '../net/port.ts';
 import { monotonicNs } from '../os/clock.ts';
-import type { BenchGuests } from './bench-guests.ts';
-import { startEmbeddedGuests } from './embedded-guests.ts';
 import { flowsOf } from './flows.ts';
-import { allowedCpus, describeMachine, type Placement, placeOn } from './machine.ts';
+import { measureIdle } from './idle.ts';
+import { describeMachine } from './machine.ts';
 import { measureMemcpyLimit } from './memcpy-limit.ts';
 import { type NetRun, summarizeNetRuns } from './net-accounting.ts';
 import type { NetOptions } from './net-options.ts';
-import { type DomainSample, PrivateDomain } from './private-domain.ts';
-import { startRealGuests } from './real-guests.ts';
+import { type BenchControl, type NetRig, REAL_WARM_UP_MS, startNetRig } from './net-rig.ts';
+import type { DomainSample } from './private-domain.ts';
 import type { NetReport } from './report-schema.ts';
 import { significant } from './statistics.ts';
 
 /** Traffic before the counted part of a run; before the first run, more. */
 const WARM_UP_MS = 200;
 const FIRST_WARM_UP_MS = 600;
-const REAL_WARM_UP_MS = 1500;
-/** What iperf3 sends longer than is counted. */
-const REAL_MARGIN_MS = 1500;
 
-/** What may be told while it goes on, and what ends it early. */
-export interface BenchControl {
-  readonly signal?: AbortSignal | undefined;
-  /** Called with what is being done now, in a few words. */
-  readonly onStep?: ((step: string) => void) | undefined;
-}
-
-/** A driver domain with guests on it, ready for runs. */
-export interface NetRig extends AsyncDisposable {
-  readonly domain: PrivateDomain;
-  readonly guests: BenchGuests;
-  readonly placement: Placement;
-}
-
-export async function startNetRig(options: NetOptions, control: BenchControl): Promise<NetRig> {
-  const placement = placeOn(allowedCpus());
-  control.onStep?.('starting the driver domain');
-  const stack = new AsyncDisposableStack();
-  try {
-    const domain = stack.use(
-      await PrivateDomain.start({
-        guests: options.guests,
-        packed: options.packed,
-        queues: options.queues,
-        cpus: placement.lane,
-      }),
-    );
-    control.onStep?.(`starting ${options.guests} guests`);
-    const flows = flowsOf(options.direction, options.guests);
-    const { guest: kind, frame, packed, queues } = options;
-    const guests = stack.use(
-      kind === 'embedded'
-        ? await startEmbeddedGuests({
-            ...options,
-            flows,
-            guests: domain.guests,
-            cpus: placement.guests,
-          })
-        : await startRealGuests({
-            kind,
-            guests: domain.guests,
-            flows,
-            frame,
-            packed,
-            queues,
-            trafficSeconds: options.seconds + (REAL_WARM_UP_MS + REAL_MARGIN_MS) / 1000,
-          }),
-    );
-    control.signal?.throwIfAborted();
-    const owned = stack.move();
-    return { domain, guests, placement, [Symbol.asyncDispose]: () => owned.disposeAsync() };
-  } catch (error) {
-    await stack.disposeAsync();
-    throw error;
-  }
-}
-
-/** Runs the bench. Everything that it started has ended when it settles. */
+/**
+ * Runs the bench. Everything that it started has ended when it settles.
+ * @param withIdle also watch the lane while nothing moves.
+ */
 export async function runNetBench(
   options: NetOptions,
   control: BenchControl = {},
+  withIdle = true,
 ): Promise<NetReport> {
   await using rig = await startNetRig(options, control);
   const { guests, placement } = rig;
@@ -97,6 +40,7 @@ export async function runNetBench(
     footprint: guests.footprint,
     cpus: placement.lane,
   });
+  const idle = withIdle ? await measureIdle(rig, control) : undefined;
   const runs: NetRun[] = [];
   let retransmits = 0;
   for (let run = 0; run < options.runs; run++) {
@@ -122,6 +66,7 @@ export async function runNetBench(
     ...(embedded
       ? { errors }
       : { tcp: { streams: flowsOf(options.direction, options.guests).length, retransmits } }),
+    ...(idle === undefined ? {} : { idle }),
     limit: { memcpy_gbps: significant(memcpy), footprint_bytes: guests.footprint },
     machine: describeMachine(),
   };
@@ -166,6 +111,7 @@ async function measureRun(
       latencyUs,
       laneCpuNs: of((sample) => sample.laneCpuNs),
       guestCpuNs: guestsAfter.cpuNs - guestsBefore.cpuNs,
+      laneWaitNs: of((sample) => sample.laneWaitNs),
       kicks: of((sample) => sumOf(sample, ['kicks'])),
       calls: of((sample) => sumOf(sample, ['calls'])),
       laneHeapBytes: of((sample) => sample.laneHeapBytes),

@@ -24,6 +24,8 @@ export interface DomainGuest {
 /** Counters since the start, all of about the same moment. */
 export interface DomainSample {
   readonly laneCpuNs: number;
+  /** Time in which the lane was ready to run and had no processor. */
+  readonly laneWaitNs: number;
   /** Bytes that the lane's JavaScript has allocated. */
   readonly laneHeapBytes: number;
   readonly laneSleeps: number;
@@ -87,6 +89,7 @@ export class PrivateDomain implements AsyncDisposable {
     if (lane === undefined) throw new SluiceError('state', 'the driver domain has no lane');
     return {
       laneCpuNs: lane.cpu_ns,
+      laneWaitNs: lane.wait_ns,
       laneHeapBytes: lane.heap_allocated_bytes,
       laneSleeps: lane.sleeps,
       ports: this.#ports.map((port) => this.#daemon.countersOf(port)),

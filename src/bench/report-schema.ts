@@ -19,6 +19,18 @@ const amount = z.number().nonnegative();
 const count = z.int().nonnegative();
 const share = z.number().min(0).max(100);
 
+const latencySchema = z.strictObject({ p50: amount, p99: amount });
+
+const idleSchema = z
+  .strictObject({
+    lane_cpu_pct: amount.describe('100 is one processor.'),
+    wakeups_per_s: amount,
+    round_trip_us: latencySchema.describe(
+      'Round trip of a single frame between guests, when it finds the guests and the lane asleep.',
+    ),
+  })
+  .describe('The lane while its guests do nothing.');
+
 export const netResultsSchema = z.strictObject({
   gbps: amount.describe('Delivered to guests, all together: the median of the runs.'),
   gbps_min: amount,
@@ -30,9 +42,9 @@ export const netResultsSchema = z.strictObject({
   per_guest_gbps: z
     .array(amount)
     .describe('rx: each receiver; tx: each sender, what arrived of it; both: each as a receiver.'),
-  latency_us: z
-    .strictObject({ p50: amount, p99: amount })
-    .describe('Round trip of single frames on an otherwise idle path, guest to guest and back.'),
+  latency_us: latencySchema.describe(
+    'Round trip of single frames on an otherwise idle path, guest to guest and back.',
+  ),
   cpu_pct: z.strictObject({
     driver_domain: amount.describe('The lane: rings, switching, copying, calls.'),
     device_model: amount.describe(
@@ -40,6 +52,9 @@ export const netResultsSchema = z.strictObject({
     ),
     guests: amount.describe("The guests' processes."),
   }),
+  lane_waited_pct: amount.describe(
+    'Share of the time in which the lane was ready to run and the machine had no processor for it.',
+  ),
   traps_per_s: amount,
   kicks_per_s: amount.describe('Guest tells device.'),
   interrupts_per_s: amount.describe('Device calls guest.'),
@@ -75,6 +90,7 @@ export const netReportSchema = z.strictObject({
     .strictObject({ streams: z.int().positive(), retransmits: count })
     .optional()
     .describe('Real guests only: their workload is TCP.'),
+  idle: idleSchema.optional(),
   limit: z.strictObject({
     memcpy_gbps: amount.describe('One thread that only copies such frames.'),
     footprint_bytes: z.int().positive().describe('Memory that the frames go through.'),
@@ -83,6 +99,7 @@ export const netReportSchema = z.strictObject({
 });
 
 export type NetResults = z.output<typeof netResultsSchema>;
+export type IdleReport = z.output<typeof idleSchema>;
 export type NetErrors = z.output<typeof netErrorsSchema>;
 export type NetReport = z.output<typeof netReportSchema>;
 
@@ -91,13 +108,7 @@ export const matrixReportSchema = z.strictObject({
   version: z.string().min(1),
   date: z.iso.datetime(),
   rows: z.array(netReportSchema),
-  idle: z
-    .strictObject({
-      guests: z.int().positive(),
-      lane_cpu_pct: amount,
-      wakeups_per_s: amount,
-    })
-    .describe('The lane while attached guests do nothing.'),
+  idle: idleSchema.extend({ guests: z.int().positive() }),
   machine: machineSchema,
 });
 

@@ -9,8 +9,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonicNs } from '../os/clock.ts';
 import { describeMachine } from './machine.ts';
-import { type BenchControl, startNetRig } from './net-bench.ts';
 import type { NetOptions } from './net-options.ts';
+import { type BenchControl, startNetRig } from './net-rig.ts';
 import type { SoakReport } from './report-schema.ts';
 import { gbps, percent, perUnit, significant, slope } from './statistics.ts';
 

@@ -25,6 +25,9 @@ const PLAIN = {
   },
 };
 
+/** A lane that waits for its processor this share of the time measures the machine's other work. */
+const BUSY_PCT = 5;
+
 /** One network bench, one figure a line. */
 export function netReportText(report: NetReport): string {
   const { results, limit, errors, tcp, machine } = report;
@@ -76,6 +79,13 @@ export function netReportText(report: NetReport): string {
   if (tcp !== undefined) {
     rows.push(['TCP', `${tcp.streams} streams, ${tcp.retransmits} segments sent again`]);
   }
+  if (report.idle !== undefined) {
+    const { lane_cpu_pct, round_trip_us } = report.idle;
+    rows.push([
+      'idle',
+      `the lane takes ${shortNumber(lane_cpu_pct)} % of a processor; round trip from sleep ${shortNumber(round_trip_us.p50)} us median, ${shortNumber(round_trip_us.p99)} us 99th percentile`,
+    ]);
+  }
   rows.push([
     'machine',
     `${machine.cpu}, ${machine.cores} cores, Node.js ${machine.node}, Linux ${machine.kernel}`,
@@ -83,7 +93,8 @@ export function netReportText(report: NetReport): string {
   const table = new Table(PLAIN);
   for (const row of rows) table.push(row);
   const title = `${report.method}, ${report.guests} ${report.guest} guests, frames of ${report.frame} bytes, ${report.direction}${report.packed ? ', packed rings' : ''}${report.queues > 1 ? `, ${report.queues} queue pairs` : ''}`;
-  return `${title}\n\n${trimLines(table.toString())}\n`;
+  const note = busyNote([report]);
+  return `${title}\n\n${trimLines(table.toString())}\n${note === undefined ? '' : `\n${note}\n`}`;
 }
 
 export const MATRIX_COLUMNS = [
@@ -133,10 +144,19 @@ export function matrixReportText(report: MatrixReport, decorated: boolean): stri
   const lines = [
     trimLines(table.toString()),
     '',
-    `Idle, ${idle.guests} guests attached: the lane takes ${shortNumber(idle.lane_cpu_pct)} % of a processor.`,
+    `Idle, ${idle.guests} guests attached: the lane takes ${shortNumber(idle.lane_cpu_pct)} % of a processor; a round trip that wakes everybody takes ${shortNumber(idle.round_trip_us.p50)} us.`,
     `Machine: ${machine.cpu}, ${machine.cores} cores, Node.js ${machine.node}, Linux ${machine.kernel}.`,
   ];
+  const note = busyNote(report.rows);
+  if (note !== undefined) lines.push(note);
   return `${lines.join('\n')}\n`;
+}
+
+/** What is said of figures that other programs had a part in; undefined if none had. */
+export function busyNote(rows: readonly NetReport[]): string | undefined {
+  const worst = Math.max(0, ...rows.map(({ results }) => results.lane_waited_pct));
+  if (worst < BUSY_PCT) return undefined;
+  return `The machine was busy with other work: for up to ${shortNumber(worst)} % of the time the lane waited for a processor. Repeat on a quiet machine.`;
 }
 
 /** The verdict of a soak and what it rests on. */

@@ -5,9 +5,10 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { SluiceError } from '../base/errors.ts';
 import { shortNumber } from '../bench/chart.ts';
 import { matrixReportHtml } from '../bench/html-report.ts';
-import { matrixReport, matrixRows, measureIdle } from '../bench/matrix-bench.ts';
-import { type BenchControl, runNetBench } from '../bench/net-bench.ts';
+import { matrixReport, matrixRows, measureIdleDomain } from '../bench/matrix-bench.ts';
+import { runNetBench } from '../bench/net-bench.ts';
 import { type NetOptions, parseNetOptions } from '../bench/net-options.ts';
+import type { BenchControl } from '../bench/net-rig.ts';
 import {
   DIRECTIONS,
   GUEST_KINDS,
@@ -122,7 +123,7 @@ async function runAll(version: string, { report: file, json }: AllFlags): Promis
     ...matrixRows().map((options) => ({
       title: `${options.method}, ${options.guests} guests, frames of ${options.frame} bytes`,
       run: async (control: BenchControl) => {
-        const row = await runNetBench(options, control);
+        const row = await runNetBench(options, control, false);
         rows.push(row);
         return `${shortNumber(row.results.gbps)} Gb/s, ${shortNumber(row.results.ns_per_frame)} ns a frame`;
       },
@@ -130,7 +131,7 @@ async function runAll(version: string, { report: file, json }: AllFlags): Promis
     {
       title: 'idle',
       run: async (control: BenchControl) => {
-        idle = await measureIdle(control);
+        idle = await measureIdleDomain(control);
         return `${shortNumber(idle.lane_cpu_pct)} % of a processor`;
       },
     },

@@ -33,7 +33,8 @@ export async function runSteps(silent: boolean, steps: readonly Step[]): Promise
         const result = await run({
           signal: abort.signal,
           onStep: (step) => {
-            task.output = step;
+            // In a log, what was done says enough.
+            if (process.stdout.isTTY) task.output = step;
           },
         });
         if (result !== undefined) task.title = `${title}: ${result}`;

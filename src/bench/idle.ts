@@ -1,0 +1,33 @@
+/** The lane while nothing moves, and how long a frame takes that wakes everybody. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { monotonicNs } from '../os/clock.ts';
+import type { BenchControl, NetRig } from './net-rig.ts';
+import type { IdleReport } from './report-schema.ts';
+import { percent, significant } from './statistics.ts';
+
+/** Until everybody has gone to sleep. */
+const SETTLE_MS = 200;
+const IDLE_MS = 1000;
+
+/** Undefined for guests that are never idle. */
+export async function measureIdle(
+  { domain, guests }: NetRig,
+  { signal, onStep }: BenchControl,
+): Promise<IdleReport | undefined> {
+  onStep?.('idle: round trips from sleep');
+  const latency = await guests.measureAsleepLatency();
+  if (latency === undefined) return undefined;
+  onStep?.('idle: watching the lane');
+  await sleep(SETTLE_MS, undefined, { signal });
+  const before = await domain.sample();
+  const began = monotonicNs();
+  await sleep(IDLE_MS, undefined, { signal });
+  const after = await domain.sample();
+  const ns = monotonicNs() - began;
+  return {
+    lane_cpu_pct: significant(percent(after.laneCpuNs - before.laneCpuNs, ns)),
+    // After the first sample, which wakes it, it goes to sleep once more.
+    wakeups_per_s: significant(Math.max(0, after.laneSleeps - before.laneSleeps - 1) / (ns / 1e9)),
+    round_trip_us: { p50: significant(latency.p50), p99: significant(latency.p99) },
+  };
+}

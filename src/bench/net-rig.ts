@@ -1,0 +1,70 @@
+/** What a bench is run on: a private driver domain with guests attached to it. */
+import type { BenchGuests } from './bench-guests.ts';
+import { startEmbeddedGuests } from './embedded-guests.ts';
+import { flowsOf } from './flows.ts';
+import { allowedCpus, type Placement, placeOn } from './machine.ts';
+import type { NetOptions } from './net-options.ts';
+import { PrivateDomain } from './private-domain.ts';
+import { startRealGuests } from './real-guests.ts';
+
+/** Traffic of real guests before it is counted: TCP finds its window. */
+export const REAL_WARM_UP_MS = 1500;
+/** What iperf3 sends longer than is counted. */
+const REAL_MARGIN_MS = 1500;
+
+/** What may be told while it goes on, and what ends it early. */
+export interface BenchControl {
+  readonly signal?: AbortSignal | undefined;
+  /** Called with what is being done now, in a few words. */
+  readonly onStep?: ((step: string) => void) | undefined;
+}
+
+/** A driver domain with guests on it, ready for runs. */
+export interface NetRig extends AsyncDisposable {
+  readonly domain: PrivateDomain;
+  readonly guests: BenchGuests;
+  readonly placement: Placement;
+}
+
+export async function startNetRig(options: NetOptions, control: BenchControl): Promise<NetRig> {
+  const placement = placeOn(allowedCpus());
+  control.onStep?.('starting the driver domain');
+  const stack = new AsyncDisposableStack();
+  try {
+    const domain = stack.use(
+      await PrivateDomain.start({
+        guests: options.guests,
+        packed: options.packed,
+        queues: options.queues,
+        cpus: placement.lane,
+      }),
+    );
+    control.onStep?.(`starting ${options.guests} guests`);
+    const flows = flowsOf(options.direction, options.guests);
+    const { guest: kind, frame, packed, queues } = options;
+    const guests = stack.use(
+      kind === 'embedded'
+        ? await startEmbeddedGuests({
+            ...options,
+            flows,
+            guests: domain.guests,
+            cpus: placement.guests,
+          })
+        : await startRealGuests({
+            kind,
+            guests: domain.guests,
+            flows,
+            frame,
+            packed,
+            queues,
+            trafficSeconds: options.seconds + (REAL_WARM_UP_MS + REAL_MARGIN_MS) / 1000,
+          }),
+    );
+    control.signal?.throwIfAborted();
+    const owned = stack.move();
+    return { domain, guests, placement, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  } catch (error) {
+    await stack.disposeAsync();
+    throw error;
+  }
+}
