@@ -270,6 +270,11 @@ for (const packed of [false, true]) {
       bench.device.poll();
       bench.client.enableRing(1, false);
       bench.client.exchange(vu.VHOST_USER_GET_FEATURES, new Uint8Array(0), { wanted: true });
+      const options = { flags: vu.FLAG_NEED_REPLY, wanted: true };
+      const num = encodeRequest({ request: vu.VHOST_USER_SET_VRING_NUM, index: 1, num: 32 });
+      bench.client.exchange(vu.VHOST_USER_SET_VRING_NUM, num, options);
+      bench.client.enableRing(1, true);
+      assert.equal(bench.device.queues.has(1), false, 'the old ring is no longer looked at');
       const again = new TestRing(bench.guest, 1, 32, bench.client.features);
       again.start(bench.client);
       again.offer(9);
