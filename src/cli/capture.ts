@@ -17,7 +17,6 @@ interface CaptureOptions extends PlaceOptions, JsonOption {
 
 export function captureCommand(): Command {
   return controlCommand('capture')
-    .description('write the frames of a port as pcapng, until interrupted')
     .argument('<port>', 'the port, such as web/net0 or lan/wire')
     .option('-w, --write <file>', 'file to write; - is standard output', '-')
     .option('-s, --snaplen <bytes>', 'most bytes to keep of a frame', snaplen)

@@ -10,7 +10,6 @@ import { umlArguments } from './uml-arguments.ts';
 
 export function guestCommand(): Command {
   return new Command('guest')
-    .description('attach guests')
     .addCommand(
       argumentsCommand(
         'qemu-args',

@@ -2,14 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { SluiceError } from '../base/errors.ts';
-import { benchCommand } from './bench.ts';
-import { captureCommand } from './capture.ts';
-import { guestCommand } from './guest.ts';
 import { printError } from './output.ts';
-import { downCommand, reloadCommand } from './reload.ts';
-import { schemaCommand } from './schema.ts';
-import { showCommand } from './show.ts';
-import { upCommand } from './up.ts';
 
 const FAILED = 1;
 const WRONG_USAGE = 2;
@@ -20,23 +13,59 @@ function version(): string {
   return (JSON.parse(manifest) as { version: string }).version;
 }
 
-/** All commands; each file of this folder exports the one it is named after. */
-function program(): Command {
+interface CommandEntry {
+  readonly description: string;
+  /** Loads the command: what the others need is not loaded for it. */
+  readonly load: (version: string) => Promise<Command>;
+}
+
+/** The commands in the order of the help. To add one: a file with its command, and a row here. */
+const COMMANDS: Readonly<Record<string, CommandEntry>> = {
+  up: {
+    description: 'serve what a configuration file says, in the foreground',
+    load: async (version) => (await import('./up.ts')).upCommand(version),
+  },
+  show: {
+    description: 'show what a running sluice does',
+    load: async () => (await import('./show.ts')).showCommand(),
+  },
+  reload: {
+    description: 'have a running sluice read its configuration file again',
+    load: async () => (await import('./reload.ts')).reloadCommand(),
+  },
+  down: {
+    description: 'end a running sluice',
+    load: async () => (await import('./reload.ts')).downCommand(),
+  },
+  guest: {
+    description: 'print how to attach a guest',
+    load: async () => (await import('./guest.ts')).guestCommand(),
+  },
+  capture: {
+    description: 'write the frames of a port as pcapng',
+    load: async () => (await import('./capture.ts')).captureCommand(),
+  },
+  bench: {
+    description: 'measure the methods',
+    load: async (version) => (await import('./bench.ts')).benchCommand(version),
+  },
+  schema: {
+    description: 'print the JSON schema of the configuration file',
+    load: async () => (await import('./schema.ts')).schemaCommand(),
+  },
+};
+
+/** All commands, of which only the one that `words` begin with is loaded whole. */
+async function program(words: readonly string[]): Promise<Command> {
   const all = new Command('sluice')
     .description('a driver domain in user space: network cards for virtual machines')
     .version(version())
     .showHelpAfterError('(sluice --help, or sluice COMMAND --help)');
-  const commands = [
-    upCommand(version()),
-    showCommand(),
-    reloadCommand(),
-    downCommand(),
-    guestCommand(),
-    captureCommand(),
-    benchCommand(version()),
-    schemaCommand(),
-  ];
-  for (const command of commands) all.addCommand(command);
+  const wanted = words.find((word) => !word.startsWith('-') && word !== 'help');
+  for (const [name, { description, load }] of Object.entries(COMMANDS)) {
+    const command = name === wanted ? await load(version()) : new Command(name);
+    all.addCommand(command.description(description));
+  }
   forEachCommand(all, (command) => command.exitOverride());
   return all;
 }
@@ -47,7 +76,7 @@ function forEachCommand(command: Command, visit: (command: Command) => void): vo
 }
 
 try {
-  await program().parseAsync();
+  await (await program(process.argv.slice(2))).parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) {
     // Commander has printed what there is to say; help and version are no errors.

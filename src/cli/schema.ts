@@ -5,7 +5,5 @@ import { printJson } from './output.ts';
 import { jsonCommand } from './place.ts';
 
 export function schemaCommand(): Command {
-  return jsonCommand('schema')
-    .description('print the JSON schema of the configuration file')
-    .action(() => printJson(configJsonSchema()));
+  return jsonCommand('schema').action(() => printJson(configJsonSchema()));
 }

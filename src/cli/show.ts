@@ -12,7 +12,6 @@ type Subject = (typeof SUBJECTS)[number];
 
 export function showCommand(): Command {
   return controlCommand('show')
-    .description('show what a running sluice does')
     .addArgument(new Argument('[what]', 'what to show').choices(SUBJECTS).default('guests'))
     .action(async (what: Subject, options: PlaceOptions & JsonOption) => {
       const client = clientFor(options);

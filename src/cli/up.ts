@@ -11,7 +11,6 @@ import { type JsonOption, jsonCommand } from './place.ts';
 
 export function upCommand(version: string): Command {
   return jsonCommand('up')
-    .description('serve what a configuration file says, in the foreground, until a signal ends it')
     .argument('[file]', 'configuration file', DEFAULT_CONFIG_FILE)
     .addHelpText(
       'after',
