@@ -1,0 +1,73 @@
+// suite: cores=2
+import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { test } from 'node:test';
+import { runNetBench } from './net-bench.ts';
+import { parseNetOptions } from './net-options.ts';
+import { netReportSchema } from './report-schema.ts';
+import { runSoak } from './soak-bench.ts';
+
+/** Far below what any machine does: what is lost at this rate was lost by a fault. */
+const PACE = 2000;
+
+function directories(): string[] {
+  return readdirSync(tmpdir()).filter((name) => name.startsWith('sluice-bench-'));
+}
+
+for (const { packed, frame, direction, queues } of [
+  { packed: false, frame: 64, direction: 'rx', queues: 1 },
+  { packed: true, frame: 1514, direction: 'tx', queues: 2 },
+  { packed: false, frame: 65000, direction: 'both', queues: 1 },
+] as const) {
+  const rings = packed ? 'packed' : 'split';
+  test(`frames of ${frame} bytes, ${direction}, ${rings} rings, arrive once, whole and in order`, async () => {
+    const report = await runNetBench(
+      parseNetOptions({
+        frame,
+        packed,
+        direction,
+        queues,
+        seconds: 1,
+        runs: 1,
+        verify: true,
+        rate: PACE,
+      }),
+    );
+    netReportSchema.parse(report);
+    assert.deepEqual(report.errors, { reordered: 0, duplicated: 0, corrupt: 0 });
+    assert.equal(report.results.loss_pct, 0);
+    assert.equal(report.results.per_guest_gbps.length, direction === 'both' ? 2 : 1);
+    assert.ok(report.results.gbps > 0 && report.results.mpps > 0);
+    assert.ok(report.results.latency_us.p50 > 0);
+    assert.ok(report.results.latency_us.p99 >= report.results.latency_us.p50);
+    assert.ok(report.results.cpu_pct.driver_domain > 0 && report.results.cpu_pct.guests > 0);
+    assert.ok(report.limit.memcpy_gbps > 0);
+    assert.ok((report.idle?.round_trip_us.p50 ?? 0) > 0);
+  });
+}
+
+test('a ring of guests has a rate for each, and memory is watched while it runs', async () => {
+  const options = parseNetOptions({ guests: 5, direction: 'both', frame: 100, rate: PACE });
+  const report = await runSoak(options, 2);
+  assert.ok(report.frames > 0);
+  assert.equal(report.loss_pct, 0);
+  assert.ok(report.driver_domain.rss.last_bytes > 0);
+  assert.ok(report.driver_domain.heap.last_bytes > 0);
+});
+
+test('an interrupted bench ends with the reason and leaves nothing behind', async () => {
+  const before = directories();
+  const abort = new AbortController();
+  const reason = new Error('enough');
+  await assert.rejects(
+    runNetBench(parseNetOptions({ seconds: 60 }), {
+      signal: abort.signal,
+      onStep: (step) => {
+        if (step.includes('traffic')) abort.abort(reason);
+      },
+    }),
+    (error: Error) => error === reason || error.cause === reason,
+  );
+  assert.deepEqual(directories(), before);
+});
