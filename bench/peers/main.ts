@@ -1,0 +1,151 @@
+/**
+ * `npm run peers -- net`: Sluice beside its peers, with the same client, in one run. docs/peers.md
+ * says how it is measured.
+ */
+import { join } from 'node:path';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { describeError, SluiceError } from '../../src/base/errors.ts';
+import { allowedCpus } from '../../src/bench/machine.ts';
+import { findTestbed } from '../../src/guest/testbed.ts';
+import { compareNet } from './net.ts';
+import { peerReportSchema, peerReportText } from './report.ts';
+import { commandSwitch, sluiceSwitch } from './switches.ts';
+import { MAX_FRAME, MIN_FRAME, type Workload } from './workload.ts';
+
+const EXIT_FAILED = 1;
+const EXIT_USAGE = 2;
+const SIZES: readonly number[] = [64, 512, 1514, 9000];
+const SLUICE = join(import.meta.dirname, '../../bin/sluice');
+
+interface NetOptions {
+  readonly json?: true;
+  readonly samples: number;
+  readonly sizes: readonly number[];
+  readonly split?: true;
+  readonly packed?: true;
+  readonly seconds: number;
+  readonly warmup: number;
+  readonly clientCpu?: number;
+  readonly switchCpu?: number;
+  readonly ours?: string;
+  readonly allowDisturbed?: true;
+}
+
+function numberFrom(min: number, max: number, whole: boolean): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    const valid = text.trim() !== '' && value >= min && value <= max;
+    if (!valid || (whole && !Number.isInteger(value))) {
+      const kind = whole ? 'a whole number' : 'a number';
+      throw new InvalidArgumentError(`Expected ${kind}, ${min} to ${max}.`);
+    }
+    return value;
+  };
+}
+
+function frameSizes(text: string): number[] {
+  return text.split(',').map(numberFrom(MIN_FRAME, MAX_FRAME, true));
+}
+
+/** Both kinds of rings, unless only one is asked for. */
+export function workloadsOf({ sizes, split, packed }: NetOptions): Workload[] {
+  const both = split === packed;
+  const kinds = [...(both || split ? [false] : []), ...(both || packed ? [true] : [])];
+  return kinds.flatMap((kind) => sizes.map((frame) => ({ frame, packed: kind })));
+}
+
+/** The processors of client and switch: those asked for, else the last and the first we may use. */
+function processors({ clientCpu, switchCpu }: NetOptions): { client: number; other: number } {
+  const allowed = allowedCpus();
+  const other = switchCpu ?? allowed.find((cpu) => cpu !== clientCpu);
+  const client = clientCpu ?? allowed.findLast((cpu) => cpu !== other);
+  if (other === undefined || client === undefined || other === client) {
+    throw new SluiceError('usage', 'the client and the switch need a processor each', {
+      remedy: 'Give --client-cpu and --switch-cpu different numbers, on a machine that has two.',
+    });
+  }
+  for (const cpu of [client, other]) {
+    if (allowed.includes(cpu)) continue;
+    throw new SluiceError('usage', `processor ${cpu} is not one that this process may use`, {
+      remedy: `Choose from ${allowed.join(', ')}.`,
+    });
+  }
+  return { client, other };
+}
+
+async function net(options: NetOptions): Promise<void> {
+  const { client, other } = processors(options);
+  const report = await compareNet({
+    testbed: findTestbed(),
+    ours: options.ours === undefined ? sluiceSwitch(SLUICE) : commandSwitch(options.ours),
+    workloads: workloadsOf(options),
+    samples: options.samples,
+    clientCpu: client,
+    switchCpu: other,
+    warmup: options.warmup,
+    seconds: options.seconds,
+    keepDisturbed: options.allowDisturbed === true,
+    progress: (line) => console.error(line),
+  });
+  const checked = peerReportSchema.parse(report);
+  process.stdout.write(
+    options.json ? `${JSON.stringify(checked, undefined, 1)}\n` : `\n${peerReportText(checked)}`,
+  );
+}
+
+function program(): Command {
+  const command = new Command('peers')
+    .description('Measures Sluice beside its peers: the same client, in turn, in one run.')
+    .exitOverride();
+  command
+    .command('net')
+    .description("DPDK's vhost switch and Sluice, between two ports of dpdk-testpmd")
+    .option('--json', 'print the report as JSON')
+    .option(
+      '--samples <n>',
+      'pairs of samples a row, fewer than 5 are for trying',
+      numberFrom(1, 1000, true),
+      5,
+    )
+    .option('--sizes <bytes>', 'frame sizes', frameSizes, SIZES)
+    .option('--split', 'split rings only')
+    .option('--packed', 'packed rings only')
+    .option('--seconds <s>', 'length of a sample', numberFrom(0.1, 3600, false), 2)
+    .option('--warmup <s>', 'time before a sample', numberFrom(0, 3600, false), 1)
+    .option(
+      '--client-cpu <n>',
+      'processor of the client (default: the last)',
+      numberFrom(0, 4095, true),
+    )
+    .option(
+      '--switch-cpu <n>',
+      'processor of the switch (default: the first)',
+      numberFrom(0, 4095, true),
+    )
+    .option('--ours <command>', 'measure this instead of Sluice: it serves $SOCKET0 and $SOCKET1')
+    .option('--allow-disturbed', 'count disturbed samples too: to try it on a busy machine')
+    .action(net);
+  return command;
+}
+
+async function main(): Promise<number> {
+  try {
+    await program().parseAsync();
+    return 0;
+  } catch (error) {
+    // Commander has told the user already; its help is no error.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
+    console.error(`peers: ${describeError(error)}`);
+    return error instanceof SluiceError && error.code === 'usage' ? EXIT_USAGE : EXIT_FAILED;
+  }
+}
+
+// Handlers of 'exit' end the processes and give back what was taken.
+for (const [signal, number] of [
+  ['SIGINT', 2],
+  ['SIGTERM', 15],
+  ['SIGHUP', 1],
+] as const) {
+  process.once(signal, () => process.exit(128 + number));
+}
+process.exitCode = await main();

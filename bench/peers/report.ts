@@ -1,0 +1,88 @@
+/**
+ * The form of `npm run peers -- … --json`, which others rely on: keys are added, never renamed.
+ */
+import Table from 'cli-table3';
+import { z } from 'zod';
+import { machineSchema } from '../../src/bench/machine.ts';
+
+const amount = z.number().nonnegative();
+
+export const peerRowSchema = z.strictObject({
+  work: z.string().describe('What is done, such as `64 B split`.'),
+  unit: z.string().describe('Unit of ours and theirs.'),
+  ours: amount.describe('Sluice: the median of the samples.'),
+  theirs: amount.describe('The peer: the median of the samples.'),
+  ratio: amount.describe('ours/theirs: the median of the pairs.'),
+  ratio_min: amount,
+  ratio_max: amount,
+  better: z.enum(['higher', 'lower']).describe('Which way is better, of the values and the ratio.'),
+  samples: z.int().positive().describe('Pairs that count.'),
+  discarded: z.int().nonnegative().describe('Disturbed samples that were taken again.'),
+  ours_samples: z.array(amount).describe('In the order in which they were taken.'),
+  theirs_samples: z.array(amount),
+  circulating: z
+    .strictObject({ ours: z.int(), theirs: z.int() })
+    .optional()
+    .describe('Network: the fewest frames that were left of those the client began with.'),
+});
+
+export const netClientSchema = z
+  .strictObject({
+    program: z.string(),
+    mode: z.literal('io'),
+    ring_size: z.int(),
+    mrg_rxbuf: z.boolean(),
+    in_order: z.boolean(),
+    burst: z.int().describe('Frames that the client takes and sends at a time.'),
+    frames: z.int().describe('Frames that circulate.'),
+    cpu: z.int().describe('The processor of the client.'),
+    switch_cpu: z.int().describe('The processor of the switch, ours or theirs.'),
+    warmup_seconds: z.number(),
+    seconds: z.number().describe('Length of a sample.'),
+  })
+  .describe('The client: the same for both sides.');
+
+export const peerReportSchema = z.strictObject({
+  peer: z.string().describe('Program and version, such as `dpdk 24.11.4`.'),
+  rows: z.array(peerRowSchema),
+  client: netClientSchema,
+  counts_disturbed: z
+    .boolean()
+    .describe('True where disturbed samples were counted: the figures mean nothing then.'),
+  machine: machineSchema,
+});
+
+export type PeerRow = z.output<typeof peerRowSchema>;
+export type NetClient = z.output<typeof netClientSchema>;
+export type PeerReport = z.output<typeof peerReportSchema>;
+
+/** The report as lines for a terminal or a log. */
+export function peerReportText({ peer, rows, client, machine, ...report }: PeerReport): string {
+  const table = new Table({
+    head: ['work', 'unit', 'Sluice', peer, 'ratio', 'of pairs', 'samples', 'discarded'],
+    colAligns: ['left', 'left', 'right', 'right', 'right', 'left', 'right', 'right'],
+    style: { head: [], border: [] },
+  });
+  for (const row of rows) {
+    table.push([
+      row.work,
+      row.unit,
+      String(row.ours),
+      String(row.theirs),
+      row.ratio.toFixed(2),
+      `${row.ratio_min.toFixed(2)} to ${row.ratio_max.toFixed(2)}`,
+      String(row.samples),
+      String(row.discarded),
+    ]);
+  }
+  const lines = [
+    table.toString(),
+    `Medians; ratio is Sluice/${peer}, taken within each pair of samples; higher is better.`,
+    `Client: ${client.program}, two ports, ${client.mode}, ${client.frames} frames circulating, rings of ${client.ring_size}, on processor ${client.cpu}; the switch on processor ${client.switch_cpu}; ${client.seconds} s after ${client.warmup_seconds} s.`,
+    `Machine: ${machine.cpu}, ${machine.cores} cores, Node.js ${machine.node}, Linux ${machine.kernel}.`,
+    ...(report.counts_disturbed
+      ? ['Disturbed samples were counted: these figures mean nothing.']
+      : []),
+  ];
+  return `${lines.join('\n')}\n`;
+}
