@@ -2,5 +2,12 @@
 import { packedRing } from './packed-ring.ts';
 import type { FuzzTarget } from './runner.ts';
 import { splitRing } from './split-ring.ts';
+import { vhostUserCodec } from './vhost-user-codec.ts';
+import { vhostUserSession } from './vhost-user-session.ts';
 
-export const TARGETS: readonly FuzzTarget[] = [splitRing, packedRing];
+export const TARGETS: readonly FuzzTarget[] = [
+  splitRing,
+  packedRing,
+  vhostUserCodec,
+  vhostUserSession,
+];
