@@ -53,7 +53,7 @@ describe('Arena', () => {
   });
 
   test('says so when the address space is used up', () => {
-    const arena = Arena.create(WINDOW_BYTES + 16 * MiB);
+    const arena = Arena.create(WINDOW_BYTES + 18 * MiB);
     const fd = createMemfd('test', WINDOW_BYTES);
     assert.throws(() => arena.mapFile(fd, WINDOW_BYTES, 0), { code: 'memory' });
     closeFd(fd);

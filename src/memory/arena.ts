@@ -3,11 +3,11 @@
  * mapped, seen as one ArrayBuffer. An arena address is a number, the offset into that buffer;
  * a copy between two guests is a copy within it.
  *
- * The lowest 4 GiB less one page are mapped a second time, into a WebAssembly memory, at the same
+ * The lowest 4 GiB (less 2 MiB) are mapped a second time, into a WebAssembly memory, at the same
  * offsets: there the copy is a few instructions of WebAssembly (see `copy.ts`). This part is
  * called the window. What does not fit into it lies above and is copied by JavaScript.
  */
-import { alignDown, alignUp, GiB, TiB } from '../base/bits.ts';
+import { alignDown, alignUp, GiB, MiB, TiB } from '../base/bits.ts';
 import { SluiceError } from '../base/errors.ts';
 import { type WasmMemory, wasm } from '../base/webassembly.ts';
 import { closeFd } from '../os/fd.ts';
@@ -21,8 +21,12 @@ import {
   reserveAddressSpace,
 } from '../os/mapping.ts';
 
-/** Arena addresses below this are also in the window. */
-export const WINDOW_BYTES = 4 * GiB;
+/**
+ * Arena addresses below this are also in the window. Its last 2 MiB are never given out: reading a
+ * little past the end of anything in it stays within.
+ */
+export const WINDOW_BYTES = 4 * GiB - 2 * MiB;
+const MEMORY_BYTES = 4 * GiB;
 const WASM_PAGE = 65536;
 const DEFAULT_BYTES = 1 * TiB;
 
@@ -126,13 +130,13 @@ export class Arena {
   }
 
   static #reserve(length: number): ArenaHandle {
-    const pages = WINDOW_BYTES / WASM_PAGE;
+    const pages = MEMORY_BYTES / WASM_PAGE;
     return {
       address: reserveAddressSpace(length),
       length,
       window: new wasm.Memory({ initial: pages, maximum: pages, shared: true }),
       // Address 0 stays unused, so that it can mean "none".
-      part: { windowStart: HUGE_PAGE, windowEnd: WINDOW_BYTES, start: WINDOW_BYTES, end: length },
+      part: { windowStart: HUGE_PAGE, windowEnd: WINDOW_BYTES, start: MEMORY_BYTES, end: length },
     };
   }
 

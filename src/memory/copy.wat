@@ -3,7 +3,17 @@
 ;; run(jobs, count): does `count` copies. A job is three u32 in the memory itself, at jobs + 12 i:
 ;; to, from, length, addresses in the window. The two ends of a job do not overlap.
 ;;
-;; Up to 16 bytes: two overlapping words; up to 1024: 16-byte vectors and one overlapping tail;
+;; A frame table (`copy.ts`, FRAME_TABLE) holds, for up to 64 frames: where each begins, where its
+;; header to deliver lies and how long that is, and how many bytes of the frame it stands for.
+;;
+;; gather(table, first, count, to, stride): copies the first 80 bytes of frames first … count - 1
+;; to `to + stride * i`, always 80, whatever the frame's length. Stops at the first frame that does
+;; not lie in the window and returns its index, or count.
+;;
+;; deliver(table, jobs, count): a job is two u32: where to, and which frame. Copies the header, then
+;; the bytes that it does not stand for, behind it.
+;;
+;; Copies of up to 16 bytes: two overlapping words; up to 1024: 16-byte vectors and one overlapping tail;
 ;; above: memory.copy. (An overlapping tail has no loop for the odd bytes.)
 (module
   (memory (import "sluice" "window") 65536 65536 shared)
@@ -67,4 +77,52 @@
           (i32.load offset=4 (local.get $jobs))
           (i32.load offset=8 (local.get $jobs)))
         (local.set $jobs (i32.add (local.get $jobs) (i32.const 12)))
+        (br $next))))
+
+  (func (export "gather")
+    (param $table i32) (param $i i32) (param $count i32) (param $to i32) (param $stride i32)
+    (result i32)
+    (local $address f64) (local $from i32)
+    (local.set $table (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 3))))
+    (local.set $to (i32.add (local.get $to) (i32.mul (local.get $i) (local.get $stride))))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $i) (local.get $count)))
+        (local.set $address (f64.load (local.get $table)))
+        (br_if $done (f64.ge (local.get $address) (f64.const 4292870144)))
+        (local.set $from (i32.trunc_f64_u (local.get $address)))
+        (v128.store (local.get $to) (v128.load (local.get $from)))
+        (v128.store offset=16 (local.get $to) (v128.load offset=16 (local.get $from)))
+        (v128.store offset=32 (local.get $to) (v128.load offset=32 (local.get $from)))
+        (v128.store offset=48 (local.get $to) (v128.load offset=48 (local.get $from)))
+        (v128.store offset=64 (local.get $to) (v128.load offset=64 (local.get $from)))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (local.set $table (i32.add (local.get $table) (i32.const 8)))
+        (local.set $to (i32.add (local.get $to) (local.get $stride)))
+        (br $next)))
+    (local.get $i))
+
+  (func (export "deliver") (param $table i32) (param $jobs i32) (param $count i32)
+    (local $end i32) (local $wide i32) (local $word i32) (local $to i32) (local $header i32) (local $skip i32)
+    (local.set $end (i32.add (local.get $jobs) (i32.shl (local.get $count) (i32.const 3))))
+    (block $done
+      (loop $next
+        (br_if $done (i32.eq (local.get $jobs) (local.get $end)))
+        (local.set $to (i32.load (local.get $jobs)))
+        (local.set $word (i32.load offset=4 (local.get $jobs)))
+        (local.set $wide (i32.add (local.get $table) (i32.shl (local.get $word) (i32.const 3))))
+        (local.set $word (i32.add (local.get $table) (i32.shl (local.get $word) (i32.const 2))))
+        (local.set $header (i32.load offset=1280 (local.get $word)))
+        (local.set $skip (i32.load offset=1536 (local.get $word)))
+        (call $copy
+          (local.get $to)
+          (i32.trunc_f64_u (f64.load offset=512 (local.get $wide)))
+          (local.get $header))
+        (if (i32.gt_u (i32.load offset=1024 (local.get $word)) (local.get $skip))
+          (then
+            (call $copy
+              (i32.add (local.get $to) (local.get $header))
+              (i32.add (i32.trunc_f64_u (f64.load (local.get $wide))) (local.get $skip))
+              (i32.sub (i32.load offset=1024 (local.get $word)) (local.get $skip)))))
+        (local.set $jobs (i32.add (local.get $jobs) (i32.const 8)))
         (br $next)))))

@@ -9,15 +9,18 @@
  * What is delivered is `headerLength` bytes at `headerAt`, then the chain's bytes from `skip` on.
  */
 import type { Arena } from '../memory/arena.ts';
-import type { CopyQueue } from '../memory/copy.ts';
+import { type CopyQueue, FRAME_TABLE, GATHER_COPY_BYTES } from '../memory/copy.ts';
 import { BATCH, ChainBatch } from '../ring/chain-batch.ts';
 import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE } from '../spec/virtio-net.ts';
 
 /** Bytes of struct virtio_net_hdr with num_buffers (VIRTIO 1.3 §5.1.6), as every slot holds it. */
 export const VNET_HEADER_BYTES = 12;
 
-/** Bytes of a frame's start, virtio_net_hdr included, that {@link Burst.gather} copies. */
-export const GATHER_BYTES = 64;
+/**
+ * Bytes of a frame's start, virtio_net_hdr included, that {@link Burst.gather} copies: a frame of 64
+ * bytes is in its slot wholly.
+ */
+export const GATHER_BYTES = GATHER_COPY_BYTES;
 
 /** Where a slot's content begins: room before it for a header that grows. */
 export const SLOT_HEADROOM = 16;
@@ -35,15 +38,17 @@ export class Burst {
   readonly copies: CopyQueue;
   readonly slotBytes: number;
   /** The frames where their sender has them, virtio_net_hdr first. */
-  readonly chains = new ChainBatch();
+  readonly chains: ChainBatch;
+  /** Arena address of the frame table that holds some of the arrays below. */
+  readonly tableAt: number;
   /** Bytes of virtio_net_hdr that each chain begins with: 12, or 10 for a legacy driver. */
   sourceHeaderBytes = VNET_HEADER_BYTES;
   /** Arena address of the header to deliver (virtio_net_hdr of 12 bytes, then the frame's start). */
-  readonly headerAt = new Float64Array(BATCH);
+  readonly headerAt: Float64Array;
   /** Bytes at `headerAt`. */
-  readonly headerLength = new Uint32Array(BATCH);
+  readonly headerLength: Uint32Array;
   /** Bytes of the chain that the header stands for. */
-  readonly skip = new Uint32Array(BATCH);
+  readonly skip: Uint32Array;
   /** Bytes of the frame, without virtio_net_hdr and without an 802.1Q tag that was taken off. */
   readonly frameLength = new Uint32Array(BATCH);
   /** Offloads that a receiver must take, a mask of OFFLOAD_* (`port.ts`). */
@@ -67,7 +72,19 @@ export class Burst {
     this.copies = copies;
     this.slotBytes = options.slotBytes ?? SLOT_BYTES;
     const bytes = BATCH * this.slotBytes;
-    this.slotsAt = arena.allocate(2 * bytes, 'sluice-slots');
+    this.slotsAt = arena.allocate(2 * bytes + FRAME_TABLE.bytes, 'sluice-slots');
+    this.tableAt = this.slotsAt + 2 * bytes;
+    const floats = (at: number): Float64Array =>
+      new Float64Array(arena.buffer, this.tableAt + at, BATCH);
+    const words = (at: number): Uint32Array =>
+      new Uint32Array(arena.buffer, this.tableAt + at, BATCH);
+    this.headerAt = floats(FRAME_TABLE.headerAt);
+    this.headerLength = words(FRAME_TABLE.headerLength);
+    this.skip = words(FRAME_TABLE.skip);
+    this.chains = new ChainBatch({
+      address: floats(FRAME_TABLE.address),
+      total: words(FRAME_TABLE.total),
+    });
     this.slots8 = new Uint8Array(arena.buffer, this.slotsAt, 2 * bytes);
     this.slots16 = new Uint16Array(arena.buffer, this.slotsAt, bytes / 2);
     this.slots32 = new Uint32Array(arena.buffer, this.slotsAt, bytes / 4);
@@ -84,26 +101,35 @@ export class Burst {
 
   /** Copies the start of each frame into its slot and sets header, skip, length and an empty VLAN. */
   gather(): void {
-    const { chains, copies, sourceHeaderBytes } = this;
+    const { chains, copies, sourceHeaderBytes, slotBytes, tableAt } = this;
     const count = chains.count;
     // A legacy header is two bytes shorter: it is put in two bytes later and then moved up.
     const shift = VNET_HEADER_BYTES - sourceHeaderBytes;
-    const wanted = GATHER_BYTES - shift;
-    let at = this.slotsAt + SLOT_HEADROOM;
-    for (let i = 0; i < count; i++) {
-      const total = chains.total[i] as number;
-      const first = chains.length[i] as number;
-      const length = total < wanted ? total : wanted;
-      if (first >= length) copies.push(at + shift, chains.address[i] as number, length);
-      else this.copyFromChain(i, 0, length, at + shift);
-      this.headerAt[i] = at;
-      this.headerLength[i] = length + shift;
-      this.skip[i] = length;
-      this.frameLength[i] = total > sourceHeaderBytes ? total - sourceHeaderBytes : 0;
-      this.tci[i] = 0;
-      at += this.slotBytes;
+    const slots = this.slotsAt + SLOT_HEADROOM;
+    const to = slots + shift;
+    let done = 0;
+    while (done < count) {
+      done = copies.gather(tableAt, done, count, to, slotBytes);
+      if (done < count) {
+        this.#gatherPieces(done, to);
+        done++;
+      }
     }
-    copies.flush();
+    const { total, length, more } = chains;
+    const { headerAt, headerLength, skip, frameLength, tci } = this;
+    const wanted = GATHER_BYTES - shift;
+    let pieces = 0;
+    for (let i = 0; i < count; i++) {
+      const bytes = total[i] as number;
+      const gathered = bytes < wanted ? bytes : wanted;
+      headerAt[i] = slots + i * slotBytes;
+      headerLength[i] = gathered + shift;
+      skip[i] = gathered;
+      frameLength[i] = bytes > sourceHeaderBytes ? bytes - sourceHeaderBytes : 0;
+      tci[i] = 0;
+      pieces |= (more[i] as number) !== 0 && (length[i] as number) < gathered ? 1 : 0;
+    }
+    if (pieces !== 0) this.#gatherAllPieces(count, to);
     if (shift !== 0) this.#padLegacyHeaders(count);
   }
 
@@ -166,6 +192,21 @@ export class Burst {
       left -= part;
       offset = 0;
     }
+  }
+
+  /** Frames whose first segment is shorter than what is wanted of them. */
+  #gatherAllPieces(count: number, to: number): void {
+    const { more, length } = this.chains;
+    for (let i = 0; i < count; i++) {
+      const cut = (more[i] as number) !== 0 && (length[i] as number) < (this.skip[i] as number);
+      if (cut) this.#gatherPieces(i, to);
+    }
+  }
+
+  #gatherPieces(slot: number, to: number): void {
+    const bytes = Math.min(this.chains.total[slot] as number, GATHER_BYTES);
+    this.copyFromChain(slot, 0, bytes, to + slot * this.slotBytes);
+    this.copies.flush();
   }
 
   #padLegacyHeaders(count: number): void {

@@ -32,6 +32,8 @@ const TPID_LE = 0x0081;
 /** Targets of frames, other than a port's index. */
 const DROP = -1;
 const FLOOD = -2;
+/** Remembered only: the destination is behind the port that sends to it. */
+const HAIRPIN = -3;
 
 /** Ageing looks at the table this often while frames flow, in ns. */
 const SWEEP_NS = 1e9;
@@ -46,6 +48,7 @@ class Member {
   readonly values: Float64Array;
   /** Tag control information of frames that the port sends without a tag, or INGRESS_DROP. */
   readonly untagged: number;
+  readonly untaggedVlan: number;
   /** Frames of this VLAN leave by this port just as they are; -1 if each must be looked at. */
   readonly plainVlan: number;
   observer: FrameObserver | undefined;
@@ -68,6 +71,7 @@ class Member {
     this.index = index;
     this.values = port.counters.values;
     this.untagged = policy.ingress(UNTAGGED);
+    this.untaggedVlan = this.untagged & VLAN_ID_MASK;
     const plain =
       policy.rxLimit === undefined && policy.egress(policy.untaggedVlan) === EGRESS_UNTAGGED;
     this.plainVlan = plain ? policy.untaggedVlan : -1;
@@ -162,95 +166,105 @@ export class Switch implements PortOwner {
 
   /** Decides where each frame goes, and counts what came in. */
   #classify(from: Member, burst: Burst): void {
-    // Not a parameter: a number that is no small integer would be allocated for the call.
-    const { now } = this.#path.loop;
-    const { slots16, slots32, slotBytes, needs, frameLength } = burst;
-    const { policy, values } = from;
-    const { spoofCheck } = policy;
+    const { slots16, slots32, needs, frameLength, tci, count } = burst;
+    const words = burst.slotBytes >>> 2;
     const targets = this.#targets;
-    const count = burst.count;
-    const words = slotBytes >>> 2;
+    const { untagged, values } = from;
+    const { now } = this.#path.loop;
+    if (now - from.sourceNow > SWEEP_NS) from.sourceHigh = -1;
     let frames = 0;
     let bytes = 0;
-    for (let i = 0; i < count; i++) {
-      const length = frameLength[i] as number;
-      targets[i] = DROP;
-      if (length < ETHERNET_HEADER_BYTES) {
-        values[TX_DROP_BAD_LENGTH] = (values[TX_DROP_BAD_LENGTH] as number) + 1;
-        continue;
+    let i = 0;
+    while (i < count) {
+      const known = from.generation === this.macs.generation && untagged !== INGRESS_DROP;
+      const { sourceLow, targetLow, target } = from;
+      const sourceHigh = from.sourceVlan === from.untaggedVlan ? from.sourceHigh : -1;
+      const targetHigh = known && from.targetVlan === from.untaggedVlan ? from.targetHigh : -1;
+      // Frames without tag and offloads from and to the stations of the one before: no call in this
+      // loop, so that the engine keeps all of the above in registers.
+      for (; i < count; i++) {
+        // The slot: virtio_net_hdr at word `at`, destination at `at + 3`, source 6 bytes later.
+        const at = i * words + (SLOT_HEADROOM >>> 2);
+        const length = frameLength[i] as number;
+        const middle = slots32[at + 4] as number;
+        const last = slots32[at + 5] as number;
+        if (length < ETHERNET_HEADER_BYTES || ((slots32[at] as number) & 0xffff) !== 0) break;
+        if (slots32[at + 3] !== targetLow || (middle & 0xffff) !== targetHigh) break;
+        if (((middle >>> 16) | (last << 16)) >>> 0 !== sourceLow || last >>> 16 !== sourceHigh)
+          break;
+        if (slots16[at * 2 + 12] === TPID_LE) break;
+        // num_buffers: one, unless the receiver's buffers say otherwise.
+        slots16[at * 2 + 5] = 1;
+        needs[i] = 0;
+        tci[i] = untagged;
+        targets[i] = target;
+        bytes += length;
+        frames++;
       }
-      frames++;
-      bytes += length;
-      // The slot: virtio_net_hdr at word `at`, destination at `at + 3`, source 6 bytes later.
-      const at = i * words + (SLOT_HEADROOM >>> 2);
-      const offload = (slots32[at] as number) & 0xffff;
-      needs[i] = 0;
-      if (offload !== 0) {
-        const mask = classifyOffload(burst, i);
-        if (mask < 0) {
-          values[TX_DROP_BAD_OFFLOAD] = (values[TX_DROP_BAD_OFFLOAD] as number) + 1;
-          continue;
-        }
-        needs[i] = mask;
+      if (i === count) break;
+      targets[i] = this.#classifyOne(from, burst, i);
+      if ((frameLength[i] as number) > 0) {
+        bytes += frameLength[i] as number;
+        frames++;
       }
-      // num_buffers: one, unless the receiver's buffers say otherwise.
-      slots16[at * 2 + 5] = 1;
-      const low = slots32[at + 3] as number;
-      const middle = slots32[at + 4] as number;
-      const high = middle & 0xffff;
-      const last = slots32[at + 5] as number;
-      const sourceLow = ((middle >>> 16) | (last << 16)) >>> 0;
-      const sourceHigh = last >>> 16;
-      let tci = from.untagged;
-      if (slots16[at * 2 + 12] === TPID_LE && length >= ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES) {
-        burst.untag(i);
-        tci = policy.ingress(burst.tci[i] as number);
-      }
-      if (tci === INGRESS_DROP) {
-        values[TX_DROP_VLAN] = (values[TX_DROP_VLAN] as number) + 1;
-        continue;
-      }
-      burst.tci[i] = tci;
-      const vlan = tci & VLAN_ID_MASK;
-      if (spoofCheck && (sourceLow !== policy.macLow || sourceHigh !== policy.macHigh)) {
-        values[TX_DROP_SPOOF] = (values[TX_DROP_SPOOF] as number) + 1;
-        continue;
-      }
-      if (
-        sourceLow !== from.sourceLow ||
-        sourceHigh !== from.sourceHigh ||
-        vlan !== from.sourceVlan ||
-        now - from.sourceNow > SWEEP_NS
-      ) {
-        this.macs.learn(sourceLow, sourceHigh, vlan, from.index, now);
-        from.sourceLow = sourceLow;
-        from.sourceHigh = sourceHigh;
-        from.sourceVlan = vlan;
-        from.sourceNow = now;
-      }
-      if ((low & 1) !== 0) {
-        targets[i] = FLOOD;
-        continue;
-      }
-      if (
-        low !== from.targetLow ||
-        high !== from.targetHigh ||
-        vlan !== from.targetVlan ||
-        from.generation !== this.macs.generation
-      ) {
-        const found = this.macs.lookup(low, high, vlan);
-        from.target = found < 0 ? FLOOD : found === from.index ? DROP : found;
-        from.targetLow = low;
-        from.targetHigh = high;
-        from.targetVlan = vlan;
-        from.generation = this.macs.generation;
-      }
-      targets[i] = from.target;
-      if (from.target === DROP)
-        values[TX_DROP_NO_TARGET] = (values[TX_DROP_NO_TARGET] as number) + 1;
+      i++;
     }
     values[TX_FRAMES] = (values[TX_FRAMES] as number) + frames;
     values[TX_BYTES] = (values[TX_BYTES] as number) + bytes;
+  }
+
+  /** Where any frame goes: a port's index, FLOOD or DROP (which is counted). */
+  #classifyOne(from: Member, burst: Burst, i: number): number {
+    const { slots16, slots32, tci } = burst;
+    const { policy } = from;
+    const at = i * (burst.slotBytes >>> 2) + (SLOT_HEADROOM >>> 2);
+    const length = burst.frameLength[i] as number;
+    if (length < ETHERNET_HEADER_BYTES) {
+      burst.frameLength[i] = 0;
+      return drop(from, TX_DROP_BAD_LENGTH);
+    }
+    burst.needs[i] = 0;
+    if (((slots32[at] as number) & 0xffff) !== 0) {
+      const mask = classifyOffload(burst, i);
+      if (mask < 0) return drop(from, TX_DROP_BAD_OFFLOAD);
+      burst.needs[i] = mask;
+    }
+    slots16[at * 2 + 5] = 1;
+    const low = slots32[at + 3] as number;
+    const middle = slots32[at + 4] as number;
+    const high = middle & 0xffff;
+    const last = slots32[at + 5] as number;
+    const sourceLow = ((middle >>> 16) | (last << 16)) >>> 0;
+    const sourceHigh = last >>> 16;
+    tci[i] = from.untagged;
+    let allowed = from.untagged;
+    if (slots16[at * 2 + 12] === TPID_LE && length >= ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES) {
+      burst.untag(i);
+      allowed = policy.ingress(tci[i] as number);
+    }
+    if (allowed === INGRESS_DROP) return drop(from, TX_DROP_VLAN);
+    tci[i] = allowed;
+    const vlan = allowed & VLAN_ID_MASK;
+    if (!policy.allowsSource(sourceLow, sourceHigh)) return drop(from, TX_DROP_SPOOF);
+    this.#learn(from, sourceLow, sourceHigh, vlan);
+    if ((low & 1) !== 0) return FLOOD;
+    const found = this.macs.lookup(low, high, vlan);
+    from.target = found < 0 ? FLOOD : found === from.index ? HAIRPIN : found;
+    from.targetLow = low;
+    from.targetHigh = high;
+    from.targetVlan = vlan;
+    from.generation = this.macs.generation;
+    return from.target === HAIRPIN ? drop(from, TX_DROP_NO_TARGET) : from.target;
+  }
+
+  #learn(from: Member, low: number, high: number, vlan: number): void {
+    if (low === from.sourceLow && high === from.sourceHigh && vlan === from.sourceVlan) return;
+    const { now } = this.#path.loop;
+    this.macs.learn(low, high, vlan, from.index, now);
+    from.sourceLow = low;
+    from.sourceHigh = high;
+    from.sourceVlan = vlan;
+    from.sourceNow = now;
   }
 
   /** A capture sees what the guest sent and the switch took. */
@@ -387,6 +401,12 @@ export class Switch implements PortOwner {
       out.clear();
     }
   }
+}
+
+/** Counts a frame that the port's guest sent and that goes nowhere. */
+function drop(from: Member, counter: number): number {
+  from.values[counter] = (from.values[counter] as number) + 1;
+  return DROP;
 }
 
 const TX_FRAMES = PORT_COUNTER_INDEX.tx_frames;

@@ -157,6 +157,13 @@ export abstract class BaseDeviceQueue {
     }
   }
 
+  /** As {@link logWritten}, for chains [from, to) with `batch.written` bytes each. */
+  protected logRange(batch: ChainBatch, from: number, to: number): void {
+    for (let slot = from; slot < to; slot++) {
+      this.logWritten(batch, slot, batch.written[slot] as number);
+    }
+  }
+
   protected badIndex(index: number, limit: number): RingError {
     return new RingError('bad-index', `descriptor ${index} of a table of ${limit}`);
   }

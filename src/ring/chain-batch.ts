@@ -26,11 +26,13 @@ export class ChainBatch {
   /** Descriptors that the chain takes in a packed ring; 1 in a split ring. */
   readonly span = new Uint16Array(BATCH);
   /** Arena address of the first segment. */
-  readonly address = new Float64Array(BATCH);
+  readonly address: Float64Array;
   /** Bytes of the first segment. */
   readonly length = new Uint32Array(BATCH);
   /** Bytes of all segments together (below 2^32: longer chains are refused). */
-  readonly total = new Uint32Array(BATCH);
+  readonly total: Uint32Array;
+  /** Bytes that the device has written, for `DeviceQueue.completeWritten`. */
+  readonly written = new Uint32Array(BATCH);
   /** Number of further segments. */
   readonly more = new Uint32Array(BATCH);
   /** Index of the first further segment. */
@@ -39,6 +41,12 @@ export class ChainBatch {
   readonly readable = new Uint32Array(BATCH);
   readonly moreAddress = new Float64Array(MORE_SEGMENTS);
   readonly moreLength = new Uint32Array(MORE_SEGMENTS);
+
+  /** @param place arrays of {@link BATCH} entries for `address` and `total`, if they must lie in certain memory */
+  constructor(place: { readonly address?: Float64Array; readonly total?: Uint32Array } = {}) {
+    this.address = place.address ?? new Float64Array(BATCH);
+    this.total = place.total ?? new Uint32Array(BATCH);
+  }
 
   clear(): void {
     this.count = 0;

@@ -77,6 +77,8 @@ export interface DeviceQueue {
   complete(batch: ChainBatch, slot: number, written: number): void;
   /** Marks chains [from, to) used, with nothing written. */
   completeRange(batch: ChainBatch, from: number, to: number): void;
+  /** Marks chains [from, to) used, `batch.written` bytes long each. */
+  completeWritten(batch: ChainBatch, from: number, to: number): void;
   /** Makes completions visible, and calls the driver if it wants to be called. */
   publish(): void;
   /** Asks the driver for kicks; true if chains became available in the meantime. */

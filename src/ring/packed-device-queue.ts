@@ -88,17 +88,21 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     const limit = max < room ? max : room;
     const { id, span, address, length, total, more, readable } = batch;
     const readableCount = plain === 0 ? 1 : 0;
-    let { next, nextWrap, rangeStart, rangeEnd, rangeDelta } = this;
-    let slot = batch.count;
-    let count = 0;
-    while (count < limit) {
-      const at = next * 4;
-      const word = Atomics.load(words, at + 3);
-      if (((word >>> AVAIL_SHIFT) & 1) !== nextWrap || word >>> USED_SHIFT === nextWrap) break;
-      const bytes = descriptors[at + 2] as number;
-      const guest = (descriptors[at] as number) + (descriptors[at + 1] as number) * TWO_32;
-      const fits = guest >= rangeStart && guest + bytes <= rangeEnd && bytes !== 0;
-      if (((word >>> 16) & SHAPE_FLAGS) === plain && fits) {
+    const first = batch.count;
+    const last = first + limit;
+    let { next, nextWrap } = this;
+    let slot = first;
+    while (slot < last) {
+      const { rangeStart, rangeEnd, rangeDelta } = this;
+      // Plain chains: no call in this loop, so that the engine keeps all of the above in registers.
+      for (; slot < last; slot++) {
+        const at = next * 4;
+        const word = Atomics.load(words, at + 3);
+        if (((word >>> AVAIL_SHIFT) & 1) !== nextWrap || word >>> USED_SHIFT === nextWrap) break;
+        const bytes = descriptors[at + 2] as number;
+        const guest = (descriptors[at] as number) + (descriptors[at + 1] as number) * TWO_32;
+        if (((word >>> 16) & SHAPE_FLAGS) !== plain) break;
+        if (guest < rangeStart || guest + bytes > rangeEnd || bytes === 0) break;
         id[slot] = word & 0xffff;
         span[slot] = 1;
         address[slot] = guest + rangeDelta;
@@ -107,23 +111,26 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
         more[slot] = 0;
         readable[slot] = readableCount;
         next++;
-      } else {
-        batch.count = slot;
-        if (this.isCramped(batch)) break;
-        next += this.walk(batch, slot, next);
-        ({ rangeStart, rangeEnd, rangeDelta } = this);
+        if (next === size) {
+          next = 0;
+          nextWrap ^= 1;
+        }
       }
+      batch.count = slot;
+      this.next = next;
+      this.nextWrap = nextWrap;
+      if (slot === last || !this.pending() || this.isCramped(batch)) break;
+      next += this.walk(batch, slot, next);
       if (next >= size) {
         next -= size;
         nextWrap ^= 1;
       }
       slot++;
-      count++;
     }
     batch.count = slot;
     this.next = next;
     this.nextWrap = nextWrap;
-    return count;
+    return slot - first;
   }
 
   pending(): boolean {
@@ -149,6 +156,11 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
 
   completeRange(batch: ChainBatch, from: number, to: number): void {
     for (let slot = from; slot < to; slot++) this.put(batch, slot, 0);
+  }
+
+  completeWritten(batch: ChainBatch, from: number, to: number): void {
+    for (let slot = from; slot < to; slot++) this.put(batch, slot, batch.written[slot] as number);
+    if (this.logging) this.logRange(batch, from, to);
   }
 
   publish(): void {

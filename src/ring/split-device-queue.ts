@@ -71,41 +71,41 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     if (count > max) count = max;
     if (count > room) count = room;
     let slot = batch.count;
+    const first = slot;
+    const last = first + count;
     const { id, span, address, length, total, more, readable } = batch;
     const readableCount = plain === 0 ? 1 : 0;
-    let { rangeStart, rangeEnd, rangeDelta } = this;
-    for (let i = 0; i < count; i++) {
-      const head = avail[RING + ((next + i) & mask)] as number;
-      if (head > mask) throw this.badIndex(head, this.size);
-      const at = head * 4;
-      const flags = (descriptors[at + 3] as number) & SHAPE_FLAGS;
-      id[slot] = head;
-      span[slot] = 1;
-      if (flags === plain) {
+    while (slot < last) {
+      const { rangeStart, rangeEnd, rangeDelta } = this;
+      // Plain chains: no call in this loop, so that the engine keeps all of the above in registers.
+      for (; slot < last; slot++) {
+        const head = avail[RING + ((next + slot - first) & mask)] as number;
+        if (head > mask) break;
+        const at = head * 4;
+        const flags = (descriptors[at + 3] as number) & SHAPE_FLAGS;
         const bytes = descriptors[at + 2] as number;
         const guest = (descriptors[at] as number) + (descriptors[at + 1] as number) * TWO_32;
-        if (guest >= rangeStart && guest + bytes <= rangeEnd && bytes !== 0) {
-          address[slot] = guest + rangeDelta;
-          length[slot] = bytes;
-          total[slot] = bytes;
-          more[slot] = 0;
-          readable[slot] = readableCount;
-          slot++;
-          continue;
-        }
+        if (flags !== plain || guest < rangeStart || guest + bytes > rangeEnd || bytes === 0) break;
+        id[slot] = head;
+        span[slot] = 1;
+        address[slot] = guest + rangeDelta;
+        length[slot] = bytes;
+        total[slot] = bytes;
+        more[slot] = 0;
+        readable[slot] = readableCount;
       }
       batch.count = slot;
-      if (this.isCramped(batch)) {
-        count = i;
-        break;
-      }
+      if (slot === last || this.isCramped(batch)) break;
+      const head = avail[RING + ((next + slot - first) & mask)] as number;
+      if (head > mask) throw this.badIndex(head, this.size);
+      id[slot] = head;
+      span[slot] = 1;
       this.walk(batch, slot, head);
-      ({ rangeStart, rangeEnd, rangeDelta } = this);
       slot++;
     }
     batch.count = slot;
-    this.next = (next + count) & 0xffff;
-    return count;
+    this.next = (next + slot - first) & 0xffff;
+    return slot - first;
   }
 
   pending(): boolean {
@@ -136,6 +136,20 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
       used = (used + 1) & 0xffff;
     }
     this.used = used;
+  }
+
+  completeWritten(batch: ChainBatch, from: number, to: number): void {
+    const { usedRing, mask } = this;
+    const { id, written } = batch;
+    let { used } = this;
+    for (let slot = from; slot < to; slot++) {
+      const at = (used & mask) * 2;
+      usedRing[at] = id[slot] as number;
+      usedRing[at + 1] = written[slot] as number;
+      used = (used + 1) & 0xffff;
+    }
+    this.used = used;
+    if (this.logging) this.logRange(batch, from, to);
   }
 
   publish(): void {

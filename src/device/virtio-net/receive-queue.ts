@@ -1,4 +1,5 @@
 /** One receive queue of a virtio-net device: puts frames into the driver's buffers. */
+import { WINDOW_BYTES } from '../../memory/arena.ts';
 import { type Burst, VNET_HEADER_BYTES } from '../../net/burst.ts';
 import type { DataPath } from '../../net/data-path.ts';
 import { BATCH, ChainBatch } from '../../ring/chain-batch.ts';
@@ -75,6 +76,46 @@ export class ReceiveQueue {
     this.queue.complete(buffers, cursor, bytes);
     this.#cursor = cursor + 1;
     return DELIVERED;
+  }
+
+  /**
+   * As {@link put} for frames `frames[first…count)` with their headers as they are, as long as each is
+   * in one piece and fits the next buffer. Returns how many were delivered.
+   */
+  putRun(burst: Burst, frames: Uint8Array, first: number, count: number): number {
+    if (this.#headerBytes !== VNET_HEADER_BYTES) return 0;
+    const buffers = this.#buffers;
+    if (this.#cursor >= buffers.count) {
+      buffers.clear();
+      this.#cursor = 0;
+      if (this.queue.collect(buffers, BATCH) === 0) return 0;
+    }
+    const { chains, copies, headerLength, skip } = burst;
+    copies.pushFrames(burst.tableAt, BATCH);
+    const { frameJobs } = copies;
+    const { total, more, address: source } = chains;
+    const { address, length, written, count: available } = buffers;
+    const start = this.#cursor;
+    let job = copies.frameNext;
+    let cursor = start;
+    let i = first;
+    for (; i < count && cursor < available; i++) {
+      const slot = frames[i] as number;
+      const bytes =
+        (headerLength[slot] as number) + (total[slot] as number) - (skip[slot] as number);
+      if (more[slot] !== 0 || bytes > (length[cursor] as number)) break;
+      const to = address[cursor] as number;
+      if (to >= WINDOW_BYTES || (source[slot] as number) >= WINDOW_BYTES) break;
+      frameJobs[job] = to;
+      frameJobs[job + 1] = slot;
+      written[cursor] = bytes;
+      job += 2;
+      cursor++;
+    }
+    copies.frameNext = job;
+    this.#cursor = cursor;
+    this.queue.completeWritten(buffers, start, cursor);
+    return i - first;
   }
 
   /** Makes what was put visible to the driver. The copies must be done. */

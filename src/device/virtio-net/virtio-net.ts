@@ -262,6 +262,14 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
     let byteCount = 0;
     try {
       for (let i = 0; i < count; i++) {
+        if (queues.length === 1 && !tagged) {
+          const run = (queues[0] as ReceiveQueue).putRun(burst, frames, i, count);
+          frameCount += run;
+          for (const end = i + run; i < end; i++) {
+            byteCount += burst.frameLength[frames[i] as number] as number;
+          }
+          if (i === count) break;
+        }
         const slot = frames[i] as number;
         const queue = queues[
           queues.length === 1 ? 0 : flowHash(burst, slot) % queues.length
