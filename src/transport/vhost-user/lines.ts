@@ -8,6 +8,9 @@ import type { Interrupt } from '../../ring/device-queue.ts';
 /** How often a ring is looked at that has no kick descriptor, while the loop sleeps. */
 export const POLLED_RING_US = 1000;
 
+/** Most kicks that are read from a pipe at once. */
+const READS_PER_KICK = 64;
+
 /** Wakes the loop when the driver kicks. */
 export class KickLine {
   readonly #loop: PollLoop;
@@ -30,11 +33,12 @@ export class KickLine {
   attach(fd: number): void {
     this.clear();
     try {
-      // Edge-triggered, an eventfd need not be read: User-Mode Linux passes a blocking one.
       const eventFd = isEventFd(fd);
       if (!eventFd) setNonBlocking(fd);
-      this.#loop.epoll.add(fd, EPOLLIN | EPOLLET, () => {
-        if (!eventFd) while (drainEventFd(fd));
+      // Edge-triggered, an eventfd need not be read: User-Mode Linux passes a blocking one. A pipe
+      // must be, or its writer would block; but not without end, whatever it really is.
+      this.#loop.epoll.add(fd, eventFd ? EPOLLIN | EPOLLET : EPOLLIN, () => {
+        if (!eventFd) for (let i = 0; i < READS_PER_KICK && drainEventFd(fd); i++);
         this.#onKick();
       });
     } catch (error) {
