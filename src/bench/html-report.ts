@@ -28,10 +28,10 @@ dt { font-weight: 600; } dd { margin: 0 0 .5rem; max-width: 46rem; }
 const WORDS: readonly (readonly [string, string])[] = [
   ['Gb/s', '10⁹ bits of Ethernet frame a second that were delivered, all guests together.'],
   [
-    'of memcpy',
+    'memcpy',
     'Throughput as a share of what one thread copies that does nothing else, in the same run, over as much memory. It is the orange mark in the chart.',
   ],
-  ['ns/frame', "The lane's processor time for each delivered frame."],
+  ['ns', "The lane's processor time for each delivered frame."],
   [
     'lane %, guests %',
     'Processor time: the driver domain (rings, switching, copying, calls) and the guests. 100 is one processor.',
@@ -116,8 +116,8 @@ function chartsOf(rows: readonly NetReport[]): Chart[] {
   ];
 }
 
-function cell(text: string): string {
-  return `<td>${escapeMarkup(text)}</td>`;
+function cell(value: string | number): string {
+  return `<td>${escapeMarkup(String(value))}</td>`;
 }
 
 /** JSON that cannot end the script element it stands in. */

@@ -1,29 +1,6 @@
-/** Reports as tables for a terminal or a log. */
-import Table from 'cli-table3';
+/** Reports in words, for a terminal or a log. */
 import { shortNumber } from './chart.ts';
 import type { MatrixReport, NetReport, SoakReport } from './report-schema.ts';
-
-/** Lines without the frame and colours of cli-table3: what is piped stays readable and greppable. */
-const PLAIN = {
-  style: { head: [], border: [], 'padding-left': 0, 'padding-right': 2 },
-  chars: {
-    top: '',
-    'top-mid': '',
-    'top-left': '',
-    'top-right': '',
-    bottom: '',
-    'bottom-mid': '',
-    'bottom-left': '',
-    'bottom-right': '',
-    left: '',
-    'left-mid': '',
-    mid: '',
-    'mid-mid': '',
-    right: '',
-    'right-mid': '',
-    middle: '',
-  },
-};
 
 /** A lane that waits for its processor this share of the time measures the machine's other work. */
 const BUSY_PCT = 5;
@@ -90,21 +67,20 @@ export function netReportText(report: NetReport): string {
     'machine',
     `${machine.cpu}, ${machine.cores} cores, Node.js ${machine.node}, Linux ${machine.kernel}`,
   ]);
-  const table = new Table(PLAIN);
-  for (const row of rows) table.push(row);
   const title = `${report.method}, ${report.guests} ${report.guest} guests, frames of ${report.frame} bytes, ${report.direction}${report.packed ? ', packed rings' : ''}${report.queues > 1 ? `, ${report.queues} queue pairs` : ''}`;
   const note = busyNote([report]);
-  return `${title}\n\n${trimLines(table.toString())}\n${note === undefined ? '' : `\n${note}\n`}`;
+  return `${title}\n\n${labelled(rows)}${note === undefined ? '' : `\n${note}\n`}`;
 }
 
+/** Titles of {@link matrixCells}. */
 export const MATRIX_COLUMNS = [
   'method',
   'guests',
-  'frame B',
+  'bytes',
   'Gb/s',
-  'of memcpy',
+  'memcpy',
   'Mpps',
-  'ns/frame',
+  'ns',
   'lane %',
   'guests %',
   'calls/s',
@@ -113,43 +89,39 @@ export const MATRIX_COLUMNS = [
   'fair',
 ] as const;
 
-/** The cells of one row of the matrix. */
-export function matrixCells({ method, guests, frame, results, limit }: NetReport): string[] {
-  return [
-    method,
-    String(guests),
-    String(frame),
-    shortNumber(results.gbps),
-    shortNumber(results.gbps / limit.memcpy_gbps),
-    shortNumber(results.mpps),
-    shortNumber(results.ns_per_frame),
-    shortNumber(results.cpu_pct.driver_domain),
-    shortNumber(results.cpu_pct.guests),
-    shortNumber(results.interrupts_per_s),
-    shortNumber(results.latency_us.p50),
-    shortNumber(results.loss_pct),
-    shortNumber(results.fairness),
+/** The cells of one row of the matrix, numbers rounded to what can be read. */
+export function matrixCells({
+  method,
+  guests,
+  frame,
+  results,
+  limit,
+}: NetReport): (string | number)[] {
+  const figures = [
+    results.gbps,
+    results.gbps / limit.memcpy_gbps,
+    results.mpps,
+    results.ns_per_frame,
+    results.cpu_pct.driver_domain,
+    results.cpu_pct.guests,
+    results.interrupts_per_s,
+    results.latency_us.p50,
+    results.loss_pct,
+    results.fairness,
   ];
+  return [method, guests, frame, ...figures.map((figure) => Number(shortNumber(figure)))];
 }
 
-/** All rows of the matrix. `decorated` for a terminal: framed. */
-export function matrixReportText(report: MatrixReport, decorated: boolean): string {
-  const table = new Table({
-    ...(decorated ? { style: { head: [], border: [] } } : PLAIN),
-    head: [...MATRIX_COLUMNS],
-    colAligns: MATRIX_COLUMNS.map((_, index) => (index === 0 ? 'left' : 'right')),
-  });
-  for (const row of report.rows) table.push(matrixCells(row));
+/** What is to be said below the rows of the matrix. */
+export function matrixNotes(report: MatrixReport): string {
   const { idle, machine } = report;
   const lines = [
-    trimLines(table.toString()),
-    '',
+    'Gb/s and Mpps: delivered to all guests; memcpy: share of the memory limit; ns: of the lane for a frame.',
     `Idle, ${idle.guests} guests attached: the lane takes ${shortNumber(idle.lane_cpu_pct)} % of a processor; a round trip that wakes everybody takes ${shortNumber(idle.round_trip_us.p50)} us.`,
     `Machine: ${machine.cpu}, ${machine.cores} cores, Node.js ${machine.node}, Linux ${machine.kernel}.`,
   ];
   const note = busyNote(report.rows);
-  if (note !== undefined) lines.push(note);
-  return `${lines.join('\n')}\n`;
+  return `${[...lines, ...(note === undefined ? [] : [note])].join('\n')}\n`;
 }
 
 /** What is said of figures that other programs had a part in; undefined if none had. */
@@ -162,29 +134,25 @@ export function busyNote(rows: readonly NetReport[]): string | undefined {
 /** The verdict of a soak and what it rests on. */
 export function soakReportText(report: SoakReport): string {
   const { driver_domain: memory, errors } = report;
-  const table = new Table(PLAIN);
   const mib = (bytes: number): string => `${shortNumber(bytes / 2 ** 20)} MiB`;
-  for (const [name, trend] of [
-    ['resident', memory.rss],
-    ['heap in use', memory.heap],
-  ] as const) {
-    table.push([
-      name,
-      `${mib(trend.first_bytes)} -> ${mib(trend.last_bytes)}, ${(trend.bytes_per_minute / 1024).toFixed(1)} KiB a minute`,
-    ]);
-  }
-  table.push([
-    'frames',
-    `${report.frames} in ${shortNumber(report.seconds)} s, ${shortNumber(report.gbps)} Gb/s, ${shortNumber(report.loss_pct)} % lost`,
-  ]);
-  table.push([
-    'wrong frames',
-    `${errors.reordered} reordered, ${errors.duplicated} duplicated, ${errors.corrupt} corrupt`,
-  ]);
-  table.push(['allocated', `${shortNumber(report.heap_bytes_per_frame)} bytes of heap a frame`]);
-  table.push(['verdict', report.verdict]);
+  const trendText = (trend: SoakReport['driver_domain']['rss']): string =>
+    `${mib(trend.first_bytes)} -> ${mib(trend.last_bytes)}, ${(trend.bytes_per_minute / 1024).toFixed(1)} KiB a minute`;
+  const rows: [string, string][] = [
+    ['resident', trendText(memory.rss)],
+    ['heap in use', trendText(memory.heap)],
+    [
+      'frames',
+      `${report.frames} in ${shortNumber(report.seconds)} s, ${shortNumber(report.gbps)} Gb/s, ${shortNumber(report.loss_pct)} % lost`,
+    ],
+    [
+      'wrong frames',
+      `${errors.reordered} reordered, ${errors.duplicated} duplicated, ${errors.corrupt} corrupt`,
+    ],
+    ['allocated', `${shortNumber(report.heap_bytes_per_frame)} bytes of heap a frame`],
+    ['verdict', report.verdict],
+  ];
   const title = `${report.method}, ${report.guests} guests, frames of ${report.frame} bytes, ${report.direction}: memory of the driver domain`;
-  return `${title}\n\n${trimLines(table.toString())}\n`;
+  return `${title}\n\n${labelled(rows)}`;
 }
 
 function perGuestText(rates: readonly number[]): string {
@@ -192,10 +160,7 @@ function perGuestText(rates: readonly number[]): string {
   return `${shortNumber(Math.min(...rates))} to ${shortNumber(Math.max(...rates))}`;
 }
 
-function trimLines(text: string): string {
-  return text
-    .split('\n')
-    .map((line) => line.trimEnd())
-    .filter((line) => line !== '')
-    .join('\n');
+function labelled(rows: readonly (readonly [label: string, text: string])[]): string {
+  const width = 2 + Math.max(...rows.map(([label]) => label.length));
+  return rows.map(([label, text]) => `${label.padEnd(width)}${text}\n`).join('');
 }

@@ -17,7 +17,14 @@ import {
   type NetReport,
 } from '../bench/report-schema.ts';
 import { runSoak } from '../bench/soak-bench.ts';
-import { matrixReportText, netReportText, soakReportText } from '../bench/text-report.ts';
+import {
+  MATRIX_COLUMNS,
+  matrixCells,
+  matrixNotes,
+  netReportText,
+  soakReportText,
+} from '../bench/text-report.ts';
+import { printJson, printTable } from './output.ts';
 import { runSteps } from './progress.ts';
 
 function number(text: string): number {
@@ -91,7 +98,8 @@ async function runNet({ json, soak, ...flags }: NetFlags): Promise<void> {
     return { json: report, text: netReportText(report) };
   };
   const result: { json?: object; text?: string } = {};
-  await runSteps(json, [
+  // One step: only where it can be watched is there something to show.
+  await runSteps(json || !process.stdout.isTTY, [
     {
       title: soak === undefined ? 'bench net' : 'soak',
       run: async (control) => {
@@ -100,7 +108,8 @@ async function runNet({ json, soak, ...flags }: NetFlags): Promise<void> {
       },
     },
   ]);
-  process.stdout.write(json ? `${JSON.stringify(result.json)}\n` : `${result.text}`);
+  if (json) printJson(result.json);
+  else process.stdout.write(result.text ?? '');
 }
 
 function allCommand(version: string): Command {
@@ -140,10 +149,12 @@ async function runAll(version: string, { report: file, json }: AllFlags): Promis
   const report = matrixReport(version, rows, idle);
   if (file !== undefined) writeReport(report, file);
   if (json) {
-    process.stdout.write(`${JSON.stringify(report)}\n`);
+    printJson(report);
     return;
   }
-  process.stdout.write(`\n${matrixReportText(report, process.stdout.isTTY)}`);
+  process.stdout.write('\n');
+  printTable(MATRIX_COLUMNS, rows.map(matrixCells), 'no rows');
+  process.stdout.write(`\n${matrixNotes(report)}`);
   if (file !== undefined) process.stdout.write(`Report with charts: ${resolve(file)}\n`);
 }
 
