@@ -44,10 +44,16 @@ interface Step {
   readonly seed: number;
 }
 
+const lengthArbitrary = fc.integer({ min: 1, max: 5000 });
+
 const stepArbitrary: fc.Arbitrary<Step> = fc.record({
   kind: fc.constantFrom('add', 'add', 'publish', 'device', 'collect', 'sleep', 'doze'),
   count: fc.integer({ min: 1, max: 80 }),
-  lengths: fc.array(fc.integer({ min: 1, max: 5000 }), { minLength: 1, maxLength: 6 }),
+  // Most frames have one segment.
+  lengths: fc.oneof(
+    fc.array(lengthArbitrary, { minLength: 1, maxLength: 1 }),
+    fc.array(lengthArbitrary, { minLength: 1, maxLength: 6 }),
+  ),
   readable: fc.nat(6),
   indirect: fc.boolean(),
   seed: fc.nat(),
@@ -61,6 +67,7 @@ const optionsArbitrary: fc.Arbitrary<RingPairOptions> = fc
     inOrder: fc.boolean(),
     exponent: fc.integer({ min: 0, max: 7 }),
     odd: fc.integer({ min: 1, max: 150 }),
+    direction: fc.constantFrom('readable', 'writable', 'both'),
   })
   .map(({ exponent, odd, ...rest }) => ({
     ...rest,
@@ -102,7 +109,13 @@ class Model {
   add(step: Step): void {
     const { driver } = this.pair;
     const segments = step.lengths.map((length) => [this.address(length), length] as const);
-    const readable = Math.min(step.readable, segments.length);
+    const { direction } = this.options;
+    const readable =
+      direction === 'readable'
+        ? segments.length
+        : direction === 'writable'
+          ? 0
+          : Math.min(step.readable, segments.length);
     const before = driver.free;
     let id: number;
     let taken: number;
