@@ -102,19 +102,40 @@ export class Daemon {
 
   /**
    * Starts everything that a configuration asks for.
+   * @param entry the lanes' module; tests have their own
    * @throws SluiceError with what could not be started; nothing is left running then.
    */
-  static async start(config: Config, log: Logger): Promise<Daemon> {
+  static async start(
+    config: Config,
+    log: Logger,
+    entry: URL = new URL('./lane-main.ts', import.meta.url),
+  ): Promise<Daemon> {
     const plan = planLanes(config);
-    const run = new RunDirectory(config.run);
-    const lanes: Lane[] = [];
-    const faults = new FaultLog();
+    const daemon = await Daemon.#open(config, log, entry);
     try {
-      const arenas = Arena.split(config.lanes.length);
-      for (const [index, lane] of config.lanes.entries()) {
-        const arena = arenas[index];
-        if (arena === undefined)
-          throw new SluiceError('memory', `no address space for lane ${index}`);
+      const { failed } = await daemon.#perform(differenceOf([], partsOf(config, plan)));
+      if (failed.length > 0) {
+        throw new SluiceError(
+          'state',
+          failed.map(({ action, error }) => `${action}: ${error}`).join('\n'),
+        );
+      }
+      removeOldJournals(config);
+      return daemon;
+    } catch (error) {
+      await daemon.stop();
+      throw error;
+    }
+  }
+
+  /** A daemon with its run directory and its lanes, which run nothing yet. */
+  static async #open(config: Config, log: Logger, entry: URL): Promise<Daemon> {
+    const run = new RunDirectory(config.run);
+    const faults = new FaultLog();
+    const lanes: Lane[] = [];
+    try {
+      for (const [index, arena] of Arena.split(config.lanes.length).entries()) {
+        const { cpus, idlePollUs } = config.lanes[index] ?? {};
         const settings: LaneSettings = {
           isolation: config.isolation,
           run: config.run.path,
@@ -124,32 +145,23 @@ export class Daemon {
           await LaneHandle.start<LaneCommands, LaneEvent>({
             index,
             arena,
-            entry: new URL('./lane-main.ts', import.meta.url),
-            ...(lane.cpus === undefined ? {} : { cpus: lane.cpus }),
-            ...(lane.idlePollUs === undefined ? {} : { idlePollUs: lane.idlePollUs }),
+            entry,
+            ...(cpus === undefined ? {} : { cpus }),
+            ...(idlePollUs === undefined ? {} : { idlePollUs }),
             settings,
             log,
             onEvent: (event) => faults.push(event.fault),
           }),
         );
       }
-      const daemon = new Daemon(config, run, lanes, faults, log);
-      daemon.#watchLanes();
-      const { failed } = await daemon.#perform(differenceOf([], partsOf(config, plan)));
-      const [first] = failed;
-      if (first !== undefined) {
-        throw new SluiceError(
-          'state',
-          failed.map(({ action, error }) => `${action}: ${error}`).join('\n'),
-        );
-      }
-      removeOldJournals(config);
-      return daemon;
     } catch (error) {
       await Promise.all(lanes.map((lane) => lane.stop()));
       run.release();
       throw error;
     }
+    const daemon = new Daemon(config, run, lanes, faults, log);
+    daemon.#watchLanes();
+    return daemon;
   }
 
   /** Settles when the daemon has ended: undefined if it was told to, else why. */
@@ -183,6 +195,7 @@ export class Daemon {
       const report = await this.#perform(differenceOf(this.#running, partsOf(next, plan)));
       this.#config = next;
       removeOldJournals(next);
+      for (const { action, error } of report.failed) this.log.error(error, { action });
       this.log.info('reloaded', { done: report.done.length, failed: report.failed.length });
       return report;
     });
@@ -324,7 +337,6 @@ export class Daemon {
         done.push(text);
       } catch (error) {
         failed.push({ action: text, error: describeError(error) });
-        this.log.error('action failed', { action: text, error: describeError(error) });
       }
     }
     return { done, failed };
