@@ -17,6 +17,7 @@ function counters<const Names extends readonly string[]>(names: Names) {
 const lane = counters(LANE_COUNTERS).extend({
   lane: z.int(),
   cpu_ns: z.number().describe('Processor time of the thread so far, in nanoseconds.'),
+  wait_ns: z.number().describe('Time that the thread waited for a processor, in nanoseconds.'),
 });
 
 const port = z.object({

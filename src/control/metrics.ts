@@ -1,9 +1,12 @@
 /** The counters in Prometheus' text format (exposition format 0.0.4). */
 import type { LaneFigures, PortFigures } from '../daemon/daemon.ts';
-import { LANE_COUNTERS } from '../engine/lane-counters.ts';
+import { LANE_COUNTERS, type LaneCounter } from '../engine/lane-counters.ts';
 import { PORT_COUNTERS } from '../net/port.ts';
 
 export const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
+
+/** Figures of a lane that can fall. */
+const GAUGES: ReadonlySet<LaneCounter> = new Set(['heap_used_bytes']);
 
 type Labels = Readonly<Record<string, string | number>>;
 
@@ -18,17 +21,27 @@ export function metricsText(lanes: readonly LaneFigures[], ports: readonly PortF
     lines.push(`# TYPE ${name} ${type}`);
     for (const [labels, value] of rows) lines.push(`${name}${labelText(labels)} ${value}`);
   };
+  const laneRows = (value: (lane: LaneFigures) => number): readonly (readonly [Labels, number])[] =>
+    lanes.map((lane) => [{ lane: lane.lane }, value(lane)]);
   for (const name of LANE_COUNTERS) {
+    const [title, type] = GAUGES.has(name)
+      ? ([`sluice_lane_${name}`, 'gauge'] as const)
+      : ([`sluice_lane_${name}_total`, 'counter'] as const);
     family(
-      `sluice_lane_${name}_total`,
-      'counter',
-      lanes.map((lane) => [{ lane: lane.lane }, lane[name]]),
+      title,
+      type,
+      laneRows((lane) => lane[name]),
     );
   }
   family(
     'sluice_lane_cpu_seconds_total',
     'counter',
-    lanes.map((lane) => [{ lane: lane.lane }, lane.cpu_ns / 1e9]),
+    laneRows((lane) => lane.cpu_ns / 1e9),
+  );
+  family(
+    'sluice_lane_wait_seconds_total',
+    'counter',
+    laneRows((lane) => lane.wait_ns / 1e9),
   );
   for (const name of PORT_COUNTERS) {
     family(

@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { LaneFigures, PortFigures } from '../daemon/daemon.ts';
+import { LANE_COUNTERS } from '../engine/lane-counters.ts';
+import { newPortCounters, PORT_COUNTER_INDEX } from '../net/port.ts';
+import { metricsText } from './metrics.ts';
+
+function lane(index: number): LaneFigures {
+  const counters = Object.fromEntries(LANE_COUNTERS.map((name) => [name, 0]));
+  return { ...counters, lane: index, cpu_ns: 1.5e9, wait_ns: 0, sleeps: 7 } as LaneFigures;
+}
+
+function port(name: string, frames: number): PortFigures {
+  const counters = newPortCounters();
+  counters.values[PORT_COUNTER_INDEX.tx_frames] = frames;
+  return {
+    port: name,
+    switch: 'lan',
+    kind: 'guest',
+    lane: 0,
+    connected: true,
+    running: false,
+    features: '0x0',
+    protocolFeatures: [],
+    memoryBytes: 0,
+    fault: null,
+    counters: counters.snapshot(),
+  };
+}
+
+test('each family has one type line and a sample for each port or lane', () => {
+  const lines = metricsText([lane(0), lane(1)], [port('a/net0', 12), port('b/net0', 1e15)]).split(
+    '\n',
+  );
+  const families = lines
+    .filter((line) => line.startsWith('# TYPE '))
+    .map((line) => line.split(' ')[2]);
+  assert.equal(new Set(families).size, families.length);
+  assert.deepEqual(
+    lines.filter((line) => line.startsWith('sluice_port_tx_frames_total')),
+    [
+      'sluice_port_tx_frames_total{port="a/net0",switch="lan"} 12',
+      'sluice_port_tx_frames_total{port="b/net0",switch="lan"} 1000000000000000',
+    ],
+  );
+  assert.ok(lines.includes('sluice_lane_cpu_seconds_total{lane="1"} 1.5'));
+  assert.ok(lines.includes('sluice_lane_sleeps_total{lane="0"} 7'));
+  assert.ok(lines.includes('sluice_port_connected{port="a/net0",switch="lan"} 1'));
+  assert.ok(lines.includes('sluice_port_running{port="a/net0",switch="lan"} 0'));
+  assert.equal(lines.at(-1), '');
+  for (const line of lines.slice(0, -1))
+    assert.match(line, /^(# TYPE \w+ (counter|gauge)|\w+\{[^}]*\} [\d.e+]+)$/);
+});
+
+test('label values are escaped', () => {
+  assert.match(metricsText([], [port('a"\\\n/net0', 0)]), /port="a\\"\\\\\\n\/net0"/);
+});
