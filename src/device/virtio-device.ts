@@ -51,4 +51,6 @@ export interface VirtioDevice {
   setMtu?(mtu: number): void;
   /** A kick has come for a queue. Only to be counted: the loop polls the queues anyway. */
   countKick?(index: number): void;
+  /** The driver of a queue was called. Only to be counted. */
+  countCall?(index: number): void;
 }

@@ -52,6 +52,14 @@ const ALWAYS = featureBits(
   VIRTIO_NET_F_HOST_USO,
 );
 
+/** Features that say nothing without the configuration space (§5.1.4). */
+export const CONFIG_FEATURES = featureBits(
+  VIRTIO_NET_F_MAC,
+  VIRTIO_NET_F_STATUS,
+  VIRTIO_NET_F_MQ,
+  VIRTIO_NET_F_MTU,
+);
+
 /**
  * The features of a device. MQ goes only with several queue pairs: a driver that sees it without a
  * control queue, which a VMM provides (or does not), gives the device up.

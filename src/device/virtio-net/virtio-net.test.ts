@@ -7,6 +7,7 @@ import { Arena } from '../../memory/arena.ts';
 import { createDataPath } from '../../net/data-path.ts';
 import { parseMac } from '../../net/mac.ts';
 import { PortPolicy } from '../../net/policy.ts';
+import { rarpAnnouncement } from '../../net/rarp.ts';
 import { Switch } from '../../net/switch.ts';
 import { TokenBucket } from '../../net/token-bucket.ts';
 import { PollLoop } from '../../os/poll-loop.ts';
@@ -438,6 +439,22 @@ describe('a device', () => {
     assert.equal(device.offloads, 0);
     device.setDriverFeatures(MODERN | featureBits(VIRTIO_NET_F_GUEST_CSUM));
     assert.equal(device.offloads, 1);
+  });
+
+  test('announces a MAC address, shows the MTU of the VMM, counts kicks and calls', () => {
+    const [a, b] = [new Guest(1, MODERN), new Guest(2, MODERN)];
+    connect(a, b);
+    b.offer([2048]);
+    const mac = Uint8Array.from([0x52, 0x54, 0, 1, 2, 3]);
+    a.device.announce(mac);
+    assert.deepEqual(b.received()[0]?.subarray(12), Buffer.from(rarpAnnouncement(mac)));
+    a.device.setMtu(9000);
+    assert.equal(new DataView(a.device.readConfig().buffer).getUint16(10, true), 9000);
+    a.device.countKick();
+    a.device.countCall();
+    a.device.countCall();
+    const { kicks, calls } = a.device.counters.snapshot();
+    assert.deepEqual([kicks, calls], [1, 2]);
   });
 
   test('injects a frame in its guest’s name', () => {

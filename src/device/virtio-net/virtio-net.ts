@@ -16,6 +16,7 @@ import {
   type PortCounter,
   type PortOwner,
 } from '../../net/port.ts';
+import { rarpAnnouncement } from '../../net/rarp.ts';
 import { LEGACY_HEADER_BYTES } from '../../net/scatter.ts';
 import type { TokenBucket } from '../../net/token-bucket.ts';
 import type { Poller, Timer } from '../../os/poll-loop.ts';
@@ -35,7 +36,7 @@ import {
   VIRTIO_NET_S_LINK_UP,
 } from '../../spec/virtio-net.ts';
 import type { VirtioDevice } from '../virtio-device.ts';
-import { hasFeature, offeredFeatures, receiveOffloads } from './features.ts';
+import { CONFIG_FEATURES, hasFeature, offeredFeatures, receiveOffloads } from './features.ts';
 import { flowHash } from './flow-hash.ts';
 import { DELIVERED, NO_BUFFER, ReceiveQueue } from './receive-queue.ts';
 
@@ -69,6 +70,7 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
   readonly type = VIRTIO_ID_NET;
   readonly maxQueueSize = MAX_RING;
   readonly configBytes = CONFIG_BYTES;
+  readonly configFeatures = CONFIG_FEATURES;
   readonly name: string;
   readonly mac: Uint8Array;
   readonly counters: CounterBlock<PortCounter>;
@@ -90,6 +92,8 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
   #transmit: DeviceQueue[] = [];
   #receive: ReceiveQueue[] = [];
   #linkUp = true;
+  /** As the configuration space shows it; 0: none. */
+  #mtu: number;
   #driverFeatures = 0n;
   #headerBytes = LEGACY_HEADER_BYTES;
   #rateTimer: Timer | undefined;
@@ -105,6 +109,7 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
     this.#path = options.path;
     this.name = options.name;
     this.mac = options.mac;
+    this.#mtu = options.mtu ?? 0;
     this.counters = options.counters ?? newPortCounters();
     this.#values = this.counters.values;
     this.maxQueues = 2 * queuePairs;
@@ -125,7 +130,7 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
     bytes.set(this.mac, NET_CONFIG_MAC);
     view.setUint16(NET_CONFIG_STATUS, this.#linkUp ? VIRTIO_NET_S_LINK_UP : 0, true);
     view.setUint16(NET_CONFIG_MAX_QUEUE_PAIRS, this.#options.queuePairs, true);
-    view.setUint16(NET_CONFIG_MTU, this.#options.mtu ?? 0, true);
+    view.setUint16(NET_CONFIG_MTU, this.#mtu, true);
     view.setUint32(NET_CONFIG_SPEED, NET_SPEED_UNKNOWN, true);
     view.setUint8(NET_CONFIG_DUPLEX, NET_DUPLEX_UNKNOWN);
     return bytes;
@@ -218,9 +223,26 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
       burst.sourceHeaderBytes = VNET_HEADER_BYTES;
       burst.gather();
       this.owner?.forward(this, burst);
+      this.owner?.publish();
     } finally {
       arena.unmap(at, VNET_HEADER_BYTES + frame.length);
     }
+  }
+
+  announce(mac: Uint8Array): void {
+    this.inject(rarpAnnouncement(mac));
+  }
+
+  setMtu(mtu: number): void {
+    this.#mtu = mtu;
+  }
+
+  countKick(): void {
+    this.#values[KICKS] = (this.#values[KICKS] as number) + 1;
+  }
+
+  countCall(): void {
+    this.#values[CALLS] = (this.#values[CALLS] as number) + 1;
   }
 
   poll(): number {
@@ -321,10 +343,12 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
     if (count === 0) return 0;
     burst.sourceHeaderBytes = this.#headerBytes;
     burst.gather();
-    this.owner?.forward(this, burst);
+    const { owner } = this;
+    if (owner !== undefined) owner.forward(this, burst);
     if (limit !== undefined) limit.take(8 * totalBytes(burst));
     queue.completeRange(chains, 0, count);
     queue.publish();
+    if (owner !== undefined) owner.publish();
     return count;
   }
 
@@ -359,6 +383,8 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
   }
 }
 
+const KICKS = PORT_COUNTER_INDEX.kicks;
+const CALLS = PORT_COUNTER_INDEX.calls;
 const RX_FRAMES = PORT_COUNTER_INDEX.rx_frames;
 const RX_BYTES = PORT_COUNTER_INDEX.rx_bytes;
 const RX_DROP_LINK_DOWN = PORT_COUNTER_INDEX.rx_drop_link_down;

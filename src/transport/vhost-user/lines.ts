@@ -73,7 +73,13 @@ export class KickLine {
 
 /** Calls the driver, or tells it of an error: 8 bytes into an eventfd or a pipe. */
 export class SignalLine implements Interrupt {
+  readonly #onSignal: () => void;
   #fd = -1;
+
+  /** `onSignal` is told of each signal that somebody listens to. */
+  constructor(onSignal: () => void = () => undefined) {
+    this.#onSignal = onSignal;
+  }
 
   /** Signals through a descriptor from now on, which is the line's; -1: nobody listens. */
   attach(fd: number): void {
@@ -90,7 +96,9 @@ export class SignalLine implements Interrupt {
   }
 
   signal(): void {
-    if (this.#fd !== -1) signalEventFd(this.#fd);
+    if (this.#fd === -1) return;
+    signalEventFd(this.#fd);
+    this.#onSignal();
   }
 
   clear(): void {

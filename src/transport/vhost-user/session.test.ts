@@ -145,6 +145,7 @@ for (const packed of [false, true]) {
           assert.deepEqual(tx.take(), new Array(30).fill(0));
         }
         assert.ok(rx.wasCalled());
+        assert.ok(bench.device.calls > 0);
         const at = rx.buffersAt - bench.guest.guestAddress + bench.guest.arenaAddress;
         assert.equal(bench.arena.bytes[at], 0x55);
       });

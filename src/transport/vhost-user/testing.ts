@@ -43,6 +43,7 @@ export class ReturningDevice implements VirtioDevice {
   driverFeatures = 0n;
   mtu = 0;
   kicks = 0;
+  calls = 0;
   resets = 0;
   /** Hold buffers back instead of returning them. */
   paused = false;
@@ -95,6 +96,10 @@ export class ReturningDevice implements VirtioDevice {
 
   countKick(): void {
     this.kicks++;
+  }
+
+  countCall(): void {
+    this.calls++;
   }
 
   reset(): void {

@@ -103,7 +103,7 @@ export interface RingDescription {
 export class Vring {
   readonly index: number;
   readonly kick: KickLine;
-  readonly call = new SignalLine();
+  readonly call: SignalLine;
   readonly error = new SignalLine();
   /** Entries, from SET_VRING_NUM; 0: not told yet. */
   size = 0;
@@ -121,7 +121,9 @@ export class Vring {
   constructor(index: number, context: RingContext) {
     this.index = index;
     this.#context = context;
-    this.kick = new KickLine(context.loop, () => context.device.countKick?.(index));
+    const { device, loop } = context;
+    this.kick = new KickLine(loop, () => device.countKick?.(index));
+    this.call = new SignalLine(() => device.countCall?.(index));
   }
 
   get started(): boolean {
