@@ -79,6 +79,7 @@ function send(lan: Switch, port: Port, frames: readonly Buffer[], piece = 1e6): 
   burst.sourceHeaderBytes = VNET_HEADER_BYTES;
   burst.gather();
   lan.forward(port, burst);
+  lan.publish();
   arena.unmap(at, frames.length * room);
 }
 

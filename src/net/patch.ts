@@ -58,6 +58,7 @@ export class PatchPort implements Port {
     values[RX_FRAMES] = (values[RX_FRAMES] as number) + count;
     values[RX_BYTES] = (values[RX_BYTES] as number) + bytes;
     peer.owner.forward(peer, out);
+    peer.owner.publish();
   }
 
   flush(): void {

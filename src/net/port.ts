@@ -80,8 +80,14 @@ export interface Port {
 
 /** Where the frames of a port go: implemented by the switch and by direct wires. */
 export interface PortOwner {
-  /** Takes the frames of a burst that came in by `port`. Returns when the source may be reused. */
+  /**
+   * Takes the frames of a burst that came in by `port`. When it returns, all copies are done: the
+   * sender may be told so, before the receivers are told of their frames by {@link publish}.
+   * (A receiver may answer at once, and the sender then needs its descriptors back.)
+   */
   forward(port: Port, burst: Burst): void;
+  /** Tells all ports of the frames that they got since the last time. */
+  publish(): void;
 }
 
 /** Sees frames as they pass a port, and must copy what it wants to keep: a capture. */

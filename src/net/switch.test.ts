@@ -89,6 +89,7 @@ function send(
   burst.sourceHeaderBytes = VNET_HEADER_BYTES;
   burst.gather();
   lan.forward(port, burst);
+  lan.publish();
   arena.unmap(at, frames.length * room);
 }
 

@@ -148,6 +148,9 @@ export class Switch implements PortOwner {
     if (from.observer !== undefined) this.#observeSent(from.observer, burst, now);
     this.#handOver(from, burst);
     burst.copies.flush();
+  }
+
+  publish(): void {
     const touched = this.#touched;
     for (let i = 0; i < this.#touchedCount; i++) {
       const member = touched[i] as Member;

@@ -110,7 +110,10 @@ function lan(
       { address: string },
     ];
     const plugged = options.plain === true ? new PlainPort(port) : port;
-    port.owner = { forward: (_, burst) => bridge.forward(plugged, burst) };
+    port.owner = {
+      forward: (_, burst) => bridge.forward(plugged, burst),
+      publish: () => bridge.publish(),
+    };
     bridge.addPort(plugged, new PortPolicy(options.policies?.[index] ?? {}, loop.now));
     loop.addPoller(port);
     return { namespace, port, mac: links[0].address };

@@ -132,6 +132,7 @@ export class TapPort implements Port, Poller {
     burst.sourceHeaderBytes = VNET_HEADER_BYTES;
     burst.gather();
     this.owner?.forward(this, burst);
+    this.owner?.publish();
     return count;
   }
 
