@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   existsSync,
@@ -68,9 +68,9 @@ class Place implements AsyncDisposable {
     return JSON.parse(stdout);
   }
 
-  /** Starts `sluice up`; settles when it serves. */
-  async up(): Promise<ChildProcess> {
-    const child = this.start('up', '--json');
+  /** Starts `sluice up`, behind a command that runs commands; settles when it serves. */
+  async up(...wrapper: string[]): Promise<ChildProcess> {
+    const child = this.#spawn([...wrapper, process.execPath, ...NODE_OPTIONS, 'up', '--json']);
     let text = '';
     child.stdout?.setEncoding('utf8');
     for await (const part of child.stdout ?? []) {
@@ -82,7 +82,11 @@ class Place implements AsyncDisposable {
   }
 
   start(...words: string[]): ChildProcess {
-    const child = spawn(process.execPath, [...NODE_OPTIONS, ...words], {
+    return this.#spawn([process.execPath, ...NODE_OPTIONS, ...words]);
+  }
+
+  #spawn([program = '', ...words]: readonly string[]): ChildProcess {
+    const child = spawn(program, words, {
       cwd: this.path,
       stdio: ['ignore', 'pipe', 'pipe'],
     });
@@ -456,6 +460,35 @@ describe('capture', () => {
     // The first ping goes to all ports: nobody has heard of its target yet.
     assert.ok(bytes.includes(Buffer.from(`${DB}${WEB}`.replaceAll(':', ''), 'hex')));
   });
+});
+
+/** Why a network namespace cannot be made here; false if it can. */
+const noNamespace =
+  spawnSync('unshare', ['-n', 'ip', 'link', 'show', 'lo']).status === 0
+    ? false
+    : 'needs root, for a network namespace of its own';
+
+test('a wire to the host: a tap interface that is there while Sluice runs', {
+  skip: noNamespace,
+}, async () => {
+  await using place = new Place('switches: { lan: { wire: { tap: sluice0 } } }');
+  const daemon = await place.up('unshare', '-n');
+  const inside = (...words: string[]): string =>
+    spawnSync('nsenter', ['-n', '-t', String(daemon.pid), ...words], { encoding: 'utf8' }).stdout;
+  assert.match(inside('ip', '-o', 'link', 'show', 'sluice0'), /<[A-Z,_]*\bUP\b/);
+  const ports = (await place.json('show', 'ports')) as { port: string; kind: string }[];
+  assert.deepEqual(
+    ports.map(({ port, kind }) => `${kind} ${port}`),
+    ['tap lan/wire'],
+  );
+  // The host's frames come in: it looks for its neighbours as soon as the link is up.
+  inside('ip', 'addr', 'add', '192.0.2.1/24', 'dev', 'sluice0');
+  inside('ping', '-c', '1', '-W', '1', '192.0.2.2');
+  const [wire] = (await place.json('show', 'ports')) as { counters: Record<string, number> }[];
+  assert.ok((wire?.counters['tx_frames'] ?? 0) > 0);
+  place.write('switches: { lan: {} }');
+  assert.deepEqual(await place.json('reload'), { done: ['remove wire lan/wire'], failed: [] });
+  assert.equal(inside('ip', '-o', 'link', 'show', 'sluice0'), '');
 });
 
 test('the JSON schema is that of the configuration', async () => {
