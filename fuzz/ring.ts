@@ -90,16 +90,18 @@ function hostileStep(hostile: Hostile, direction: Direction): void {
         ...Array.from({ length: 1 + random.below(layout.size) }, () => descriptor(hostile)),
       );
       break;
-    case 5:
+    case 5: {
       // An indirect table, well placed, with anything in it.
-      for (let i = 0; i < 4; i++) driver.write(pair.buffers, i, descriptor(hostile));
+      const table = random.pick([pair.buffers, pair.border, pair.end - 64]);
+      for (let i = 0; i < 4; i++) driver.write(table, i, descriptor(hostile));
       driver.offer({
-        address: pair.buffers,
+        address: table,
         length: random.oneIn(4) ? random.nasty(10) : 16 * (1 + random.below(4)),
         flags: VIRTQ_DESC_F_INDIRECT,
         link: random.below(layout.size),
       });
       break;
+    }
     case 6:
       // Any word of the ring's own areas.
       driver.poke(layout.descriptor + 4 * random.below(layout.bytes / 4), random.nasty(32));

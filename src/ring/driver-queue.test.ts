@@ -327,6 +327,28 @@ describe('driver and device on one ring', () => {
     }
   });
 
+  it('calls nobody who has begun to poll again', () => {
+    for (const packed of [false, true]) {
+      for (const eventIdx of [false, true]) {
+        const pair = new RingPair({ packed, eventIdx, size: 16, direction: 'readable' });
+        const batch = new ChainBatch();
+        for (let turn = 0; turn < 100; turn++) {
+          assert.equal(pair.driver.enableCalls(), false);
+          pair.driver.disableCalls();
+          pair.driver.add(pair.buffers, 60, false);
+          pair.driver.publish();
+          batch.clear();
+          assert.equal(pair.device.collect(batch, 64), 1);
+          pair.device.completeRange(batch, 0, 1);
+          pair.device.publish();
+          assert.equal(pair.driver.collectUsed(64), 1);
+        }
+        assert.equal(pair.calls, 0);
+        pair.release();
+      }
+    }
+  });
+
   it('takes one used entry for several buffers in order', () => {
     for (const packed of [false, true]) {
       const pair = new RingPair({ packed, inOrder: true, size: 16 });

@@ -214,6 +214,12 @@ const CASES: readonly Case[] = [
     offer: (d) => d.offer(tableOf(d, [plain(d)], 24)),
   },
   {
+    name: 'an indirect table that ends beyond the memory',
+    fault: 'bad-address',
+    indirect: true,
+    offer: (d) => d.offer({ address: d.pair.end - 16, length: 32, flags: INDIRECT }),
+  },
+  {
     name: 'an indirect table within a table',
     fault: 'bad-indirect',
     indirect: true,
