@@ -158,7 +158,7 @@ export class VhostUserClient {
     this.features = features;
   }
 
-  /** Queues that the back-end can serve; pairs for a network device. */
+  /** Queues that the back-end can serve. */
   getQueueCount(): number {
     return Number(this.#askU64({ request: vu.VHOST_USER_GET_QUEUE_NUM }));
   }

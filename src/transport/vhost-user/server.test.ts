@@ -117,7 +117,7 @@ describe('vhost-user server', () => {
       message: `${bench.path} has closed the connection`,
     });
     assert.ok(first.isAlive());
-    assert.equal(first.getQueueCount(), 2);
+    assert.equal(first.getQueueCount(), 4);
     assert.match(bench.log.join(), /already connected/);
     first.close();
     second.close();

@@ -49,7 +49,7 @@ describe('vhost-user negotiation', () => {
       'CONFIGURE_MEM_SLOTS',
       'STATUS',
     ]);
-    assert.equal(client.getQueueCount(), 2);
+    assert.equal(client.getQueueCount(), 4);
     assert.equal(client.getMemorySlots(), 32);
   });
 

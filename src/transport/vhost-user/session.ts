@@ -19,7 +19,7 @@ import {
 import { identify } from '../../os/fd.ts';
 import { UnixConnection } from '../../os/unix-socket.ts';
 import * as vu from '../../spec/vhost-user.ts';
-import { VIRTIO_F_RING_PACKED, VIRTIO_ID_NET } from '../../spec/virtio.ts';
+import { VIRTIO_F_RING_PACKED } from '../../spec/virtio.ts';
 import { type ByteChannel, SocketChannel } from '../channel.ts';
 import { FdBag } from '../fd-bag.ts';
 import {
@@ -291,7 +291,8 @@ export class VhostUserSession {
         this.#rings.setEnabled(message.index, message.num);
         return undefined;
       case vu.VHOST_USER_GET_QUEUE_NUM:
-        return u64Reply(BigInt(this.#queueCount()));
+        // QEMU and DPDK compare this with queue pairs, Linux with queues: the larger suits all.
+        return u64Reply(BigInt(this.#device.maxQueues));
       case vu.VHOST_USER_SEND_RARP:
         this.#require(vu.VHOST_USER_PROTOCOL_F_RARP, message.request);
         // "The first 6 bytes of the payload contain the mac address".
@@ -354,12 +355,6 @@ export class VhostUserSession {
     }
     this.#protocolFeatures = features;
     return undefined;
-  }
-
-  /** Queue pairs for a network device, as QEMU and DPDK count; queues for any other. */
-  #queueCount(): number {
-    const { type, maxQueues } = this.#device;
-    return type === VIRTIO_ID_NET ? Math.floor(maxQueues / 2) : maxQueues;
   }
 
   #setMtu(value: bigint): undefined {
