@@ -14,12 +14,13 @@ import type { Testbed } from '../../src/guest/testbed.ts';
 import type { Measured } from './pairs.ts';
 import { disturbance, occupancy, takeSnapshot } from './processor-time.ts';
 import { CLIENT_MACS, type RunningSwitch } from './switches.ts';
-import { Testpmd } from './testpmd.ts';
-import { BURST, FIRST_BURSTS, memoryArguments, RING_SIZE, type Workload } from './workload.ts';
+import { type PortStats, Testpmd } from './testpmd.ts';
+import { BURST, framesOf, memoryArguments, RING_SIZE, type Workload } from './workload.ts';
 
 export const CLIENT_MEMORY_MIB = 768;
-/** How long the frames that are on their way may take to arrive after the client has stopped. */
-const DRAIN_MS = 100;
+/** How long frames that are on their way may take to arrive before they count as lost. */
+const DRAIN_MS = 5000;
+const POLL_MS = 20;
 
 export interface SampleOptions {
   readonly testbed: Testbed;
@@ -71,6 +72,23 @@ function startClient(running: RunningSwitch, options: SampleOptions): Testpmd {
   });
 }
 
+const sumOf = (ports: readonly PortStats[], key: keyof PortStats): number =>
+  ports.reduce((sum, port) => sum + port[key], 0);
+
+/** Stops sending, takes the frames that still circulate, and returns how many they were. */
+async function drain(client: Testpmd, workload: Workload): Promise<number> {
+  await client.stopForwarding();
+  const before = sumOf(await client.portStats(), 'rxFrames');
+  await client.command('set fwd rxonly');
+  await client.command('start');
+  const deadline = performance.now() + DRAIN_MS;
+  for (;;) {
+    const circulating = sumOf(await client.portStats(), 'rxFrames') - before;
+    if (circulating >= framesOf(workload) || performance.now() > deadline) return circulating;
+    await sleep(POLL_MS);
+  }
+}
+
 /**
  * Runs the client against a switch.
  * @throws SluiceError `state` if no frames arrive, or one of the two ends.
@@ -82,7 +100,7 @@ export async function takeSample(running: RunningSwitch, options: SampleOptions)
   await client.command(`set eth-peer 0 ${CLIENT_MACS[1]}`);
   await client.command(`set eth-peer 1 ${CLIENT_MACS[0]}`);
   await client.command(`set txpkts ${workload.frame}`);
-  await client.command(`start tx_first ${FIRST_BURSTS}`);
+  await client.command(`start tx_first ${workload.bursts}`);
   await sleep(warmup * 1e3);
 
   const snapshots = () => ({
@@ -96,23 +114,18 @@ export async function takeSample(running: RunningSwitch, options: SampleOptions)
   const after = snapshots();
   const ports = await client.portStats();
 
-  await client.stopForwarding();
-  await client.command('set fwd rxonly');
-  await client.command('start');
-  await sleep(DRAIN_MS);
-  const { rxFrames: circulating } = await client.stopForwarding();
+  const circulating = await drain(client, workload);
   const later = snapshots();
 
   const switchTime = occupancy(before.other, after.other, later.other);
   const disturbed =
     disturbance('the client', occupancy(before.client, after.client, later.client)) ??
     disturbance('the switch', switchTime);
-  const rate = ports.reduce((sum, { rxRate }) => sum + rxRate, 0);
+  const rate = sumOf(ports, 'rxRate');
   if (rate === 0 && disturbed === undefined) {
-    const sent = ports.reduce((sum, { txFrames }) => sum + txFrames, 0);
     throw new SluiceError(
       'state',
-      `${running.process.name} forwards nothing (the client sent ${sent} frames); it said:
+      `${running.process.name} forwards nothing (the client sent ${sumOf(ports, 'txFrames')} frames); it said:
 ${running.process.output.slice(-3000)}`,
     );
   }

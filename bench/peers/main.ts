@@ -10,7 +10,7 @@ import { findTestbed } from '../../src/guest/testbed.ts';
 import { compareNet } from './net.ts';
 import { peerReportSchema, peerReportText } from './report.ts';
 import { commandSwitch, sluiceSwitch } from './switches.ts';
-import { MAX_FRAME, MIN_FRAME, type Workload } from './workload.ts';
+import { chooseWorkloads, DEFAULT_BURSTS, MAX_BURSTS, MAX_FRAME, MIN_FRAME } from './workload.ts';
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -23,6 +23,7 @@ interface NetOptions {
   readonly sizes: readonly number[];
   readonly split?: true;
   readonly packed?: true;
+  readonly bursts: number;
   readonly seconds: number;
   readonly warmup: number;
   readonly clientCpu?: number;
@@ -45,13 +46,6 @@ function numberFrom(min: number, max: number, whole: boolean): (text: string) =>
 
 function frameSizes(text: string): number[] {
   return text.split(',').map(numberFrom(MIN_FRAME, MAX_FRAME, true));
-}
-
-/** Both kinds of rings, unless only one is asked for. */
-export function workloadsOf({ sizes, split, packed }: NetOptions): Workload[] {
-  const both = split === packed;
-  const kinds = [...(both || split ? [false] : []), ...(both || packed ? [true] : [])];
-  return kinds.flatMap((kind) => sizes.map((frame) => ({ frame, packed: kind })));
 }
 
 /** The processors of client and switch: those asked for, else the last and the first we may use. */
@@ -78,7 +72,12 @@ async function net(options: NetOptions): Promise<void> {
   const report = await compareNet({
     testbed: findTestbed(),
     ours: options.ours === undefined ? sluiceSwitch(SLUICE) : commandSwitch(options.ours),
-    workloads: workloadsOf(options),
+    workloads: chooseWorkloads({
+      sizes: options.sizes,
+      split: options.split === true,
+      packed: options.packed === true,
+      bursts: options.bursts,
+    }),
     samples: options.samples,
     clientCpu: client,
     switchCpu: other,
@@ -110,8 +109,14 @@ function program(): Command {
     .option('--sizes <bytes>', 'frame sizes', frameSizes, SIZES)
     .option('--split', 'split rings only')
     .option('--packed', 'packed rings only')
+    .option(
+      '--bursts <n>',
+      'bursts of frames that each port begins with',
+      numberFrom(1, MAX_BURSTS, true),
+      DEFAULT_BURSTS,
+    )
     .option('--seconds <s>', 'length of a sample', numberFrom(0.1, 3600, false), 2)
-    .option('--warmup <s>', 'time before a sample', numberFrom(0, 3600, false), 1)
+    .option('--warmup <s>', 'time before a sample', numberFrom(0, 3600, false), 2)
     .option(
       '--client-cpu <n>',
       'processor of the client (default: the last)',

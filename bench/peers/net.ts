@@ -10,7 +10,7 @@ import { type Pair, type SideName, summarize, takePairs } from './pairs.ts';
 import type { PeerReport, PeerRow } from './report.ts';
 import { dpdkSwitch, type SwitchKind } from './switches.ts';
 import { parseVersion } from './testpmd.ts';
-import { BURST, FRAMES, RING_SIZE, type Workload, workName } from './workload.ts';
+import { BURST, framesOf, RING_SIZE, type Workload, workName } from './workload.ts';
 
 export interface NetComparison {
   readonly testbed: Testbed;
@@ -59,7 +59,7 @@ export async function compareNet(options: NetComparison): Promise<PeerReport> {
         samples: options.samples,
         keepDisturbed: options.keepDisturbed,
         take: (side) => sampleOf(side, workload),
-        seen: (side, sample) => progress(sampleLine(work, sides[side].name, sample)),
+        seen: (side, sample) => progress(sampleLine(workload, sides[side].name, sample)),
       });
       const row = summarize({ work, unit: 'Mpps', better: 'higher' }, result);
       rows.push({ ...row, circulating: fewest(result.pairs) });
@@ -79,7 +79,7 @@ export async function compareNet(options: NetComparison): Promise<PeerReport> {
       mrg_rxbuf: true,
       in_order: true,
       burst: BURST,
-      frames: FRAMES,
+      frames: Math.max(...options.workloads.map(framesOf)),
       cpu: clientCpu,
       switch_cpu: switchCpu,
       warmup_seconds: warmup,
@@ -97,10 +97,11 @@ function fewest(pairs: readonly Pair<Sample>[]): { ours: number; theirs: number 
   };
 }
 
-function sampleLine(work: string, side: string, sample: Sample): string {
+function sampleLine(workload: Workload, side: string, sample: Sample): string {
   const { value, circulating, busy, disturbed } = sample;
-  const lost = circulating < FRAMES ? `, ${FRAMES - circulating} of ${FRAMES} frames lost` : '';
+  const frames = framesOf(workload);
+  const lost = circulating < frames ? `, ${frames - circulating} of ${frames} frames lost` : '';
   const why = disturbed === undefined ? '' : ` (disturbed: ${disturbed})`;
   const percent = Math.round(100 * busy);
-  return `${work}: ${side} ${value.toFixed(3)} Mpps, switch ${percent} % busy${lost}${why}`;
+  return `${workName(workload)}: ${side} ${value.toFixed(3)} Mpps, switch ${percent} % busy${lost}${why}`;
 }

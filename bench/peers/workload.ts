@@ -5,15 +5,22 @@ export interface Workload {
   readonly frame: number;
   /** Packed rings (VIRTIO 1.3 §2.8) instead of split ones (§2.7). */
   readonly packed: boolean;
+  /** Bursts that each of the two ports sends to begin with; they circulate from then on. */
+  readonly bursts: number;
 }
 
 /** Entries of each ring. */
 export const RING_SIZE = 256;
-/** Frames of a burst of testpmd, and bursts that each port sends to begin with. */
+/** Frames of a burst of testpmd. */
 export const BURST = 32;
-export const FIRST_BURSTS = 8;
-/** Frames that circulate, of both ports. */
-export const FRAMES = 2 * FIRST_BURSTS * BURST;
+/** Bursts that fill a ring. */
+export const MAX_BURSTS = RING_SIZE / BURST;
+/**
+ * So many that nobody has to drop one. A switch that copies from ring to ring gives a sent frame's
+ * descriptor back just after the frame has arrived, so a client whose ring is full may find no room
+ * for the first ones that it sends on.
+ */
+export const DEFAULT_BURSTS = MAX_BURSTS - 2;
 
 /** The largest frame that fits a buffer of testpmd's default size, 2176 with 128 of headroom. */
 const DEFAULT_BUFFER_FRAME = 2048;
@@ -26,6 +33,24 @@ const JUMBO_BUFFERS = 8192;
 export const MAX_FRAME = JUMBO_FRAME - 18;
 /** What testpmd can send as one UDP packet. */
 export const MIN_FRAME = 64;
+
+export interface WorkloadChoice {
+  readonly sizes: readonly number[];
+  readonly split: boolean;
+  readonly packed: boolean;
+  readonly bursts: number;
+}
+
+/** Each size with both kinds of rings, unless only one kind is asked for. */
+export function chooseWorkloads({ sizes, split, packed, bursts }: WorkloadChoice): Workload[] {
+  const kinds = split === packed ? [false, true] : [packed];
+  return kinds.flatMap((kind) => sizes.map((frame) => ({ frame, packed: kind, bursts })));
+}
+
+/** Frames that circulate, those of both ports. */
+export function framesOf({ bursts }: Workload): number {
+  return 2 * bursts * BURST;
+}
 
 /** `64 B split` */
 export function workName({ frame, packed }: Workload): string {
