@@ -58,11 +58,11 @@ export class PatchPort implements Port {
     values[RX_FRAMES] = (values[RX_FRAMES] as number) + count;
     values[RX_BYTES] = (values[RX_BYTES] as number) + bytes;
     peer.owner.forward(peer, out);
-    peer.owner.publish();
   }
 
+  /** The far switch tells its ports when the near one tells its own: after the sender was told. */
   flush(): void {
-    // The far switch has published already, before deliver returned.
+    this.peer?.owner?.publish();
   }
 
   /** Gives the wire's memory back. */
