@@ -98,9 +98,13 @@ class Model {
     this.pair.driver.disableCalls();
   }
 
-  /** Addresses that walk through the buffers' memory, over the border of the regions as well. */
-  address(length: number): number {
+  /**
+   * Addresses that walk through the buffers' memory, over the border of the regions as well; or the
+   * same one again, as a driver with few buffers gives.
+   */
+  address(length: number, again: boolean): number {
     const { buffers, end } = this.pair;
+    if (again) return buffers;
     const room = end - buffers - length;
     this.place = (this.place + 7919) % room;
     return buffers + this.place;
@@ -108,7 +112,9 @@ class Model {
 
   add(step: Step): void {
     const { driver } = this.pair;
-    const segments = step.lengths.map((length) => [this.address(length), length] as const);
+    const segments = step.lengths.map(
+      (length) => [this.address(length, step.seed % 2 === 0), length] as const,
+    );
     const { direction } = this.options;
     const readable =
       direction === 'readable'
