@@ -355,6 +355,32 @@ describe('driver and device on one ring', () => {
     }
   });
 
+  it('rewrites a descriptor of which only address, length or direction differs', () => {
+    for (const packed of [false, true]) {
+      const pair = new RingPair({ packed, size: 1 });
+      const batch = new ChainBatch();
+      const buffers = [
+        [pair.buffers, 100, false],
+        [pair.buffers, 100, true],
+        [pair.buffers, 100, false],
+        [pair.buffers, 101, false],
+        [pair.buffers + 1, 101, false],
+        [pair.buffers + 1, 101, false],
+      ] as const;
+      for (const [address, length, writable] of buffers) {
+        pair.driver.add(address, length, writable);
+        pair.driver.publish();
+        batch.clear();
+        pair.device.collect(batch, 1);
+        assert.deepEqual(segmentsOf(pair, batch, 0), [[address, length, writable]]);
+        pair.device.complete(batch, 0, 0);
+        pair.device.publish();
+        pair.driver.collectUsed(1);
+      }
+      pair.release();
+    }
+  });
+
   it('takes one used entry for several buffers in order', () => {
     for (const packed of [false, true]) {
       const pair = new RingPair({ packed, inOrder: true, size: 16 });
