@@ -1,6 +1,6 @@
 /** Waiting for descriptors: epoll(7). */
 import { closeFd } from './fd.ts';
-import { check, EINTR, errno, libc, systemError } from './libc.ts';
+import { check, EINTR, errno, libc, pinned, systemError } from './libc.ts';
 
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
@@ -32,8 +32,8 @@ export class Epoll {
   readonly fd: number;
   readonly #handlers = new Map<number, EpollHandler>();
   /** Guards against a descriptor number reused within one round of events. */
-  readonly #events = new DataView(new ArrayBuffer(EVENT_BYTES * MAX_EVENTS));
-  readonly #eventBytes = new Uint8Array(this.#events.buffer);
+  readonly #eventMemory = pinned(EVENT_BYTES * MAX_EVENTS);
+  readonly #events = new DataView(this.#eventMemory.buffer);
   readonly #change = new DataView(new ArrayBuffer(EVENT_BYTES));
   readonly #changeBytes = new Uint8Array(this.#change.buffer);
   readonly #generations = new Map<number, number>();
@@ -71,7 +71,7 @@ export class Epoll {
    * ever) and calls the handlers. Returns how many descriptors were ready.
    */
   wait(timeout: number): number {
-    const count = libc.epoll_wait(this.fd, this.#eventBytes, MAX_EVENTS, timeout);
+    const count = libc.epoll_wait(this.fd, this.#eventMemory.address, MAX_EVENTS, timeout);
     if (count === -1) {
       if (errno() === EINTR) return 0;
       throw systemError('epoll_wait', `fd ${this.fd}`);

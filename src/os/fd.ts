@@ -1,6 +1,6 @@
 /** File descriptors: close, flags, small reads and writes, eventfds, pipes, whole-file locks. */
 import { fstatSync, readlinkSync } from 'node:fs';
-import { check, EAGAIN, EINTR, errno, libc, systemError } from './libc.ts';
+import { check, EAGAIN, EINTR, errno, libc, pinned, systemError } from './libc.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
 const F_GETFL = 3;
@@ -53,9 +53,9 @@ export function createPipe(): { readonly read: number; readonly write: number } 
   return { read: ends[0] as number, write: ends[1] as number };
 }
 
-const ONE = new Uint8Array(8);
-ONE[0] = 1;
-const drained = new Uint8Array(8);
+const one = pinned(8);
+new Uint8Array(one.buffer)[0] = 1;
+const drained = pinned(8);
 
 /**
  * Signals an eventfd: adds one. True unless the descriptor refuses the write for a reason other
@@ -63,7 +63,7 @@ const drained = new Uint8Array(8);
  * in its place and wants the same eight bytes.
  */
 export function signalEventFd(fd: number): boolean {
-  return libc.write(fd, ONE, 8) === 8 || errno() === EAGAIN;
+  return libc.write(fd, one.address, 8) === 8 || errno() === EAGAIN;
 }
 
 /** True for an eventfd: each write to it is an event, and nobody need ever read it. */
@@ -73,5 +73,5 @@ export function isEventFd(fd: number): boolean {
 
 /** Takes the count out of a non-blocking eventfd; true if it was above zero. */
 export function drainEventFd(fd: number): boolean {
-  return libc.read(fd, drained, 8) === 8;
+  return libc.read(fd, drained.address, 8) === 8;
 }

@@ -8,6 +8,8 @@ import { SystemError } from '../base/errors.ts';
 
 // Sizes and offsets are declared with 32 bits wherever every caller's value fits: 64-bit
 // arguments and results must be BigInt, which costs an allocation a call.
+// Calls that are made while frames flow take addresses as numbers ('u64') of pinned memory: for a
+// 'pointer' Node's wrapper looks at every argument and allocates.
 const { functions } = ffi.dlopen('libc.so.6', {
   __errno_location: { arguments: [], return: 'pointer' },
   mmap: { arguments: ['u64', 'u64', 'i32', 'i32', 'i32', 'i64'], return: 'u64' },
@@ -19,15 +21,15 @@ const { functions } = ffi.dlopen('libc.so.6', {
   fcntl: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
   flock: { arguments: ['i32', 'i32'], return: 'i32' },
   close: { arguments: ['i32'], return: 'i32' },
-  read: { arguments: ['i32', 'pointer', 'u32'], return: 'i32' },
-  write: { arguments: ['i32', 'pointer', 'u32'], return: 'i32' },
+  read: { arguments: ['i32', 'u64', 'u32'], return: 'i32' },
+  write: { arguments: ['i32', 'u64', 'u32'], return: 'i32' },
   readv: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
   writev: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
   eventfd: { arguments: ['u32', 'i32'], return: 'i32' },
   pipe2: { arguments: ['pointer', 'i32'], return: 'i32' },
   epoll_create1: { arguments: ['i32'], return: 'i32' },
   epoll_ctl: { arguments: ['i32', 'i32', 'i32', 'pointer'], return: 'i32' },
-  epoll_wait: { arguments: ['i32', 'pointer', 'i32', 'i32'], return: 'i32' },
+  epoll_wait: { arguments: ['i32', 'u64', 'i32', 'i32'], return: 'i32' },
   poll: { arguments: ['pointer', 'u32', 'i32'], return: 'i32' },
   socket: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
   socketpair: { arguments: ['i32', 'i32', 'i32', 'pointer'], return: 'i32' },
@@ -39,7 +41,7 @@ const { functions } = ffi.dlopen('libc.so.6', {
   recvmsg: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
   ioctl: { arguments: ['i32', 'u32', 'pointer'], return: 'i32' },
   sched_setaffinity: { arguments: ['i32', 'u32', 'pointer'], return: 'i32' },
-  clock_gettime: { arguments: ['i32', 'pointer'], return: 'i32' },
+  clock_gettime: { arguments: ['i32', 'u64'], return: 'i32' },
 });
 
 export const libc = functions;

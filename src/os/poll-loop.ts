@@ -2,7 +2,7 @@
  * The loop of a lane and of an embedded guest: poll rings while there is work, sleep in
  * epoll_wait while there is none. It runs no event loop of Node's.
  */
-import { monotonicNs } from './clock.ts';
+import { clock, monotonicNs, readClock } from './clock.ts';
 import { Epoll } from './epoll.ts';
 
 /** Something with rings in shared memory that must be looked at. */
@@ -37,7 +37,7 @@ export const DEFAULT_IDLE_POLL_US = 50;
 
 /** While it spins, the loop looks at its descriptors once in this many turns. */
 const TURNS_PER_LOOK = 256;
-const TURNS_PER_CLOCK = 16;
+const TURNS_PER_CLOCK = 64;
 
 export class PollLoop {
   readonly epoll = new Epoll();
@@ -98,7 +98,8 @@ export class PollLoop {
         continue;
       }
       if (turn % TURNS_PER_CLOCK !== 0) continue;
-      const now = this.#readClock();
+      this.#readClock();
+      const { now } = this;
       if (idleSince === 0) idleSince = now;
       if (now - idleSince < this.#idlePollNs) {
         if (turn % TURNS_PER_LOOK === 0) this.#look(0);
@@ -137,9 +138,9 @@ export class PollLoop {
     if (this.#timers.length > 0) this.#fireTimers();
   }
 
-  #readClock(): number {
-    this.now = monotonicNs();
-    return this.now;
+  #readClock(): void {
+    readClock();
+    this.now = clock[0] as number;
   }
 
   /** Milliseconds until the next timer, rounded up; -1 without one. */
