@@ -5,7 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { peerReportSchema } from '../bench/peers/report.ts';
-import { missingTestbed } from '../src/guest/testbed.ts';
+import { withoutTestbed } from './support/testbed.ts';
 
 const MAIN = join(import.meta.dirname, '../bench/peers/main.ts');
 
@@ -27,7 +27,7 @@ test('a wrong command line is told, with exit code 2', () => {
   }
 });
 
-test("Sluice and DPDK's switch", { skip: missingTestbed() ?? false }, () => {
+test("Sluice and DPDK's switch", { skip: withoutTestbed() }, () => {
   // Short, and on a machine on which other tests run: the figures say nothing, the frames do.
   const short = ['--samples', '1', '--seconds', '0.2', '--warmup', '0.2', '--allow-disturbed'];
   const { status, stdout, stderr } = peers('net', '--json', '--sizes', '64,9000', ...short);
