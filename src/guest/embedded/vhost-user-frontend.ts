@@ -37,7 +37,9 @@ class VhostUserFrontend implements Frontend {
     try {
       this.#client.negotiate(1n << BigInt(VIRTIO_F_VERSION_1));
       this.features = this.#client.offeredFeatures & ~EXTENSIONS;
-      this.maxQueuePairs = this.#client.has('MQ') ? this.#client.getQueueCount() : 1;
+      this.maxQueuePairs = this.#client.has('MQ')
+        ? Math.floor(this.#client.getQueueCount() / 2)
+        : 1;
       this.#watch(this.#client.fd, EPOLLIN | EPOLLRDHUP, () => this.#look());
       const { backEndFd } = this.#client;
       if (backEndFd !== -1) this.#watch(backEndFd, EPOLLIN | EPOLLRDHUP, () => this.#look());
