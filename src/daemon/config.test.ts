@@ -339,10 +339,18 @@ guests:
 });
 
 test('a socket path that the kernel would not take is told before anything starts', () => {
-  const [line] = problemsOf(card('').replace(/^/, `run: /${'r'.repeat(100)}\n`));
+  const [line] = problemsOf(card('').replace(/^/, `run: /${'r'.repeat(93)}\n`));
   assert.match(
     line ?? '',
-    /f\.yaml:3:\d+: guests\.web\.net\[0\]: its socket path \/r+\/web-net0\.sock has 115 bytes, at most 107 are possible: choose a shorter run directory/,
+    /f\.yaml:3:\d+: guests\.web\.net\[0\]: its socket path \/r+\/web-net0\.sock has 108 bytes, at most 107 are possible: choose a shorter run directory/,
+  );
+});
+
+test('the control socket is within the limit, too', () => {
+  const [line] = problemsOf(`run: /${'r'.repeat(96)}\n`);
+  assert.match(
+    line ?? '',
+    /^f\.yaml:1:6: run: the control socket's path \/r+\/control\.sock is longer than 107 bytes/,
   );
 });
 

@@ -11,6 +11,7 @@ import { ConfigSource } from './config-problems.ts';
 import { checkReferences } from './config-references.ts';
 import { type ConfigDocument, configSchema, OFFLOAD_NAMES } from './config-schema.ts';
 import { defaultMac } from './mac-address.ts';
+import { controlSocketPath } from './run-directory.ts';
 
 export const DEFAULT_CONFIG_FILE = './sluice.yaml';
 
@@ -205,6 +206,13 @@ function bytesOf(size: string): number {
 }
 
 function checkSocketPaths(source: ConfigSource, config: Config): void {
+  const control = controlSocketPath(config.run.path);
+  if (Buffer.byteLength(control) > MAX_SOCKET_PATH) {
+    source.report(
+      ['run'],
+      `the control socket's path ${control} is longer than ${MAX_SOCKET_PATH} bytes: choose a shorter run directory`,
+    );
+  }
   for (const guest of config.guests) {
     for (const [index, { socket }] of guest.net.entries()) {
       const bytes = Buffer.byteLength(socket);

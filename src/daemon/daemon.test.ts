@@ -9,7 +9,7 @@ import { silentLogger } from '../base/log.ts';
 import { runLane } from '../engine/lane.ts';
 import { EmbeddedGuests, newFlow } from '../guest/embedded/launcher.ts';
 import { Arena } from '../memory/arena.ts';
-import { connectUnix } from '../os/unix-socket.ts';
+import { connectUnix, type UnixConnection, UnixListener } from '../os/unix-socket.ts';
 import { SocketChannel } from '../transport/channel.ts';
 import { VhostUserClient } from '../transport/vhost-user/client.ts';
 import { TEST_FEATURES, TestGuest, TestRing } from '../transport/vhost-user/testing.ts';
@@ -239,6 +239,31 @@ if (!isMainThread) {
     // The run directory is free for the next one.
     write('switches: { one: {} }');
     await start();
+  });
+
+  test('server: connect comes to a socket as soon as a VMM listens there, and again', async (t) => {
+    const { start } = stage(
+      t,
+      'switches: { lan: {} }\nguests: { a: { net: [{ method: paravirtual, switch: lan, server: connect }] } }',
+    );
+    const daemon = await start();
+    const { socket } = cardOf(daemon, 'a/net0');
+    for (let round = 0; round < 2; round++) {
+      const listener = new UnixListener(socket);
+      let connection: UnixConnection | undefined;
+      await until('a connection', () => {
+        connection ??= listener.accept();
+        return connection !== undefined;
+      });
+      const [port] = await daemon.ports();
+      assert.equal(port?.connected, true);
+      listener.close();
+      connection?.close();
+      await until('the end of the connection', async () => {
+        const [now] = await daemon.ports();
+        return now?.connected === false;
+      });
+    }
   });
 
   test('journals of cards that are gone are removed, those of others kept', async (t) => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isMainThread } from 'node:worker_threads';
@@ -173,6 +174,20 @@ if (!isMainThread) {
 
   test('a factory that throws fails the start', async () => {
     await assert.rejects(start({ settings: 'fail' }), /no such lane here/);
+  });
+
+  test('a processor that is not there is told with its lane', async () => {
+    await assert.rejects(start({ cpus: [1023] }), {
+      code: 'config',
+      message: 'lane 0 cannot run on processors 1023: EINVAL: sched_setaffinity 1023',
+    });
+  });
+
+  test('a lane runs where it is told to', async () => {
+    const lane = await start({ cpus: [0] });
+    const status = readFileSync(`/proc/self/task/${lane.tid}/status`, 'utf8');
+    assert.match(status, /^Cpus_allowed_list:\t0$/m);
+    await lane.stop();
   });
 
   test('an idle lane sleeps on: its thread gets no processor time', async () => {

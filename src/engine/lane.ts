@@ -4,7 +4,7 @@
  */
 import { readlinkSync } from 'node:fs';
 import { receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { SluiceError } from '../base/errors.ts';
+import { describeError, SluiceError } from '../base/errors.ts';
 import { type Logger, loggerTo } from '../base/log.ts';
 import { Arena } from '../memory/arena.ts';
 import { pinThread } from '../os/affinity.ts';
@@ -58,7 +58,7 @@ export function runLane<Commands extends CommandMap, Event>(
   const data = workerData as LaneWorkerData;
   const post = (message: FromLane): void => data.port.postMessage(message);
   try {
-    if (data.cpus !== undefined) pinThread(data.cpus);
+    if (data.cpus !== undefined) pin(data.index, data.cpus);
     const loop = new PollLoop(data.idlePollUs === undefined ? {} : { idlePollUs: data.idlePollUs });
     const counters = new LaneCounterWriter(loop, data.counters);
     loop.addPoller(counters);
@@ -109,6 +109,21 @@ export function runLane<Commands extends CommandMap, Event>(
     post({ kind: 'crashed', error: postedError(error) });
   } finally {
     data.port.close();
+  }
+}
+
+function pin(index: number, cpus: readonly number[]): void {
+  try {
+    pinThread(cpus);
+  } catch (error) {
+    throw new SluiceError(
+      'config',
+      `lane ${index} cannot run on processors ${cpus.join(', ')}: ${describeError(error)}`,
+      {
+        cause: error,
+        remedy: 'name processors that are there and that this process may use (key lanes, cpus)',
+      },
+    );
   }
 }
 
