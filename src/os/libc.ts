@@ -41,7 +41,6 @@ const { functions } = ffi.dlopen('libc.so.6', {
   recvmsg: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
   ioctl: { arguments: ['i32', 'u32', 'pointer'], return: 'i32' },
   sched_setaffinity: { arguments: ['i32', 'u32', 'pointer'], return: 'i32' },
-  clock_gettime: { arguments: ['i32', 'u64'], return: 'i32' },
 });
 
 export const libc = functions;
