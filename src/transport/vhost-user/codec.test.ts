@@ -66,15 +66,17 @@ const message: fc.Arbitrary<FrontEndMessage> = fc.oneof(
     index: u32,
     num: u32,
   }),
-  fc.record({
-    request: fc.constant(vu.VHOST_USER_SET_VRING_ADDR),
-    index: u32,
-    flags: u32,
-    descriptor: exact,
-    used: exact,
-    available: exact,
-    log: exact,
-  }),
+  fc
+    .record({
+      request: fc.constant(vu.VHOST_USER_SET_VRING_ADDR),
+      index: u32,
+      flags: u32,
+      descriptor: exact,
+      used: exact,
+      available: exact,
+      log: exact,
+    })
+    .map((fields) => ({ ...fields, log: (fields.flags & 1) === 0 ? 0 : fields.log })),
   fc.record({
     request: fc.constant(vu.VHOST_USER_SET_MEM_TABLE),
     regions: fc.array(region, { maxLength: MAX_TABLE_REGIONS }),
@@ -186,6 +188,26 @@ describe('vhost-user codec', () => {
         else assert.throws(() => decodeHeader(header, requestName), isTyped);
       }),
     );
+  });
+
+  test('test_log_address_matters_only_with_its_flag', () => {
+    const request = vu.VHOST_USER_SET_VRING_ADDR;
+    const fields = { request, index: 0, descriptor: 4096, used: 8192, available: 12_288, log: 0 };
+    const withLog = (flags: number): Uint8Array => {
+      const payload = encodeRequest({ ...fields, flags });
+      // User-Mode Linux sends -1 for none.
+      new DataView(payload.buffer, payload.byteOffset).setBigUint64(
+        32,
+        0xffff_ffff_ffff_ffffn,
+        true,
+      );
+      return payload;
+    };
+    assert.deepEqual(decodeRequest(request, withLog(0), 0), { ...fields, flags: 0 });
+    assert.throws(() => decodeRequest(request, withLog(1 << vu.VHOST_VRING_F_LOG), 0), {
+      code: 'protocol',
+      message: 'SET_VRING_ADDR: log address 0xffffffffffffffff is out of range',
+    });
   });
 
   test('test_oversized_payload_is_refused_by_its_header', () => {

@@ -74,6 +74,7 @@ export interface VringAddress {
   readonly descriptor: number;
   readonly used: number;
   readonly available: number;
+  /** Guest physical address where writes to the used ring are logged; 0 unless `flags` ask for it. */
   readonly log: number;
 }
 
@@ -272,15 +273,7 @@ export function decodeRequest(request: number, payload: Uint8Array, fds: number)
     case vu.VHOST_USER_SET_VRING_ADDR:
       fields.expectSize(vu.VRING_ADDRESS_BYTES);
       fields.expectFds(fds, 0);
-      return {
-        request,
-        index: fields.u32(0),
-        flags: fields.u32(4),
-        descriptor: fields.exact(8, 'descriptor address'),
-        used: fields.exact(16, 'used address'),
-        available: fields.exact(24, 'available address'),
-        log: fields.exact(32, 'log address'),
-      };
+      return { request, ...decodeVringAddress(fields) };
     case vu.VHOST_USER_SET_MEM_TABLE:
       return decodeMemoryTable(fields, fds);
     case vu.VHOST_USER_ADD_MEM_REG:
@@ -302,6 +295,19 @@ export function decodeRequest(request: number, payload: Uint8Array, fds: number)
     default:
       throw new SluiceError('unsupported', `${requestName(request)} is not supported`);
   }
+}
+
+function decodeVringAddress(fields: Fields): VringAddress {
+  const flags = fields.u32(4);
+  return {
+    index: fields.u32(0),
+    flags,
+    descriptor: fields.exact(8, 'descriptor address'),
+    used: fields.exact(16, 'used address'),
+    available: fields.exact(24, 'available address'),
+    // Without the flag it means nothing: User-Mode Linux sends -1.
+    log: (flags & (1 << vu.VHOST_VRING_F_LOG)) !== 0 ? fields.exact(32, 'log address') : 0,
+  };
 }
 
 function decodeVringFile(request: FileRequest, fields: Fields, fds: number): FrontEndMessage {
