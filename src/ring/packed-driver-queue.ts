@@ -76,6 +76,8 @@ export class PackedDriverQueue implements DriverQueue {
   private orderTail = 0;
   private batchLeft = 0;
   private batchLength = 0;
+  /** The buffer that the last used descriptor named. */
+  private lastId = 0;
 
   /** Next descriptor to make available, and the flags that say so in this round. */
   private availAt = 0;
@@ -182,26 +184,9 @@ export class PackedDriverQueue implements DriverQueue {
   }
 
   collectUsed(max: number): number {
-    const { ring, usedId, usedLength } = this;
     const limit = max < USED_BATCH ? max : USED_BATCH;
-    let count = 0;
-    while (count < limit) {
-      if (this.batchLeft === 0) {
-        if (this.outstanding === 0) break;
-        const at = 4 * this.usedAt;
-        // An acquiring load: the length is read after it.
-        const word = Atomics.load(ring, at + 3);
-        if ((word & BOTH_BITS) !== this.usedFlags) break;
-        this.startBatch(word & 0xffff, (ring[at + 2] as number) >>> 0);
-      }
-      const id = this.inOrder ? (this.order[this.orderHead] as number) : this.lastId;
-      this.batchLeft--;
-      usedId[count] = id;
-      usedLength[count] = this.batchLeft === 0 ? this.batchLength : (this.writable[id] as number);
-      count++;
-      this.release(id);
-    }
-    return count;
+    const count = this.batchLeft === 0 ? this.collectPlain(limit) : 0;
+    return count < limit ? this.collectRest(count, limit) : count;
   }
 
   pending(): boolean {
@@ -225,7 +210,61 @@ export class PackedDriverQueue implements DriverQueue {
     Atomics.store(this.driverEvent, 0, RING_EVENT_FLAGS_DISABLE << FLAGS_SHIFT);
   }
 
-  private lastId = 0;
+  /** Used descriptors that each stand for a buffer of one descriptor: what devices mostly write. */
+  private collectPlain(limit: number): number {
+    const { ring, usedId, usedLength, span, order, inOrder, freeIds, size } = this;
+    const most = limit < this.outstanding ? limit : this.outstanding;
+    let { usedAt, usedFlags, orderHead, freeTail } = this;
+    let count = 0;
+    for (; count < most; count++) {
+      const at = 4 * usedAt;
+      // An acquiring load: the length is read after it.
+      const word = Atomics.load(ring, at + 3);
+      const id = word & 0xffff;
+      if ((word & BOTH_BITS) !== usedFlags || span[id] !== 1) break;
+      if (inOrder && order[orderHead] !== id) break;
+      span[id] = 0;
+      usedId[count] = id;
+      usedLength[count] = (ring[at + 2] as number) >>> 0;
+      orderHead = orderHead + 1 === size ? 0 : orderHead + 1;
+      freeIds[freeTail] = id;
+      freeTail = freeTail + 1 === size ? 0 : freeTail + 1;
+      usedAt++;
+      if (usedAt === size) {
+        usedAt = 0;
+        usedFlags = usedFlags === 0 ? BOTH_BITS : 0;
+      }
+    }
+    this.usedAt = usedAt;
+    this.usedFlags = usedFlags;
+    this.orderHead = orderHead;
+    this.freeTail = freeTail;
+    this.free += count;
+    this.outstanding -= count;
+    return count;
+  }
+
+  /** Any used descriptors: of chains, or standing for several buffers. */
+  private collectRest(from: number, limit: number): number {
+    const { ring, usedId, usedLength } = this;
+    let count = from;
+    while (count < limit) {
+      if (this.batchLeft === 0) {
+        if (this.outstanding === 0) break;
+        const at = 4 * this.usedAt;
+        const word = Atomics.load(ring, at + 3);
+        if ((word & BOTH_BITS) !== this.usedFlags) break;
+        this.startBatch(word & 0xffff, (ring[at + 2] as number) >>> 0);
+      }
+      const id = this.inOrder ? (this.order[this.orderHead] as number) : this.lastId;
+      this.batchLeft--;
+      usedId[count] = id;
+      usedLength[count] = this.batchLeft === 0 ? this.batchLength : (this.writable[id] as number);
+      count++;
+      this.release(id);
+    }
+    return count;
+  }
 
   private startBatch(last: number, length: number): void {
     if (last >= this.size || (this.span[last] as number) === 0) {

@@ -225,19 +225,43 @@ export class SplitDriverQueue implements DriverQueue {
     let at = this.usedIdx;
     for (let i = 0; i < count; i++) {
       const entry = 1 + 2 * (at & mask);
-      const id = used32[entry] as number;
-      usedId[i] = this.release(id);
+      usedId[i] = this.release(used32[entry] as number);
       usedLength[i] = used32[entry + 1] as number;
-      at = (at + 1) & 0xffff;
+      at++;
     }
-    this.usedIdx = at;
+    this.usedIdx = at & 0xffff;
+  }
+
+  private collectInOrder(count: number, waiting: number): void {
+    const { used32, usedId, usedLength, mask, order, span, freeRing } = this;
+    let at = this.usedIdx;
+    let tail = this.freeTail;
+    let i = 0;
+    // An entry for each buffer, and a descriptor for each buffer: what devices mostly do.
+    const plain = this.batchLeft === 0 ? count : 0;
+    for (; i < plain; i++) {
+      const slot = at & mask;
+      const id = order[slot] as number;
+      const entry = 1 + 2 * slot;
+      if (used32[entry] !== id || span[id] !== 1) break;
+      span[id] = 0;
+      usedId[i] = id;
+      usedLength[i] = used32[entry + 1] as number;
+      freeRing[tail & mask] = id;
+      tail++;
+      at++;
+    }
+    this.usedIdx = at & 0xffff;
+    this.freeTail = tail & 0xffff;
+    this.free += i;
+    if (i < count) this.collectBatches(i, count, waiting);
   }
 
   /** One used entry may stand for several buffers: it names the last of them (§2.7.9). */
-  private collectInOrder(count: number, waiting: number): void {
+  private collectBatches(from: number, count: number, waiting: number): void {
     const { used32, usedId, usedLength, mask, order } = this;
     let at = this.usedIdx;
-    for (let i = 0; i < count; i++) {
+    for (let i = from; i < count; i++) {
       if (this.batchLeft === 0) {
         const entry = 1 + 2 * (at & mask);
         const last = used32[entry] as number;
