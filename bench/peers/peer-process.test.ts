@@ -25,6 +25,13 @@ test('what it prints is waited for, and what it is told arrives', async () => {
   assert.equal(found, 'got this\n');
 });
 
+test('messages do not get into answers', async () => {
+  const peer = shell('printf pro; echo noise >&2; echo mpt');
+  await peer.exited;
+  assert.equal(peer.answers, 'prompt\n');
+  assert.match(peer.output, /noise/);
+});
+
 test('an end before what was waited for is an error with its last words', async () => {
   const peer = shell('echo sorry >&2; exit 3');
   await assert.rejects(

@@ -26,6 +26,7 @@ export class PeerProcess implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #waiting = new Set<() => void>();
   #output = '';
+  #answers = '';
   #ending: string | undefined;
 
   /** @throws SluiceError `not-found` if the program is not there. */
@@ -38,12 +39,11 @@ export class PeerProcess implements AsyncDisposable {
       env: { ...process.env, ...environment },
     });
     this.#child = child;
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding('utf8').on('data', (text: string) => {
-        this.#output += text;
-        this.#notify();
-      });
-    }
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      this.#answers += text;
+      this.#printed(text);
+    });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => this.#printed(text));
     // What it did not read any more is told by its end.
     child.stdin.on('error', () => undefined);
     this.exited = new Promise((resolve) => {
@@ -63,9 +63,14 @@ export class PeerProcess implements AsyncDisposable {
     alive.add(this);
   }
 
-  /** Everything it printed. */
+  /** Everything it printed, messages in the midst of answers. */
   get output(): string {
     return this.#output;
+  }
+
+  /** What it printed on its standard output. */
+  get answers(): string {
+    return this.#answers;
   }
 
   write(text: string): void {
@@ -114,6 +119,11 @@ export class PeerProcess implements AsyncDisposable {
       // Nobody is left in the group.
       if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
     }
+  }
+
+  #printed(text: string): void {
+    this.#output += text;
+    this.#notify();
   }
 
   #notify(): void {

@@ -80,7 +80,7 @@ export function parseVersion(text: string): string {
 
 export class Testpmd implements AsyncDisposable {
   readonly process: PeerProcess;
-  /** How much of the output belongs to earlier commands. */
+  /** How much of the answers belongs to earlier commands. */
   #read = 0;
 
   /** Starts it; {@link ready} tells when it takes commands. */
@@ -125,10 +125,10 @@ export class Testpmd implements AsyncDisposable {
 
   #answer(what: string, timeoutMs: number): Promise<string> {
     return this.process.until(what, timeoutMs, () => {
-      const { output } = this.process;
-      const end = output.indexOf(PROMPT, this.#read);
+      const { answers } = this.process;
+      const end = answers.indexOf(PROMPT, this.#read);
       if (end < 0) return undefined;
-      const answer = output.slice(this.#read, end);
+      const answer = answers.slice(this.#read, end);
       this.#read = end + PROMPT.length;
       return answer;
     });
