@@ -191,7 +191,7 @@ describe('vhost-user codec', () => {
   });
 
   test('test_log_address_matters_only_with_its_flag', () => {
-    const request = vu.VHOST_USER_SET_VRING_ADDR;
+    const request: typeof vu.VHOST_USER_SET_VRING_ADDR = vu.VHOST_USER_SET_VRING_ADDR;
     const fields = { request, index: 0, descriptor: 4096, used: 8192, available: 12_288, log: 0 };
     const withLog = (flags: number): Uint8Array => {
       const payload = encodeRequest({ ...fields, flags });
