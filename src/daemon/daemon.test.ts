@@ -1,5 +1,13 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -276,6 +284,23 @@ if (!isMainThread) {
     assert.ok(existsSync(join(path, 'run/b-net0.journal')));
     await daemon.stop();
     assert.ok(existsSync(join(path, 'run/b-net0.journal')));
+  });
+
+  test('what comes and goes leaves no memory of the lane mapped', async (t) => {
+    const none = 'switches: {}';
+    const some = `switches: { one: { wire: { switch: two } }, two: {} }\n${GUESTS}`;
+    const { write, start } = stage(t, none);
+    const daemon = await start();
+    const mapped = (): number => readFileSync('/proc/self/maps', 'utf8').split('memfd:').length;
+    const before = mapped();
+    for (let round = 0; round < 3; round++) {
+      write(some);
+      assert.equal((await daemon.reload()).failed.length, 0);
+      assert.ok(mapped() > before);
+      write(none);
+      assert.equal((await daemon.reload()).failed.length, 0);
+    }
+    assert.equal(mapped(), before);
   });
 
   test('a start that fails leaves nothing running, and the directory unlocked', async (t) => {

@@ -12,7 +12,7 @@ import { ETHERNET_HEADER_BYTES, VLAN_ID_MASK, VLAN_TAG_BYTES } from '../spec/eth
 import { type Burst, SLOT_HEADROOM } from './burst.ts';
 import type { DataPath } from './data-path.ts';
 import { MacTable, type MacTableOptions } from './mac-table.ts';
-import { classifyOffload, SoftwareOffload } from './offload.ts';
+import { classifyOffload, type SoftwareOffload } from './offload.ts';
 import {
   EGRESS_DROP,
   EGRESS_TAGGED,
@@ -103,7 +103,7 @@ export class Switch implements PortOwner {
     this.name = name;
     this.#path = path;
     this.macs = new MacTable({ ports: MAX_PORTS, ...options });
-    this.#software = new SoftwareOffload(path.arena, path.copies);
+    this.#software = path.software;
   }
 
   /** Plugs a port in. @throws SluiceError `state` if it is plugged in already or there is no room. */

@@ -10,9 +10,6 @@ export const DELIVERED = 0;
 export const NO_BUFFER = 1;
 export const TOO_BIG = 2;
 
-/** num_buffers values as they are copied into a header: 16-bit words 0, 1, 2 … */
-const COUNTS = BATCH + 1;
-
 export class ReceiveQueue {
   readonly queue: DeviceQueue;
   readonly #path: DataPath;
@@ -25,27 +22,12 @@ export class ReceiveQueue {
   readonly #buffers = new ChainBatch();
   #cursor = 0;
 
-  constructor(
-    queue: DeviceQueue,
-    path: DataPath,
-    headerBytes: number,
-    mergeable: boolean,
-    countsAt: number,
-  ) {
+  constructor(queue: DeviceQueue, path: DataPath, headerBytes: number, mergeable: boolean) {
     this.queue = queue;
     this.#path = path;
     this.#headerBytes = headerBytes;
     this.#mergeable = mergeable;
-    this.#countsAt = countsAt;
-  }
-
-  /** Lays the table of num_buffers values into lane memory; its arena address is for the constructor. */
-  static createCounts(path: DataPath): number {
-    const at = path.arena.allocate(COUNTS * 2, 'sluice-counts');
-    new Uint16Array(path.arena.buffer, at, COUNTS).forEach((_, index, words) => {
-      words[index] = index;
-    });
-    return at;
+    this.#countsAt = path.countsAt;
   }
 
   /**

@@ -84,7 +84,6 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
   readonly #path: DataPath;
   readonly #options: VirtioNetOptions;
   readonly #values: Float64Array;
-  readonly #countsAt: number;
   /** Started queues by index, and whether each is enabled. */
   readonly #queues: (DeviceQueue | undefined)[];
   readonly #enabled: boolean[];
@@ -117,7 +116,6 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
       offeredFeatures(queuePairs, options.mtu !== undefined) & ~(options.withheld ?? 0n);
     this.#queues = new Array(this.maxQueues).fill(undefined);
     this.#enabled = new Array(this.maxQueues).fill(false);
-    this.#countsAt = ReceiveQueue.createCounts(options.path);
   }
 
   direction(index: number): Direction {
@@ -365,7 +363,7 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
     this.#receive = active.flatMap((queue, index) =>
       queue === undefined || index % 2 === 1
         ? []
-        : [new ReceiveQueue(queue, this.#path, this.#headerBytes, mergeable, this.#countsAt)],
+        : [new ReceiveQueue(queue, this.#path, this.#headerBytes, mergeable)],
     );
   }
 
