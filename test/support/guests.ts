@@ -8,8 +8,11 @@ import type { Cleanup } from './testbed.ts';
 
 export type GuestKind = 'qemu' | 'uml';
 
+/** What runs commands: a guest, or a network namespace of the host. */
+export type Machine = Pick<GuestProcess, 'run' | 'sh'>;
+
 /** A guest with the address it has on the network under test. */
-export interface Host<G extends GuestProcess = GuestProcess> {
+export interface Host<G extends Machine = GuestProcess> {
   readonly guest: G;
   readonly interface: string;
   /** IPv4, without the prefix length. */
@@ -99,7 +102,11 @@ export interface PingOptions {
 }
 
 /** Pings until `count` replies have come (which takes the first ones' loss) or the deadline. */
-export async function ping(from: Host, to: Host, options: PingOptions = {}): Promise<PingResult> {
+export async function ping(
+  from: Host<Machine>,
+  to: Pick<Host<Machine>, 'address' | 'address6'>,
+  options: PingOptions = {},
+): Promise<PingResult> {
   const { count = 3, size = 56, ipv6 = false, whole = false, deadline = 10 } = options;
   const flags = `-c ${count} -i 0.2 -w ${deadline} -s ${size}${whole ? ' -M do' : ''}`;
   const target = ipv6 ? to.address6 : to.address;
@@ -156,8 +163,8 @@ let lastPort = 5200;
 
 /** Runs iperf3 between two guests, `client` sending unless `reverse`. */
 export async function iperf(
-  client: Host,
-  server: Host,
+  client: Host<Machine>,
+  server: Host<Machine>,
   options: IperfOptions = {},
 ): Promise<IperfResult> {
   const { seconds = 3, reverse = false, parallel = 1, ipv6 = false, udpLength, bitrate } = options;
@@ -198,8 +205,8 @@ export interface Transfer {
 
 /** Sends random bytes over TCP; they lie in the sender's memory meanwhile. */
 export async function transfer(
-  from: Host,
-  to: Host,
+  from: Host<Machine>,
+  to: Host<Machine>,
   { mebibytes = 128 }: { mebibytes?: number } = {},
 ): Promise<Transfer> {
   const port = ++lastPort;
