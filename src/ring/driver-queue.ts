@@ -161,6 +161,11 @@ export interface DriverQueue {
    */
   add(address: number, length: number, writable: boolean): number;
   /**
+   * As {@link add}, at the address `addresses[index]`: for the hot path, where an address that is
+   * passed by itself may become an object on the heap.
+   */
+  addFrom(addresses: Float64Array, index: number, length: number, writable: boolean): number;
+  /**
    * Adds a buffer of one or more segments: through an indirect table if `indirect` is asked for,
    * was negotiated and holds them, else as a chain. Returns its id or -1.
    */

@@ -61,6 +61,8 @@ export class PackedDriverQueue implements DriverQueue {
   private readonly driverEvent: Uint32Array;
   private readonly deviceEvent: Uint32Array;
   private readonly tables: Uint32Array;
+  /** An address by itself. */
+  private readonly single = new Float64Array(1);
 
   /** Free buffer ids, a queue. */
   private readonly freeIds: Uint16Array;
@@ -138,9 +140,14 @@ export class PackedDriverQueue implements DriverQueue {
   }
 
   add(address: number, length: number, writable: boolean): number {
+    this.single[0] = address;
+    return this.addFrom(this.single, 0, length, writable);
+  }
+
+  addFrom(addresses: Float64Array, index: number, length: number, writable: boolean): number {
     if (this.free === 0) return -1;
     const id = this.take();
-    this.describe(id, address, length, writable ? WRITE_BIT : 0);
+    this.describe(id, addresses, index, length, writable ? WRITE_BIT : 0);
     this.hand(id, 1, writable ? length : 0);
     return id;
   }
@@ -161,7 +168,7 @@ export class PackedDriverQueue implements DriverQueue {
         writableBytes += length;
       }
       if (i !== count - 1) flags |= NEXT_BIT;
-      this.describe(id, segments.address[i] as number, length, flags);
+      this.describe(id, segments.address, i, length, flags);
     }
     this.hand(id, count, writableBytes);
     return id;
@@ -307,8 +314,8 @@ export class PackedDriverQueue implements DriverQueue {
       tables[at + 2] = length;
       tables[at + 3] = writable ? WRITE_BIT : 0;
     }
-    const table = layout.indirect + first * 4;
-    this.describe(id, table, count * DESCRIPTOR_BYTES, INDIRECT_BIT);
+    this.single[0] = layout.indirect + first * 4;
+    this.describe(id, this.single, 0, count * DESCRIPTOR_BYTES, INDIRECT_BIT);
     this.hand(id, 1, writableBytes);
     return id;
   }
@@ -320,8 +327,15 @@ export class PackedDriverQueue implements DriverQueue {
   }
 
   /** Writes the next descriptor of the ring; that of the first since publish without its last word. */
-  private describe(id: number, address: number, length: number, flags: number): void {
+  private describe(
+    id: number,
+    addresses: Float64Array,
+    index: number,
+    length: number,
+    flags: number,
+  ): void {
     const { ring } = this;
+    const address = addresses[index] as number;
     const slot = this.availAt;
     const at = 4 * slot;
     const word = flags | this.availFlags | id;

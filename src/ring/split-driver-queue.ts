@@ -60,6 +60,8 @@ export class SplitDriverQueue implements DriverQueue {
   private readonly usedEvent: number;
   private readonly availEvent: number;
   private readonly tables: Uint32Array;
+  /** An address by itself. */
+  private readonly single = new Float64Array(1);
 
   /** What the descriptor table holds: never read back from memory that the device could change. */
   private readonly heldAddress: Float64Array;
@@ -134,9 +136,14 @@ export class SplitDriverQueue implements DriverQueue {
   }
 
   add(address: number, length: number, writable: boolean): number {
+    this.single[0] = address;
+    return this.addFrom(this.single, 0, length, writable);
+  }
+
+  addFrom(addresses: Float64Array, index: number, length: number, writable: boolean): number {
     if (this.free === 0) return -1;
     const id = this.take();
-    this.describe(id, address, length, writable ? VIRTQ_DESC_F_WRITE : 0);
+    this.describe(id, addresses, index, length, writable ? VIRTQ_DESC_F_WRITE : 0);
     this.span[id] = 1;
     this.writable[id] = writable ? length : 0;
     this.offer(id);
@@ -163,7 +170,7 @@ export class SplitDriverQueue implements DriverQueue {
         word |= VIRTQ_DESC_F_NEXT | (following << 16);
         this.next[id] = following;
       }
-      this.describe(id, segments.address[i] as number, length, word >>> 0);
+      this.describe(id, segments.address, i, length, word >>> 0);
       id = following;
     }
     this.span[head] = count;
@@ -301,8 +308,8 @@ export class SplitDriverQueue implements DriverQueue {
       tables[at + 2] = length;
       tables[at + 3] = next | (writable ? VIRTQ_DESC_F_WRITE : 0);
     }
-    const table = layout.indirect + first * 4;
-    this.describe(id, table, count * DESCRIPTOR_BYTES, VIRTQ_DESC_F_INDIRECT);
+    this.single[0] = layout.indirect + first * 4;
+    this.describe(id, this.single, 0, count * DESCRIPTOR_BYTES, VIRTQ_DESC_F_INDIRECT);
     this.span[id] = 1;
     this.writable[id] = writableBytes;
     this.offer(id);
@@ -316,14 +323,21 @@ export class SplitDriverQueue implements DriverQueue {
     return id;
   }
 
-  private describe(id: number, address: number, length: number, word: number): void {
+  private describe(
+    id: number,
+    addresses: Float64Array,
+    index: number,
+    length: number,
+    word: number,
+  ): void {
     if (
-      this.heldAddress[id] === address &&
+      this.heldAddress[id] === addresses[index] &&
       this.heldLength[id] === length &&
       this.heldWord[id] === word
     ) {
       return;
     }
+    const address = addresses[index] as number;
     this.heldAddress[id] = address;
     this.heldLength[id] = length;
     this.heldWord[id] = word;

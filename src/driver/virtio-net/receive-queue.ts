@@ -50,7 +50,7 @@ export class ReceiveQueue {
 
   /** Gives one buffer to the device; it sees it after the queue's next publish. */
   post(buffer: number): void {
-    const id = this.queue.add(this.addresses[buffer] as number, this.pool.bytes, true);
+    const id = this.queue.addFrom(this.addresses, buffer, this.pool.bytes, true);
     if (id < 0) throw brokenDevice('has no descriptor for a buffer that it returned');
     this.bufferOf[id] = buffer;
   }

@@ -17,11 +17,11 @@ export class TransmitQueue {
   }
 
   /**
-   * Queues `length` bytes at a guest physical address, virtio_net_hdr first. False without a free
-   * descriptor. The buffer must stay as it is until {@link reap} returns its tag.
+   * Queues `length` bytes at the guest physical address `addresses[index]`, virtio_net_hdr first.
+   * False without a free descriptor. The buffer must stay as it is until {@link reap} returns its tag.
    */
-  send(address: number, length: number, tag: number): boolean {
-    const id = this.queue.add(address, length, false);
+  send(addresses: Float64Array, index: number, length: number, tag: number): boolean {
+    const id = this.queue.addFrom(addresses, index, length, false);
     if (id < 0) return false;
     this.tagOf[id] = tag;
     return true;

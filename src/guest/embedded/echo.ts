@@ -99,7 +99,7 @@ export class Echo implements Role {
     swapAddresses(ram, at);
     if (count === 1) {
       const bytes = receive.pieceLength[first] as number;
-      if (!transmit.send(addresses[tag] as number, bytes, tag)) return false;
+      if (!transmit.send(addresses, tag, bytes, tag)) return false;
     } else {
       pieces.clear();
       for (let buffer = tag, i = first; buffer !== NONE; i++) {

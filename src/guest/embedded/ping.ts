@@ -31,7 +31,7 @@ export interface PingOptions {
 export class Ping implements Role {
   private readonly context: RoleContext;
   private readonly options: PingOptions;
-  private readonly address: number;
+  private readonly addresses: Float64Array;
   private readonly stampIndex: number;
   private readonly hash: number;
   private readonly intervalNs: number;
@@ -58,7 +58,7 @@ export class Ping implements Role {
         `frames of ${options.frameBytes} bytes from a guest that was attached for ${pool.bytes - NET_HEADER_BYTES}`,
       );
     }
-    this.address = pool.addresses()[0] as number;
+    this.addresses = pool.addresses();
     this.stampIndex = (pool.first + stampAt(options.frameBytes, mtu)) >>> 2;
     this.hash = buildFrame(ram, pool.first, {
       source: mac,
@@ -94,7 +94,7 @@ export class Ping implements Role {
     }
     this.sequence = (this.sequence + 1) >>> 0;
     stamp(this.context.ram.u32, this.stampIndex, this.hash, this.sequence);
-    transmit.send(this.address, NET_HEADER_BYTES + this.options.frameBytes, 0);
+    transmit.send(this.addresses, 0, NET_HEADER_BYTES + this.options.frameBytes, 0);
     this.waiting = true;
     this.sentAt = monotonicNs();
     transmit.flush();

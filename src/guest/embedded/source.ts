@@ -128,7 +128,7 @@ export class Source implements Role {
       const index = target[frame] as number;
       const number = sequence[index] as number;
       stamp(u32, stampIndex[frame] as number, hash[frame] as number, number);
-      if (!transmit.send(addresses[frame] as number, bytes, frame)) break;
+      if (!transmit.send(addresses, frame, bytes, frame)) break;
       sequence[index] = number + 1;
       head = head + 1 === free.length ? 0 : head + 1;
       sent++;
