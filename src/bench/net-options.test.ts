@@ -28,6 +28,7 @@ test('what cannot be is refused by the name of the option', () => {
     [{ queues: 0 }, /--queues/],
     [{ guest: 'uml', packed: true }, /packed/],
     [{ guest: 'qemu', verify: true }, /--verify/],
+    [{ guest: 'uml', frame: 64 }, /MTU of 50/],
   ] as const) {
     assert.throws(
       () => parseNetOptions(input),

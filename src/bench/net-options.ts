@@ -1,12 +1,16 @@
 /** What is asked of a network bench, with its defaults and limits. */
 import { z } from 'zod';
 import { SluiceError } from '../base/errors.ts';
+import { MAX_MTU } from '../daemon/config-schema.ts';
 import { MAX_TEST_FRAME } from '../guest/embedded/test-frame.ts';
+import { ETHERNET_HEADER_BYTES } from '../spec/ethernet.ts';
 import { flowsOf } from './flows.ts';
 import { DIRECTIONS, GUEST_KINDS, METHODS } from './report-schema.ts';
 
 /** Smaller is no Ethernet frame (IEEE 802.3 §3.2.8: 64 bytes with the check sequence). */
 export const MIN_FRAME = 60;
+/** Below this, IPv6 is switched off by Linux (RFC 8200 §5), and IPv4 hardly works. */
+const MIN_MTU = 1280;
 export const MAX_GUESTS = 256;
 export const MAX_QUEUE_PAIRS = 16;
 
@@ -43,6 +47,16 @@ export function parseNetOptions(input: z.input<typeof netOptionsSchema>): NetOpt
       throw new SluiceError('usage', '--verify and --rate are for embedded guests', {
         remedy: 'leave them out, or use --guest embedded',
       });
+    }
+    const mtu = options.frame - ETHERNET_HEADER_BYTES;
+    if (mtu < MIN_MTU || mtu > MAX_MTU) {
+      throw new SluiceError(
+        'usage',
+        `--frame ${options.frame}: real guests would need an MTU of ${mtu}`,
+        {
+          remedy: `choose ${MIN_MTU + ETHERNET_HEADER_BYTES} to ${MAX_MTU + ETHERNET_HEADER_BYTES} bytes`,
+        },
+      );
     }
     if (options.guest === 'uml' && (options.packed || options.queues > 1)) {
       throw new SluiceError(

@@ -1,4 +1,5 @@
 /** What a bench is run on: a private driver domain with guests attached to it. */
+import { ETHERNET_DEFAULT_MTU, ETHERNET_HEADER_BYTES } from '../spec/ethernet.ts';
 import type { BenchGuests } from './bench-guests.ts';
 import { startEmbeddedGuests } from './embedded-guests.ts';
 import { flowsOf } from './flows.ts';
@@ -6,6 +7,8 @@ import { allowedCpus, type Placement, placeOn } from './machine.ts';
 import type { NetOptions } from './net-options.ts';
 import { PrivateDomain } from './private-domain.ts';
 import { startRealGuests } from './real-guests.ts';
+
+const DEFAULT_FRAME = ETHERNET_DEFAULT_MTU + ETHERNET_HEADER_BYTES;
 
 /** Traffic of real guests before it is counted: TCP finds its window. */
 export const REAL_WARM_UP_MS = 1500;
@@ -29,6 +32,9 @@ export interface NetRig extends AsyncDisposable {
 export async function startNetRig(options: NetOptions, control: BenchControl): Promise<NetRig> {
   const placement = placeOn(allowedCpus());
   control.onStep?.('starting the driver domain');
+  // Above what every driver takes for granted, guests must be told.
+  const isLarge = options.guest !== 'embedded' && options.frame > DEFAULT_FRAME;
+  const mtu = isLarge ? options.frame - ETHERNET_HEADER_BYTES : undefined;
   const stack = new AsyncDisposableStack();
   try {
     const domain = stack.use(
@@ -37,6 +43,7 @@ export async function startNetRig(options: NetOptions, control: BenchControl): P
         packed: options.packed,
         queues: options.queues,
         cpus: placement.lane,
+        mtu,
       }),
     );
     control.onStep?.(`starting ${options.guests} guests`);
@@ -55,8 +62,11 @@ export async function startNetRig(options: NetOptions, control: BenchControl): P
             guests: domain.guests,
             flows,
             frame,
+            mtu,
             packed,
             queues,
+            cpus: placement.guests,
+            signal: control.signal,
             trafficSeconds: options.seconds + (REAL_WARM_UP_MS + REAL_MARGIN_MS) / 1000,
           }),
     );

@@ -139,10 +139,10 @@ function configText({ guests, packed, queues, mtu, cpus }: PrivateDomainOptions)
   );
 }
 
-/** Warnings and errors go to standard error; what is normal is no news to who runs a bench. */
+/** Errors go to standard error; what is normal with a guest is no news to who runs a bench. */
 function complaints(): Logger {
   return loggerTo((level, message, fields) => {
-    if (level !== 'error' && level !== 'warn') return;
+    if (level !== 'error') return;
     console.error(`${level}: ${message} ${JSON.stringify(fields)}`);
   });
 }

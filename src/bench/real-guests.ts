@@ -22,12 +22,19 @@ export interface RealGuestsOptions {
   readonly flows: readonly Flow[];
   /** Bytes of the largest frame on a wire: the guests' MTU and an Ethernet header. */
   readonly frame: number;
+  /** The MTU that the device tells; undefined if it tells none. */
+  readonly mtu: number | undefined;
+  /** Processors for the guests; undefined leaves it to the kernel. */
+  readonly cpus: readonly number[] | undefined;
   readonly packed: boolean;
   readonly queues: number;
   /** How long a run's traffic lasts, warm-up included. */
   readonly trafficSeconds: number;
+  /** Ends the start early. */
+  readonly signal?: AbortSignal | undefined;
 }
 
+const INTERFACE = 'eth0';
 const IPERF_PORT = 5201;
 const PINGS = 500;
 /** ping(8): root may go below 2 ms. */
@@ -47,22 +54,36 @@ export async function startRealGuests(options: RealGuestsOptions): Promise<RealG
     });
   }
   const testbed = findTestbed();
-  const { kind, packed, queues } = options;
+  const { kind, packed, queues, cpus } = options;
+  const pin = cpus === undefined ? {} : { pin: cpus.join(',') };
+  const mtu = options.mtu === undefined ? {} : { mtu: options.mtu };
   const started: GuestProcess[] = [];
+  const killAll = (): Promise<unknown> => Promise.all(started.map((guest) => guest.kill()));
+  const killAtOnce = (): void => void killAll();
+  options.signal?.addEventListener('abort', killAtOnce);
   try {
     for (const { name, socket, mac } of options.guests) {
       started.push(
         kind === 'uml'
-          ? startUml({ name, testbed, net: [{ socket }] })
-          : startQemu({ name, testbed, cpus: queues, net: [{ socket, mac, packed, queues }] }),
+          ? startUml({ name, testbed, ...pin, net: [{ socket }] })
+          : startQemu({
+              name,
+              testbed,
+              ...pin,
+              cpus: queues,
+              net: [{ socket, mac, packed, queues, ...mtu }],
+            }),
       );
     }
     const guests = new RealGuests(options, started);
     await guests.configure();
     return guests;
   } catch (error) {
-    await Promise.all(started.map((guest) => guest.kill()));
+    await killAll();
+    options.signal?.throwIfAborted();
     throw error;
+  } finally {
+    options.signal?.removeEventListener('abort', killAtOnce);
   }
 }
 
@@ -88,9 +109,10 @@ export class RealGuests implements BenchGuests {
         await guest.booted();
         await guest.sh(
           [
-            'dev=$(ls /sys/class/net | grep -v -e "^lo$" | head -n 1)',
-            `ip link set "$dev" mtu ${mtu} up`,
-            `ip addr add ${addressOf(index)}/16 dev "$dev"`,
+            'set -e',
+            `ip link set ${INTERFACE} mtu ${mtu}`,
+            `ip addr add ${addressOf(index)}/16 dev ${INTERFACE}`,
+            `ip link set ${INTERFACE} up`,
             `iperf3 --server --daemon --port ${IPERF_PORT}`,
           ].join('\n'),
         );
