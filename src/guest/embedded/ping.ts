@@ -12,7 +12,7 @@ import type { Role, RoleContext, RoleCounts } from './role.ts';
 import { NO_COUNTS } from './role.ts';
 import { buildFrame, flowOf, stamp, stampAt, stampOf } from './test-frame.ts';
 
-const TIMEOUT_NS = 200e6;
+const TIMEOUT_NS = 1e9;
 /** Below this, the time for the next frame is waited for by polling. */
 const SPIN_NS = 1e6;
 
