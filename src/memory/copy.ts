@@ -32,14 +32,25 @@ export const FRAME_TABLE = {
   headerLength: 1280,
   /** u32: bytes of the frame that the header stands for. */
   skip: 1536,
-  bytes: 1792,
+  /** u32: bytes of the frame without its virtio_net_hdr. */
+  frameLength: 1792,
+  /** u32: further pieces of the frame. */
+  more: 2048,
+  bytes: 2304,
 } as const;
 
 /** Bytes that {@link CopyQueue.gather} copies of each frame. */
 export const GATHER_COPY_BYTES = 80;
 
 type Run = (jobs: number, count: number) => void;
-type Gather = (table: number, first: number, count: number, to: number, stride: number) => number;
+type Gather = (
+  table: number,
+  first: number,
+  count: number,
+  to: number,
+  stride: number,
+  shift: number,
+) => number;
 type Deliver = (table: number, jobs: number, count: number) => void;
 
 export class CopyQueue {
@@ -106,11 +117,19 @@ export class CopyQueue {
 
   /**
    * Copies the first {@link GATHER_COPY_BYTES} bytes of each frame of a table, from frame `first` on,
-   * to `to + stride * index`; at once. A frame may be shorter: what lies behind it comes along. Stops at
-   * a frame that is not in the window; returns its index, or `count`.
+   * to `to + stride * index + shift`, at once, and completes the table for it. A frame may be shorter:
+   * what lies behind it comes along. Its virtio_net_hdr has 12 - `shift` bytes. Stops at a frame that is
+   * in pieces or not in the window; returns its index, or `count`.
    */
-  gather(table: number, first: number, count: number, to: number, stride: number): number {
-    return this.#gather(table, first, count, to, stride);
+  gather(
+    table: number,
+    first: number,
+    count: number,
+    to: number,
+    stride: number,
+    shift: number,
+  ): number {
+    return this.#gather(table, first, count, to, stride, shift);
   }
 
   /** Does all jobs that were pushed. */

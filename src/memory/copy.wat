@@ -3,12 +3,13 @@
 ;; run(jobs, count): does `count` copies. A job is three u32 in the memory itself, at jobs + 12 i:
 ;; to, from, length, addresses in the window. The two ends of a job do not overlap.
 ;;
-;; A frame table (`copy.ts`, FRAME_TABLE) holds, for up to 64 frames: where each begins, where its
-;; header to deliver lies and how long that is, and how many bytes of the frame it stands for.
+;; A frame table (`copy.ts`, FRAME_TABLE) tells of up to 64 frames where each begins, where its header
+;; to deliver lies, and lengths. Each begins with a virtio_net_hdr of 12 - shift bytes.
 ;;
-;; gather(table, first, count, to, stride): copies the first 80 bytes of frames first … count - 1
-;; to `to + stride * i`, always 80, whatever the frame's length. Stops at the first frame that does
-;; not lie in the window and returns its index, or count.
+;; gather(table, first, count, to, stride, shift): copies the first 80 bytes of frames first … count - 1
+;; to `to + stride * i + shift`, always 80, whatever the frame's length; sets num_buffers to 1 (shift 0)
+;; and fills in headerAt, headerLength, skip and frameLength. Stops at the first frame that is in several
+;; pieces or not in the window and returns its index, or count.
 ;;
 ;; deliver(table, jobs, count): a job is two u32: where to, and which frame. Copies the header, then
 ;; the bytes that it does not stand for, behind it.
@@ -80,24 +81,43 @@
         (br $next))))
 
   (func (export "gather")
-    (param $table i32) (param $i i32) (param $count i32) (param $to i32) (param $stride i32)
+    (param $table i32) (param $i i32) (param $count i32) (param $to i32) (param $stride i32) (param $shift i32)
     (result i32)
-    (local $address f64) (local $from i32)
-    (local.set $table (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 3))))
+    (local $wide i32) (local $word i32) (local $address f64) (local $from i32) (local $total i32) (local $n i32)
+    (local.set $wide (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 3))))
+    (local.set $word (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 2))))
     (local.set $to (i32.add (local.get $to) (i32.mul (local.get $i) (local.get $stride))))
     (block $done
       (loop $next
         (br_if $done (i32.ge_u (local.get $i) (local.get $count)))
-        (local.set $address (f64.load (local.get $table)))
+        (br_if $done (i32.load offset=2048 (local.get $word)))
+        (local.set $address (f64.load (local.get $wide)))
         (br_if $done (f64.ge (local.get $address) (f64.const 4292870144)))
+        (f64.store offset=512 (local.get $wide) (f64.convert_i32_u (local.get $to)))
         (local.set $from (i32.trunc_f64_u (local.get $address)))
-        (v128.store (local.get $to) (v128.load (local.get $from)))
-        (v128.store offset=16 (local.get $to) (v128.load offset=16 (local.get $from)))
-        (v128.store offset=32 (local.get $to) (v128.load offset=32 (local.get $from)))
-        (v128.store offset=48 (local.get $to) (v128.load offset=48 (local.get $from)))
-        (v128.store offset=64 (local.get $to) (v128.load offset=64 (local.get $from)))
+        (local.set $n (i32.add (local.get $to) (local.get $shift)))
+        (v128.store (local.get $n) (v128.load (local.get $from)))
+        (v128.store offset=16 (local.get $n) (v128.load offset=16 (local.get $from)))
+        (v128.store offset=32 (local.get $n) (v128.load offset=32 (local.get $from)))
+        (v128.store offset=48 (local.get $n) (v128.load offset=48 (local.get $from)))
+        (v128.store offset=64 (local.get $n) (v128.load offset=64 (local.get $from)))
+        ;; num_buffers: one
+        (if (i32.eqz (local.get $shift)) (then (i32.store16 offset=10 (local.get $to) (i32.const 1))))
+        (local.set $total (i32.load offset=1024 (local.get $word)))
+        (local.set $n (i32.sub (i32.const 80) (local.get $shift)))
+        (local.set $n
+          (select (local.get $total) (local.get $n) (i32.lt_u (local.get $total) (local.get $n))))
+        (i32.store offset=1280 (local.get $word) (i32.add (local.get $n) (local.get $shift)))
+        (i32.store offset=1536 (local.get $word) (local.get $n))
+        (local.set $n (i32.sub (i32.const 12) (local.get $shift)))
+        (i32.store offset=1792 (local.get $word)
+          (select
+            (i32.sub (local.get $total) (local.get $n))
+            (i32.const 0)
+            (i32.gt_u (local.get $total) (local.get $n))))
         (local.set $i (i32.add (local.get $i) (i32.const 1)))
-        (local.set $table (i32.add (local.get $table) (i32.const 8)))
+        (local.set $wide (i32.add (local.get $wide) (i32.const 8)))
+        (local.set $word (i32.add (local.get $word) (i32.const 4)))
         (local.set $to (i32.add (local.get $to) (local.get $stride)))
         (br $next)))
     (local.get $i))

@@ -11,7 +11,11 @@
 import type { Arena } from '../memory/arena.ts';
 import { type CopyQueue, FRAME_TABLE, GATHER_COPY_BYTES } from '../memory/copy.ts';
 import { BATCH, ChainBatch } from '../ring/chain-batch.ts';
-import { VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE } from '../spec/virtio-net.ts';
+import {
+  NET_HEADER_NUM_BUFFERS,
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_NONE,
+} from '../spec/virtio-net.ts';
 
 /** Bytes of struct virtio_net_hdr with num_buffers (VIRTIO 1.3 §5.1.6), as every slot holds it. */
 export const VNET_HEADER_BYTES = 12;
@@ -50,7 +54,9 @@ export class Burst {
   /** Bytes of the chain that the header stands for. */
   readonly skip: Uint32Array;
   /** Bytes of the frame, without virtio_net_hdr and without an 802.1Q tag that was taken off. */
-  readonly frameLength = new Uint32Array(BATCH);
+  readonly frameLength: Uint32Array;
+  /** All frames are in one piece and in the window. */
+  simple = true;
   /** Offloads that a receiver must take, a mask of OFFLOAD_* (`port.ts`). */
   readonly needs = new Uint8Array(BATCH);
   /** Tag control information of the frame's VLAN: priority, DEI, VLAN id (0: none). IEEE 802.1Q §9.6. */
@@ -81,9 +87,11 @@ export class Burst {
     this.headerAt = floats(FRAME_TABLE.headerAt);
     this.headerLength = words(FRAME_TABLE.headerLength);
     this.skip = words(FRAME_TABLE.skip);
+    this.frameLength = words(FRAME_TABLE.frameLength);
     this.chains = new ChainBatch({
       address: floats(FRAME_TABLE.address),
       total: words(FRAME_TABLE.total),
+      more: words(FRAME_TABLE.more),
     });
     this.slots8 = new Uint8Array(arena.buffer, this.slotsAt, 2 * bytes);
     this.slots16 = new Uint16Array(arena.buffer, this.slotsAt, bytes / 2);
@@ -99,37 +107,26 @@ export class Burst {
     this.chains.clear();
   }
 
-  /** Copies the start of each frame into its slot and sets header, skip, length and an empty VLAN. */
+  /**
+   * Copies the start of each frame into its slot and sets header, skip, length, an empty VLAN and
+   * num_buffers 1.
+   */
   gather(): void {
     const { chains, copies, sourceHeaderBytes, slotBytes, tableAt } = this;
     const count = chains.count;
     // A legacy header is two bytes shorter: it is put in two bytes later and then moved up.
     const shift = VNET_HEADER_BYTES - sourceHeaderBytes;
     const slots = this.slotsAt + SLOT_HEADROOM;
-    const to = slots + shift;
+    this.tci.fill(0, 0, count);
+    this.simple = true;
     let done = 0;
     while (done < count) {
-      done = copies.gather(tableAt, done, count, to, slotBytes);
-      if (done < count) {
-        this.#gatherPieces(done, to);
-        done++;
-      }
+      done = copies.gather(tableAt, done, count, slots, slotBytes, shift);
+      if (done === count) break;
+      this.#gatherPieces(done, slots + done * slotBytes, shift);
+      this.simple = false;
+      done++;
     }
-    const { total, length, more } = chains;
-    const { headerAt, headerLength, skip, frameLength, tci } = this;
-    const wanted = GATHER_BYTES - shift;
-    let pieces = 0;
-    for (let i = 0; i < count; i++) {
-      const bytes = total[i] as number;
-      const gathered = bytes < wanted ? bytes : wanted;
-      headerAt[i] = slots + i * slotBytes;
-      headerLength[i] = gathered + shift;
-      skip[i] = gathered;
-      frameLength[i] = bytes > sourceHeaderBytes ? bytes - sourceHeaderBytes : 0;
-      tci[i] = 0;
-      pieces |= (more[i] as number) !== 0 && (length[i] as number) < gathered ? 1 : 0;
-    }
-    if (pieces !== 0) this.#gatherAllPieces(count, to);
     if (shift !== 0) this.#padLegacyHeaders(count);
   }
 
@@ -194,19 +191,17 @@ export class Burst {
     }
   }
 
-  /** Frames whose first segment is shorter than what is wanted of them. */
-  #gatherAllPieces(count: number, to: number): void {
-    const { more, length } = this.chains;
-    for (let i = 0; i < count; i++) {
-      const cut = (more[i] as number) !== 0 && (length[i] as number) < (this.skip[i] as number);
-      if (cut) this.#gatherPieces(i, to);
-    }
-  }
-
-  #gatherPieces(slot: number, to: number): void {
-    const bytes = Math.min(this.chains.total[slot] as number, GATHER_BYTES);
-    this.copyFromChain(slot, 0, bytes, to + slot * this.slotBytes);
+  /** What WebAssembly does for other frames, for one that is in pieces or not in the window. */
+  #gatherPieces(slot: number, at: number, shift: number): void {
+    const total = this.chains.total[slot] as number;
+    const gathered = Math.min(total, GATHER_BYTES - shift);
+    this.copyFromChain(slot, 0, gathered, at + shift);
     this.copies.flush();
+    this.slots16[(at - this.slotsAt + NET_HEADER_NUM_BUFFERS) >>> 1] = 1;
+    this.headerAt[slot] = at;
+    this.headerLength[slot] = gathered + shift;
+    this.skip[slot] = gathered;
+    this.frameLength[slot] = Math.max(0, total - this.sourceHeaderBytes);
   }
 
   #padLegacyHeaders(count: number): void {
@@ -214,8 +209,8 @@ export class Burst {
     for (let i = 0; i < count; i++) {
       const at = i * slotBytes + SLOT_HEADROOM;
       slots8.copyWithin(at, at + 2, at + VNET_HEADER_BYTES);
-      slots8[at + 10] = 0;
-      slots8[at + 11] = 0;
+      slots8[at + NET_HEADER_NUM_BUFFERS] = 1;
+      slots8[at + NET_HEADER_NUM_BUFFERS + 1] = 0;
     }
   }
 }

@@ -33,6 +33,7 @@ function fill(frames: readonly Uint8Array[]): Uint8Array {
     const slot = chains.add(at, first);
     chains.total[slot] = 12 + frame.length;
     chains.more[slot] = 1;
+    chains.shaped = true;
     chains.moreStart[slot] = chains.moreCount;
     chains.moreAddress[chains.moreCount] = at + first + 5;
     chains.moreLength[chains.moreCount++] = 12 + frame.length - first;

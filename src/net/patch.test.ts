@@ -74,6 +74,7 @@ function send(lan: Switch, port: Port, frames: readonly Buffer[], piece = 1e6): 
       burst.chains.moreAddress[burst.chains.moreCount] = start + from;
       burst.chains.moreLength[burst.chains.moreCount++] = Math.min(piece, total - from);
       burst.chains.more[slot] = (burst.chains.more[slot] as number) + 1;
+      burst.chains.shaped = true;
     }
   }
   burst.sourceHeaderBytes = VNET_HEADER_BYTES;

@@ -81,6 +81,7 @@ export class PatchPort implements Port {
     const more = source.more[slot] as number;
     const start = source.moreStart[slot] as number;
     chains.more[index] = more;
+    chains.shaped = chains.shaped || more > 0;
     chains.readable[index] = more + 1;
     chains.moreStart[index] = chains.moreCount;
     for (let i = 0; i < more; i++) {

@@ -193,6 +193,7 @@ function send(
       chains.moreAddress[more] = at;
       chains.moreLength[more] = end - from;
       chains.more[slot] = (chains.more[slot] as number) + 1;
+      chains.shaped = true;
     }
     at += end - from;
     from = end;
@@ -505,6 +506,7 @@ test('frames in very many pieces wait for an empty output', () => {
     chains.moreLength[i] = 1;
   }
   chains.more[0] = pieces;
+  chains.shaped = true;
   chains.moreCount = pieces;
   chains.total[0] = (chains.total[0] as number) + pieces;
   classifyAll(() => false);

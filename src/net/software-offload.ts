@@ -300,6 +300,7 @@ export class SoftwareOffload {
         chains.moreAddress[more] = address;
         chains.moreLength[more] = part;
         chains.more[index] = (chains.more[index] as number) + 1;
+        chains.shaped = true;
       }
       if (this.#complete) {
         const partSum = this.#checksum.sum(address, part);

@@ -144,9 +144,15 @@ export class Switch implements PortOwner {
       this.#nextSweep = now + SWEEP_NS;
       this.macs.sweep(now);
     }
-    this.#classify(from, burst);
-    if (from.observer !== undefined) this.#observeSent(from.observer, burst, now);
-    this.#handOver(from, burst);
+    const uniform = this.#classify(from, burst);
+    if (from.observer !== undefined) this.#observeSent(from.observer, burst);
+    // All frames come from one station, plain, and go to one other: the usual case.
+    if (uniform && from.target >= 0) {
+      const to = this.#members[from.target];
+      if (to !== undefined) this.#send(to, burst, this.#all, burst.count);
+    } else {
+      this.#handOver(from, burst);
+    }
     burst.copies.flush();
   }
 
@@ -167,18 +173,24 @@ export class Switch implements PortOwner {
     return member;
   }
 
-  /** Decides where each frame goes, and counts what came in. */
-  #classify(from: Member, burst: Burst): void {
-    const { slots16, slots32, needs, frameLength, tci, count } = burst;
+  /**
+   * Decides where each frame goes, and counts what came in. True if all frames are alike: without tag
+   * and offloads, to the destination that `from` remembers.
+   */
+  #classify(from: Member, burst: Burst): boolean {
+    const { slots16, slots32, frameLength, count } = burst;
     const words = burst.slotBytes >>> 2;
     const targets = this.#targets;
     const { untagged, values } = from;
     const { now } = this.#path.loop;
     if (now - from.sourceNow > SWEEP_NS) from.sourceHigh = -1;
-    let frames = 0;
     let bytes = 0;
+    let dropped = 0;
     let i = 0;
+    let uniform = true;
+    burst.needs.fill(0, 0, count);
     while (i < count) {
+      const first = i;
       const known = from.generation === this.macs.generation && untagged !== INGRESS_DROP;
       const { sourceLow, targetLow, target } = from;
       const sourceHigh = from.sourceVlan === from.untaggedVlan ? from.sourceHigh : -1;
@@ -196,24 +208,22 @@ export class Switch implements PortOwner {
         if (((middle >>> 16) | (last << 16)) >>> 0 !== sourceLow || last >>> 16 !== sourceHigh)
           break;
         if (slots16[at * 2 + 12] === TPID_LE) break;
-        // num_buffers: one, unless the receiver's buffers say otherwise.
-        slots16[at * 2 + 5] = 1;
-        needs[i] = 0;
-        tci[i] = untagged;
-        targets[i] = target;
         bytes += length;
-        frames++;
+      }
+      if (i > first) {
+        burst.tci.fill(untagged, first, i);
+        targets.fill(target, first, i);
       }
       if (i === count) break;
+      uniform = false;
       targets[i] = this.#classifyOne(from, burst, i);
-      if ((frameLength[i] as number) > 0) {
-        bytes += frameLength[i] as number;
-        frames++;
-      }
+      bytes += frameLength[i] as number;
+      if (frameLength[i] === 0) dropped++;
       i++;
     }
-    values[TX_FRAMES] = (values[TX_FRAMES] as number) + frames;
+    values[TX_FRAMES] = (values[TX_FRAMES] as number) + count - dropped;
     values[TX_BYTES] = (values[TX_BYTES] as number) + bytes;
+    return uniform;
   }
 
   /** Where any frame goes: a port's index, FLOOD or DROP (which is counted). */
@@ -226,13 +236,11 @@ export class Switch implements PortOwner {
       burst.frameLength[i] = 0;
       return drop(from, TX_DROP_BAD_LENGTH);
     }
-    burst.needs[i] = 0;
     if (((slots32[at] as number) & 0xffff) !== 0) {
       const mask = classifyOffload(burst, i);
       if (mask < 0) return drop(from, TX_DROP_BAD_OFFLOAD);
       burst.needs[i] = mask;
     }
-    slots16[at * 2 + 5] = 1;
     const low = slots32[at + 3] as number;
     const middle = slots32[at + 4] as number;
     const high = middle & 0xffff;
@@ -271,11 +279,11 @@ export class Switch implements PortOwner {
   }
 
   /** A capture sees what the guest sent and the switch took. */
-  #observeSent(observer: FrameObserver, burst: Burst, now: number): void {
+  #observeSent(observer: FrameObserver, burst: Burst): void {
     const run = this.#run;
     let length = 0;
     for (let i = 0; i < burst.count; i++) if (this.#targets[i] !== DROP) run[length++] = i;
-    observer.frames(burst, run, length, true, now);
+    observer.frames(burst, run, length, true, this.#path.loop.now);
   }
 
   /** Delivers runs of frames with one target; every port gets its frames in order. */

@@ -70,6 +70,7 @@ export abstract class BaseDeviceQueue {
 
   /** Starts chain `slot`, with no segment yet. */
   protected open(batch: ChainBatch, slot: number): void {
+    batch.shaped = true;
     batch.length[slot] = 0;
     batch.total[slot] = 0;
     batch.more[slot] = 0;

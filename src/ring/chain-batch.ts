@@ -5,6 +5,9 @@
  * The first segment of each chain stands in `address` and `length`: for most frames it is the only
  * one. Further segments stand in `moreAddress` and `moreLength`, `more[i]` of them from
  * `moreStart[i]` on.
+ *
+ * `span` and `more` are 1 and 0 unless a chain is more than one plain descriptor: whoever writes other
+ * values sets `shaped`, and {@link ChainBatch.clear} puts them right.
  */
 import { MAX_QUEUE_SIZE } from '../spec/virtio.ts';
 
@@ -21,10 +24,12 @@ export class ChainBatch {
   count = 0;
   /** Further segments in use. */
   moreCount = 0;
+  /** A chain has stood in the batch since {@link clear} that was more than one plain descriptor. */
+  shaped = false;
   /** The buffer's id: the head's index (split), the id field (packed). */
   readonly id = new Uint16Array(BATCH);
   /** Descriptors that the chain takes in a packed ring; 1 in a split ring. */
-  readonly span = new Uint16Array(BATCH);
+  readonly span = new Uint16Array(BATCH).fill(1);
   /** Arena address of the first segment. */
   readonly address: Float64Array;
   /** Bytes of the first segment. */
@@ -34,7 +39,7 @@ export class ChainBatch {
   /** Bytes that the device has written, for `DeviceQueue.completeWritten`. */
   readonly written = new Uint32Array(BATCH);
   /** Number of further segments. */
-  readonly more = new Uint32Array(BATCH);
+  readonly more: Uint32Array;
   /** Index of the first further segment. */
   readonly moreStart = new Uint32Array(BATCH);
   /** How many segments of the chain, from its start, are device-readable; the rest are writable. */
@@ -42,26 +47,41 @@ export class ChainBatch {
   readonly moreAddress = new Float64Array(MORE_SEGMENTS);
   readonly moreLength = new Uint32Array(MORE_SEGMENTS);
 
-  /** @param place arrays of {@link BATCH} entries for `address` and `total`, if they must lie in certain memory */
-  constructor(place: { readonly address?: Float64Array; readonly total?: Uint32Array } = {}) {
+  /** @param place arrays of {@link BATCH} entries for `address`, `total` and `more`, if they must lie in certain memory */
+  constructor(
+    place: {
+      readonly address?: Float64Array;
+      readonly total?: Uint32Array;
+      readonly more?: Uint32Array;
+    } = {},
+  ) {
     this.address = place.address ?? new Float64Array(BATCH);
     this.total = place.total ?? new Uint32Array(BATCH);
+    this.more = place.more ?? new Uint32Array(BATCH);
   }
 
   clear(): void {
-    this.count = 0;
+    this.truncate(0);
+    this.shaped = false;
     this.moreCount = 0;
+  }
+
+  /** Takes the chains from `from` on out again. */
+  truncate(from: number): void {
+    if (this.shaped) {
+      this.span.fill(1, from);
+      this.more.fill(0, from);
+    }
+    this.count = from;
   }
 
   /** Adds a chain of one segment; for sources that are not rings (a tap, a replay). */
   add(address: number, length: number): number {
     const slot = this.count++;
     this.id[slot] = 0;
-    this.span[slot] = 1;
     this.address[slot] = address;
     this.length[slot] = length;
     this.total[slot] = length;
-    this.more[slot] = 0;
     this.readable[slot] = 1;
     return slot;
   }

@@ -86,7 +86,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     const { descriptors, words, plain, size } = this;
     const room = BATCH - batch.count;
     const limit = max < room ? max : room;
-    const { id, span, address, length, total, more, readable } = batch;
+    const { id, address, length, total } = batch;
     const readableCount = plain === 0 ? 1 : 0;
     const first = batch.count;
     const last = first + limit;
@@ -104,18 +104,16 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
         if (((word >>> 16) & SHAPE_FLAGS) !== plain) break;
         if (guest < rangeStart || guest + bytes > rangeEnd || bytes === 0) break;
         id[slot] = word & 0xffff;
-        span[slot] = 1;
         address[slot] = guest + rangeDelta;
         length[slot] = bytes;
         total[slot] = bytes;
-        more[slot] = 0;
-        readable[slot] = readableCount;
         next++;
         if (next === size) {
           next = 0;
           nextWrap ^= 1;
         }
       }
+      batch.readable.fill(readableCount, batch.count, slot);
       batch.count = slot;
       this.next = next;
       this.nextWrap = nextWrap;
@@ -126,8 +124,8 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
         nextWrap ^= 1;
       }
       slot++;
+      batch.count = slot;
     }
-    batch.count = slot;
     this.next = next;
     this.nextWrap = nextWrap;
     return slot - first;
@@ -146,7 +144,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
       this.nextWrap ^= 1;
     }
     this.next = next;
-    batch.count = from;
+    batch.truncate(from);
   }
 
   complete(batch: ChainBatch, slot: number, written: number): void {

@@ -73,7 +73,7 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     let slot = batch.count;
     const first = slot;
     const last = first + count;
-    const { id, span, address, length, total, more, readable } = batch;
+    const { id, address, length, total } = batch;
     const readableCount = plain === 0 ? 1 : 0;
     while (slot < last) {
       const { rangeStart, rangeEnd, rangeDelta } = this;
@@ -87,23 +87,20 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
         const guest = (descriptors[at] as number) + (descriptors[at + 1] as number) * TWO_32;
         if (flags !== plain || guest < rangeStart || guest + bytes > rangeEnd || bytes === 0) break;
         id[slot] = head;
-        span[slot] = 1;
         address[slot] = guest + rangeDelta;
         length[slot] = bytes;
         total[slot] = bytes;
-        more[slot] = 0;
-        readable[slot] = readableCount;
       }
+      batch.readable.fill(readableCount, batch.count, slot);
       batch.count = slot;
       if (slot === last || this.isCramped(batch)) break;
       const head = avail[RING + ((next + slot - first) & mask)] as number;
       if (head > mask) throw this.badIndex(head, this.size);
       id[slot] = head;
-      span[slot] = 1;
       this.walk(batch, slot, head);
       slot++;
+      batch.count = slot;
     }
-    batch.count = slot;
     this.next = (next + slot - first) & 0xffff;
     return slot - first;
   }
@@ -114,7 +111,7 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
 
   rewind(batch: ChainBatch, from: number): void {
     this.next = (this.next - (batch.count - from)) & 0xffff;
-    batch.count = from;
+    batch.truncate(from);
   }
 
   complete(batch: ChainBatch, slot: number, written: number): void {
@@ -129,6 +126,14 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     const { usedRing, mask } = this;
     const { id } = batch;
     let { used } = this;
+    if (this.inOrder && to > from) {
+      // One entry, which names the last buffer, stands for all of them (§2.7.9).
+      const at = (used & mask) * 2;
+      usedRing[at] = id[to - 1] as number;
+      usedRing[at + 1] = 0;
+      this.used = (used + to - from) & 0xffff;
+      return;
+    }
     for (let slot = from; slot < to; slot++) {
       const at = (used & mask) * 2;
       usedRing[at] = id[slot] as number;

@@ -12,6 +12,8 @@ export const TOO_BIG = 2;
 
 export class ReceiveQueue {
   readonly queue: DeviceQueue;
+  /** Bytes of the frames that the last {@link putRun} delivered. */
+  runBytes = 0;
   readonly #path: DataPath;
   /** Bytes of the virtio_net_hdr that the driver expects: 12, or 10 for a legacy one. */
   readonly #headerBytes: number;
@@ -65,6 +67,7 @@ export class ReceiveQueue {
    * in one piece and fits the next buffer. Returns how many were delivered.
    */
   putRun(burst: Burst, frames: Uint8Array, first: number, count: number): number {
+    this.runBytes = 0;
     if (this.#headerBytes !== VNET_HEADER_BYTES) return 0;
     const buffers = this.#buffers;
     if (this.#cursor >= buffers.count) {
@@ -72,31 +75,33 @@ export class ReceiveQueue {
       this.#cursor = 0;
       if (this.queue.collect(buffers, BATCH) === 0) return 0;
     }
-    const { chains, copies, headerLength, skip } = burst;
+    const { chains, copies, frameLength, simple } = burst;
     copies.pushFrames(burst.tableAt, BATCH);
     const { frameJobs } = copies;
-    const { total, more, address: source } = chains;
+    const { more, address: source } = chains;
     const { address, length, written, count: available } = buffers;
     const start = this.#cursor;
     let job = copies.frameNext;
     let cursor = start;
+    let bytesOfRun = 0;
     let i = first;
     for (; i < count && cursor < available; i++) {
       const slot = frames[i] as number;
-      const bytes =
-        (headerLength[slot] as number) + (total[slot] as number) - (skip[slot] as number);
-      if (more[slot] !== 0 || bytes > (length[cursor] as number)) break;
+      const bytes = (frameLength[slot] as number) + VNET_HEADER_BYTES;
       const to = address[cursor] as number;
-      if (to >= WINDOW_BYTES || (source[slot] as number) >= WINDOW_BYTES) break;
+      if (bytes > (length[cursor] as number) || to >= WINDOW_BYTES) break;
+      if (!simple && (more[slot] !== 0 || (source[slot] as number) >= WINDOW_BYTES)) break;
       frameJobs[job] = to;
       frameJobs[job + 1] = slot;
       written[cursor] = bytes;
+      bytesOfRun += bytes - VNET_HEADER_BYTES;
       job += 2;
       cursor++;
     }
     copies.frameNext = job;
     this.#cursor = cursor;
     this.queue.completeWritten(buffers, start, cursor);
+    this.runBytes = bytesOfRun;
     return i - first;
   }
 

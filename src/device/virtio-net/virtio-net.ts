@@ -283,11 +283,11 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
     try {
       for (let i = 0; i < count; i++) {
         if (queues.length === 1 && !tagged) {
-          const run = (queues[0] as ReceiveQueue).putRun(burst, frames, i, count);
+          const queue = queues[0] as ReceiveQueue;
+          const run = queue.putRun(burst, frames, i, count);
           frameCount += run;
-          for (const end = i + run; i < end; i++) {
-            byteCount += burst.frameLength[frames[i] as number] as number;
-          }
+          byteCount += queue.runBytes;
+          i += run;
           if (i === count) break;
         }
         const slot = frames[i] as number;
