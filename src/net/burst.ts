@@ -197,7 +197,7 @@ export class Burst {
     const gathered = Math.min(total, GATHER_BYTES - shift);
     this.copyFromChain(slot, 0, gathered, at + shift);
     this.copies.flush();
-    this.slots16[(at - this.slotsAt + NET_HEADER_NUM_BUFFERS) >>> 1] = 1;
+    if (shift === 0) this.slots16[(at - this.slotsAt + NET_HEADER_NUM_BUFFERS) >>> 1] = 1;
     this.headerAt[slot] = at;
     this.headerLength[slot] = gathered + shift;
     this.skip[slot] = gathered;
