@@ -194,6 +194,11 @@ class Model {
     const keep = step.seed % 4 === 0 ? Math.floor(count / 2) : count;
     device.rewind(this.batch, keep);
     const slots = Array.from({ length: keep }, (_, i) => i);
+    if (this.options.direction === 'readable' && step.seed % 3 === 1) {
+      // As a network device gives sent frames back: all at once.
+      device.completeRange(this.batch, 0, keep);
+      for (const slot of slots.splice(0)) this.used.push([this.batch.id[slot] as number, 0]);
+    }
     if (this.options.inOrder !== true && step.seed % 3 === 0) slots.reverse();
     for (const slot of slots) {
       const written = step.seed % 5 === 0 ? 0 : (step.seed + slot) % 3000;

@@ -87,7 +87,8 @@ export class SplitDriverQueue implements DriverQueue {
   private usedIdx = 0;
   /** In-order: buffers that the last used entry stands for and that were not yet returned. */
   private batchLeft = 0;
-  private batchLength = 0;
+  /** The length in that entry: of its last buffer. */
+  private entryLength = 0;
 
   constructor(setup: DriverQueueSetup) {
     const { memory, layout } = setup;
@@ -240,53 +241,59 @@ export class SplitDriverQueue implements DriverQueue {
   }
 
   private collectInOrder(count: number, waiting: number): void {
-    const { used32, usedId, usedLength, mask, order, span, freeRing } = this;
+    const { usedId, usedLength, mask, order, span, writable, freeRing } = this;
     let at = this.usedIdx;
     let tail = this.freeTail;
+    let left = this.batchLeft;
     let i = 0;
-    // An entry for each buffer, and a descriptor for each buffer: what devices mostly do.
-    const plain = this.batchLeft === 0 ? count : 0;
-    for (; i < plain; i++) {
-      const slot = at & mask;
-      const id = order[slot] as number;
-      const entry = 1 + 2 * slot;
-      if (used32[entry] !== id || span[id] !== 1) break;
-      span[id] = 0;
-      usedId[i] = id;
-      usedLength[i] = used32[entry + 1] as number;
-      freeRing[tail & mask] = id;
-      tail++;
-      at++;
+    while (i < count) {
+      if (left === 0) left = this.openEntry(at, waiting - i);
+      const end = left < count - i ? i + left : count;
+      left -= end - i;
+      for (; i < end; i++) {
+        const id = order[at & mask] as number;
+        at++;
+        usedId[i] = id;
+        usedLength[i] = writable[id] as number;
+        freeRing[tail & mask] = id;
+        tail++;
+        if (span[id] !== 1) tail = this.freeRest(id, tail);
+        span[id] = 0;
+      }
+      if (left === 0) usedLength[i - 1] = this.entryLength;
     }
+    this.batchLeft = left;
     this.usedIdx = at & 0xffff;
+    this.free += tail - this.freeTail;
     this.freeTail = tail & 0xffff;
-    this.free += i;
-    if (i < count) this.collectBatches(i, count, waiting);
   }
 
-  /** One used entry may stand for several buffers: it names the last of them (§2.7.9). */
-  private collectBatches(from: number, count: number, waiting: number): void {
-    const { used32, usedId, usedLength, mask, order } = this;
-    let at = this.usedIdx;
-    for (let i = from; i < count; i++) {
-      if (this.batchLeft === 0) {
-        const entry = 1 + 2 * (at & mask);
-        const last = used32[entry] as number;
-        if (last >= this.size) throw brokenDevice(`used buffer ${last} of a ring of ${this.size}`);
-        const batch = (((this.place[last] as number) - at) & 0xffff) + 1;
-        if ((this.span[last] as number) === 0 || batch > waiting - i) {
-          throw brokenDevice(`used buffer ${last} out of order`);
-        }
-        this.batchLeft = batch;
-        this.batchLength = used32[entry + 1] as number;
-      }
-      const id = order[at & mask] as number;
-      this.batchLeft--;
-      usedLength[i] = this.batchLeft === 0 ? this.batchLength : (this.writable[id] as number);
-      usedId[i] = this.release(id);
-      at = (at + 1) & 0xffff;
+  /**
+   * Reads the used entry at `at`. It may stand for several buffers: it names the last of them
+   * (§2.7.9). Returns how many.
+   */
+  private openEntry(at: number, waiting: number): number {
+    const { used32, size } = this;
+    const entry = 1 + 2 * (at & this.mask);
+    const last = used32[entry] as number;
+    const place = last < size && this.span[last] !== 0 ? (this.place[last] as number) : at - 1;
+    const buffers = ((place - at) & 0xffff) + 1;
+    if (buffers > waiting) throw brokenDevice(`used buffer ${last}, which is not one of the next`);
+    this.entryLength = used32[entry + 1] as number;
+    return buffers;
+  }
+
+  /** Puts the descriptors of a chain but its first into the queue of free ones; returns its new end. */
+  private freeRest(head: number, tail: number): number {
+    const { freeRing, mask, next } = this;
+    let end = tail;
+    let id = head;
+    for (let left = (this.span[head] as number) - 1; left > 0; left--) {
+      id = next[id] as number;
+      freeRing[end & mask] = id;
+      end++;
     }
-    this.usedIdx = at;
+    return end;
   }
 
   private addIndirect(segments: SegmentList): number {
@@ -364,16 +371,10 @@ export class SplitDriverQueue implements DriverQueue {
   private release(head: number): number {
     const count = head < this.size ? (this.span[head] as number) : 0;
     if (count === 0) throw brokenDevice(`used buffer ${head}, which it was not given`);
+    const { freeRing, mask, freeTail } = this;
+    freeRing[freeTail & mask] = head;
+    this.freeTail = this.freeRest(head, freeTail + 1) & 0xffff;
     this.span[head] = 0;
-    const { freeRing, mask } = this;
-    let tail = this.freeTail;
-    let id = head;
-    for (let i = 0; i < count; i++) {
-      freeRing[tail & mask] = id;
-      tail = (tail + 1) & 0xffff;
-      id = this.next[id] as number;
-    }
-    this.freeTail = tail;
     this.free += count;
     return head;
   }

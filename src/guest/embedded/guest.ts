@@ -39,6 +39,9 @@ const DEFAULT_FRAME = 1514;
  */
 const POOL_BYTES = 2 * 1024 * 1024;
 
+/** Frames that a device takes at once. */
+const DEVICE_BATCH = 64;
+
 type RunningRole = Role & { counts(): RoleCounts };
 
 export class EmbeddedGuest implements Poller {
@@ -244,13 +247,23 @@ function planGuest(
   const fitting = (bytes: number): number =>
     Math.max(1, Math.min(queueSize, Math.floor(POOL_BYTES / bytes)));
   const receiveBuffers = spec.receiveBuffers ?? fitting(receiveBytes);
-  // Half as many: what was sent in one turn is still there when that of the next arrives.
-  const sendFrames = spec.sendFrames ?? Math.min(fitting(frame), Math.max(1, receiveBuffers >>> 1));
+  const sendFrames = spec.sendFrames ?? Math.min(fitting(frame), harmless(receiveBuffers));
   return planNetDriver(
     features,
     { queuePairs, queueSize, sendBytes: frame, sendFrames, receiveBytes, receiveBuffers },
     GUEST_BASE,
   );
+}
+
+/**
+ * Frames that one guest may have on their way to another of the same process, so that they always
+ * find one of its `buffers`. The receiver looks once between two looks of the sender; until it
+ * does, there can arrive what was on its way, as much again that was sent for what the device gave
+ * back, and the last batch, which the device may give back before its frames are to be seen.
+ */
+function harmless(buffers: number): number {
+  const third = Math.floor(buffers / 3);
+  return Math.max(1, third < DEVICE_BATCH ? third : Math.floor((buffers - DEVICE_BATCH) / 2));
 }
 
 function makeRole(context: RoleContext, spec: RoleSpec | undefined): RunningRole {
