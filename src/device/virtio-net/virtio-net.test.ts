@@ -20,6 +20,8 @@ import {
   VIRTIO_NET_F_GUEST_CSUM,
   VIRTIO_NET_F_MRG_RXBUF,
   VIRTIO_NET_F_MTU,
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_TCPV4,
 } from '../../spec/virtio-net.ts';
 import { featureBits } from './features.ts';
 import { VirtioNet, type VirtioNetOptions } from './virtio-net.ts';
@@ -139,11 +141,16 @@ class Guest {
     ring.publish();
   }
 
-  /** Sends frames, each in pieces of the given size (0: whole), behind an empty virtio_net_hdr. */
-  send(frames: readonly Buffer[], piece = 0, queue = 0): void {
+  /** Sends frames, each in pieces of the given size (0: whole), behind a virtio_net_hdr. */
+  send(
+    frames: readonly Buffer[],
+    piece = 0,
+    queue = 0,
+    header = Buffer.alloc(this.headerBytes),
+  ): void {
     const ring = this.transmit[queue] as DriverQueue;
     for (const frame of frames) {
-      const bytes = Buffer.concat([Buffer.alloc(this.headerBytes), frame]);
+      const bytes = Buffer.concat([header, frame]);
       const segments = new SegmentList(RING);
       const step = piece === 0 ? bytes.length : piece;
       for (let at = 0; at < bytes.length; at += step) {
@@ -181,6 +188,20 @@ function frame(to: number, from: number, bytes: number): Buffer {
     0xb5,
   ]);
   for (let i = 14; i < bytes; i++) out[i] = (i * 13 + bytes) & 0xff;
+  return out;
+}
+
+/** Ethernet, IPv4 and TCP without options. */
+const TCP_HEADERS = 14 + 20 + 20;
+
+function tcpFrame(to: number, from: number, payload: number): Buffer {
+  const out = frame(to, from, TCP_HEADERS + payload);
+  out.fill(0, 12, TCP_HEADERS);
+  out.writeUInt16BE(0x0800, 12);
+  out[14] = 0x45;
+  out.writeUInt16BE(40 + payload, 16);
+  out[23] = 6;
+  out[46] = 0x50;
   return out;
 }
 
@@ -244,6 +265,30 @@ for (const packed of [false, true]) {
         assert.deepEqual(Buffer.concat(pieces).subarray(12), one);
       }
       assert.ok(b.device.counters.snapshot().rx_drop_no_buffer === 0);
+    });
+
+    test('are cut for a driver without offloads, whatever pieces they were sent in', () => {
+      const [a, b] = pair([MODERN, MODERN]);
+      const sent = tcpFrame(2, 1, 5000);
+      const header = Buffer.alloc(12);
+      header.set([VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_TCPV4]);
+      header.writeUInt16LE(TCP_HEADERS, 2);
+      header.writeUInt16LE(1448, 4);
+      header.writeUInt16LE(34, 6);
+      header.writeUInt16LE(16, 8);
+      for (const piece of [0, 300, 1000, 4096]) {
+        b.offer(new Array(4).fill(2048));
+        a.send([sent], piece, 0, header);
+        a.device.poll();
+        const got = b.received();
+        assert.deepEqual(
+          got.map(({ length }) => length - 12 - TCP_HEADERS),
+          [1448, 1448, 1448, 656],
+        );
+        const payload = got.map((segment) => segment.subarray(12 + TCP_HEADERS));
+        assert.deepEqual(Buffer.concat(payload), sent.subarray(TCP_HEADERS));
+        assert.equal((a.transmit[0] as DriverQueue).collectUsed(64), 1);
+      }
     });
 
     test('are dropped and counted when no buffer is there; the next ones pass', () => {
