@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -37,7 +37,10 @@ const launcher = resolve(import.meta.dirname, '../../bin/sluice');
 const waitLimitMs = 30_000;
 
 /** Waits for a condition; fails the test, naming `what`, if it does not come. */
-export async function until(what: string, condition: () => Promise<boolean>): Promise<void> {
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+): Promise<void> {
   const end = Date.now() + waitLimitMs;
   while (!(await condition())) {
     if (Date.now() > end) assert.fail(`waited in vain for ${what}`);
@@ -165,6 +168,28 @@ export class Sluice {
     const { code, stdout, stderr } = await this.command(...words);
     assert.equal(code, 0, `sluice ${words.join(' ')}: ${stderr}`);
     return stdout;
+  }
+
+  /** Runs `sluice capture PORT -w FILE`; resolves when it captures. `end` interrupts it. */
+  async capture(port: string, file: string): Promise<{ end(): Promise<void> }> {
+    rmSync(file, { force: true });
+    const words = ['capture', port, '-w', file, '-c', this.file];
+    const child = spawn(launcher, words, { stdio: ['ignore', 'ignore', 'pipe'] });
+    let stderr = '';
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      stderr += text;
+    });
+    const closed = once(child, 'close');
+    await until('the capture to begin', () => {
+      assert.equal(child.exitCode, null, stderr);
+      return (statSync(file, { throwIfNoEntry: false })?.size ?? 0) > 0;
+    });
+    return {
+      end: async () => {
+        child.kill('SIGINT');
+        assert.deepEqual(await closed, [0, null], stderr);
+      },
+    };
   }
 
   /** What `sluice show WHAT --json` prints, asked without starting a process for it. */
