@@ -241,13 +241,28 @@ export class SplitDriverQueue implements DriverQueue {
   }
 
   private collectInOrder(count: number, waiting: number): void {
-    const { usedId, usedLength, mask, order, span, writable, freeRing } = this;
+    const { used32, usedId, usedLength, mask, order, span, writable, freeRing } = this;
     let at = this.usedIdx;
     let tail = this.freeTail;
     let left = this.batchLeft;
     let i = 0;
     while (i < count) {
-      if (left === 0) left = this.openEntry(at, waiting - i);
+      if (left === 0) {
+        const slot = at & mask;
+        const id = order[slot] as number;
+        if (used32[1 + 2 * slot] === id && span[id] === 1) {
+          // An entry for a buffer of one descriptor.
+          span[id] = 0;
+          usedId[i] = id;
+          usedLength[i] = used32[2 + 2 * slot] as number;
+          freeRing[tail & mask] = id;
+          tail++;
+          at++;
+          i++;
+          continue;
+        }
+        left = this.openEntry(at, waiting - i);
+      }
       const end = left < count - i ? i + left : count;
       left -= end - i;
       for (; i < end; i++) {

@@ -19,11 +19,13 @@ export class ReceiveQueue {
   /** The pieces of each frame: how many, and the index of the first. */
   readonly pieces = new Uint16Array(RECEIVE_BATCH);
   readonly firstPiece = new Uint16Array(RECEIVE_BATCH);
-  /** By piece: its buffer, and the bytes in it (with virtio_net_hdr in a frame's first). */
+  /** By piece: its buffer, and (for frames of several pieces) the bytes in it, virtio_net_hdr included. */
   readonly pieceBuffer: Uint16Array;
   readonly pieceLength: Uint32Array;
 
   private pieceCount = 0;
+  /** The last batch had a frame in several pieces: `pieces` and `firstPiece` are not as they mostly are. */
+  private merged = true;
   private readonly mergeable: boolean;
   private readonly memory16: Uint16Array;
   private readonly addresses: Float64Array;
@@ -61,41 +63,26 @@ export class ReceiveQueue {
    * @throws SluiceError `ring` for a device that returns what cannot be a frame.
    */
   receive(): number {
-    const { queue, bufferOf, pieceBuffer, pieceLength, offset, length, memory16 } = this;
+    const { queue, bufferOf, pieceBuffer, offset, length, memory16, mergeable } = this;
+    const { usedId, usedLength } = queue;
     const { first, stride } = this.pool;
+    if (this.merged) this.forgetMerged();
     const used = queue.collectUsed(RECEIVE_BATCH);
-    let frame = 0;
-    let piece = 0;
-    let missing = 0;
-    for (let i = 0; i < used; i++) {
-      const buffer = bufferOf[queue.usedId[i] as number] as number;
-      const bytes = queue.usedLength[i] as number;
-      pieceBuffer[piece] = buffer;
-      pieceLength[piece] = bytes;
-      if (missing > 0) {
-        length[frame - 1] = (length[frame - 1] as number) + bytes;
-        this.pieces[frame - 1] = (this.pieces[frame - 1] as number) + 1;
-        missing--;
-        piece++;
-        continue;
-      }
-      if (bytes < NET_HEADER_BYTES) throw brokenDevice(`wrote a frame of ${bytes} bytes`);
+    let i = 0;
+    for (; i < used; i++) {
+      const buffer = bufferOf[usedId[i] as number] as number;
+      const bytes = usedLength[i] as number;
       const at = first + buffer * stride;
-      offset[frame] = at;
-      length[frame] = bytes - NET_HEADER_BYTES;
-      this.firstPiece[frame] = piece;
-      this.pieces[frame] = 1;
-      if (this.mergeable) {
-        missing = (memory16[(at + NET_HEADER_NUM_BUFFERS) >>> 1] as number) - 1;
-        if (missing < 0) throw brokenDevice('wrote a frame of no buffers');
-      }
-      frame++;
-      piece++;
+      if (bytes < NET_HEADER_BYTES) throw brokenDevice(`wrote a frame of ${bytes} bytes`);
+      if (mergeable && memory16[(at + NET_HEADER_NUM_BUFFERS) >>> 1] !== 1) break;
+      pieceBuffer[i] = buffer;
+      offset[i] = at;
+      length[i] = bytes - NET_HEADER_BYTES;
     }
-    this.count = frame;
-    this.pieceCount = piece;
-    if (missing > 0) this.completeLast(missing);
-    return frame;
+    this.count = i;
+    this.pieceCount = i;
+    if (i < used) this.merge(i, used);
+    return this.count;
   }
 
   /** Gives the buffers of all frames of the last {@link receive} back to the device. */
@@ -108,23 +95,59 @@ export class ReceiveQueue {
     this.pieceCount = 0;
   }
 
-  /** The batch ended within a frame; a device returns all buffers of a frame at once. */
-  private completeLast(missing: number): void {
-    const { queue } = this;
-    const frame = this.count - 1;
-    let left = missing;
-    while (left > 0) {
-      const used = queue.collectUsed(left);
-      if (used === 0) throw brokenDevice(`kept ${left} buffers of a frame back`);
-      for (let i = 0; i < used; i++) {
-        const bytes = queue.usedLength[i] as number;
-        this.pieceBuffer[this.pieceCount] = this.bufferOf[queue.usedId[i] as number] as number;
-        this.pieceLength[this.pieceCount] = bytes;
-        this.pieceCount++;
-        this.length[frame] = (this.length[frame] as number) + bytes;
+  /** Used buffers [from, used) of a batch, in which a frame takes several. */
+  private merge(from: number, used: number): void {
+    const { queue, bufferOf, pieces, firstPiece, offset, length, memory16 } = this;
+    const { first, stride } = this.pool;
+    this.merged = true;
+    let missing = 0;
+    for (let i = from; i < used; i++) {
+      const buffer = bufferOf[queue.usedId[i] as number] as number;
+      const bytes = queue.usedLength[i] as number;
+      if (missing > 0) {
+        this.addPiece(buffer, bytes);
+        missing--;
+        continue;
       }
-      this.pieces[frame] = (this.pieces[frame] as number) + used;
-      left -= used;
+      if (bytes < NET_HEADER_BYTES) throw brokenDevice(`wrote a frame of ${bytes} bytes`);
+      const at = first + buffer * stride;
+      const frame = this.count++;
+      offset[frame] = at;
+      length[frame] = -NET_HEADER_BYTES;
+      pieces[frame] = 0;
+      firstPiece[frame] = this.pieceCount;
+      missing = (memory16[(at + NET_HEADER_NUM_BUFFERS) >>> 1] as number) - 1;
+      if (missing < 0) throw brokenDevice('wrote a frame of no buffers');
+      this.addPiece(buffer, bytes);
+    }
+    // The batch may end within a frame; a device returns all buffers of a frame at once.
+    while (missing > 0) {
+      const more = queue.collectUsed(missing);
+      if (more === 0) throw brokenDevice(`kept ${missing} buffers of a frame back`);
+      for (let i = 0; i < more; i++) {
+        const buffer = bufferOf[queue.usedId[i] as number] as number;
+        this.addPiece(buffer, queue.usedLength[i] as number);
+      }
+      missing -= more;
+    }
+  }
+
+  /** Adds a piece to the last frame. */
+  private addPiece(buffer: number, bytes: number): void {
+    const frame = this.count - 1;
+    this.pieceBuffer[this.pieceCount] = buffer;
+    this.pieceLength[this.pieceCount] = bytes;
+    this.pieceCount++;
+    this.pieces[frame] = (this.pieces[frame] as number) + 1;
+    this.length[frame] = (this.length[frame] as number) + bytes;
+  }
+
+  /** Each frame is one piece again. */
+  private forgetMerged(): void {
+    this.merged = false;
+    for (let i = 0; i < RECEIVE_BATCH; i++) {
+      this.pieces[i] = 1;
+      this.firstPiece[i] = i;
     }
   }
 }

@@ -4,6 +4,7 @@
  */
 import { SegmentList } from '../../ring/driver-queue.ts';
 import {
+  NET_HEADER_BYTES,
   NET_HEADER_FLAGS,
   NET_HEADER_NUM_BUFFERS,
   VIRTIO_NET_HDR_F_DATA_VALID,
@@ -98,8 +99,7 @@ export class Echo implements Role {
     ram.u16[(at + NET_HEADER_NUM_BUFFERS) >>> 1] = 0;
     swapAddresses(ram, at);
     if (count === 1) {
-      const bytes = receive.pieceLength[first] as number;
-      if (!transmit.send(addresses, tag, bytes, tag)) return false;
+      if (!transmit.send(addresses, tag, NET_HEADER_BYTES + length, tag)) return false;
     } else {
       pieces.clear();
       for (let buffer = tag, i = first; buffer !== NONE; i++) {
