@@ -14,14 +14,14 @@
 ;; deliver(table, jobs, count): a job is two u32: where to, and which frame. Copies the header, then
 ;; the bytes that it does not stand for, behind it.
 ;;
-;; Copies of up to 16 bytes: two overlapping words; up to 1024: 16-byte vectors and one overlapping tail;
+;; Copies of up to 16 bytes: two overlapping words; up to 512: 16-byte vectors and one overlapping tail;
 ;; above: memory.copy. (An overlapping tail has no loop for the odd bytes.)
 (module
   (memory (import "sluice" "window") 65536 65536 shared)
 
   (func $copy (param $to i32) (param $from i32) (param $n i32)
     (local $end i32)
-    (if (i32.gt_u (local.get $n) (i32.const 1024))
+    (if (i32.gt_u (local.get $n) (i32.const 512))
       (then
         (memory.copy (local.get $to) (local.get $from) (local.get $n))
         (return)))
@@ -31,7 +31,7 @@
         (v128.store
           (i32.sub (i32.add (local.get $to) (local.get $n)) (i32.const 16))
           (v128.load (i32.sub (i32.add (local.get $from) (local.get $n)) (i32.const 16))))
-        (local.set $end (i32.add (local.get $from) (i32.and (local.get $n) (i32.const 0x7f0))))
+        (local.set $end (i32.add (local.get $from) (i32.and (local.get $n) (i32.const 0x3f0))))
         ;; 64 bytes a turn while there are so many
         (block $small
           (loop $wide
