@@ -72,6 +72,7 @@ export class EmbeddedGuest implements Poller {
     this.#onLost = onLost;
     const given = parseStationMac(spec.mac);
     this.#frontend = connect(spec.socket, (reason) => this.#fail(reason));
+    let unmap = (): void => undefined;
     try {
       const features = negotiateNet(this.#frontend.features, {
         ...DEFAULT_NET_WISHES,
@@ -84,7 +85,9 @@ export class EmbeddedGuest implements Poller {
       this.#frontend.acceptFeatures(features.bits);
       const fd = createMemfd(`sluice-guest-${spec.name}`, size);
       try {
-        this.#arenaAddress = arena.mapFile(fd, size, 0);
+        const at = arena.mapFile(fd, size, 0);
+        unmap = () => arena.unmap(at, size);
+        this.#arenaAddress = at;
         this.#frontend.shareMemory(fd, size, GUEST_BASE);
       } finally {
         closeFd(fd);
@@ -111,11 +114,12 @@ export class EmbeddedGuest implements Poller {
       };
     } catch (error) {
       this.#frontend.close();
+      unmap();
       throw error;
     }
     this.#roles = this.#contexts.map((context) => new Traffic(context, {}, undefined));
     for (const role of this.#roles) role.disarm();
-    loop.addPoller(this);
+    if (this.failure === undefined) loop.addPoller(this);
   }
 
   poll(): number {

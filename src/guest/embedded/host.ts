@@ -71,7 +71,7 @@ export class GuestHost {
         return null;
       }
       case 'start': {
-        // All or none; nobody is polled before all have their roles.
+        // Nobody is polled before all have their roles.
         const roles = Object.entries(request.args.roles);
         for (const [name] of roles) this.#find(name);
         for (const [name, specs] of roles) this.#find(name).start(specs);

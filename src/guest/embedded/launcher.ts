@@ -36,6 +36,8 @@ interface Waiting {
 }
 
 const DRAIN_MS = 2000;
+/** A process that has not ended by itself after so long is killed. */
+const CLOSE_MS = 5000;
 
 /** The lowest flow number that this process has not given out. */
 let nextFlow = 0;
@@ -121,7 +123,9 @@ export class EmbeddedGuests implements AsyncDisposable {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const exited = once(this.#child, 'exit');
     this.#child.stdin?.end();
+    const kill = setTimeout(() => this.#child.kill('SIGKILL'), CLOSE_MS);
     await exited;
+    clearTimeout(kill);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
