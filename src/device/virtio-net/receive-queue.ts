@@ -128,8 +128,8 @@ export class ReceiveQueue {
     const bytes = fullBytes - VNET_HEADER_BYTES + this.#headerBytes;
     const buffers = this.#buffers;
     let used = this.#measure(bytes);
-    if (used === 0 && this.#mergeable && this.#cursor > 0) {
-      // The buffers read ahead are too few: read ahead from here.
+    if (used === 0 && this.#mergeable && (this.#cursor > 0 || buffers.count < BATCH)) {
+      // The buffers read ahead are too few: read ahead from here, with what has come since.
       this.rewind();
       this.queue.collect(buffers, BATCH);
       used = this.#measure(bytes);

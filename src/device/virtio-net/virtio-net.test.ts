@@ -304,6 +304,21 @@ for (const packed of [false, true]) {
       assert.deepEqual(b.received()[0]?.subarray(12), frame(2, 1, 300));
     });
 
+    test('that found too few buffers to spill over pass when more are there', () => {
+      const [a, b] = pair([MODERN, MODERN]);
+      b.offer([256, 256]);
+      a.send([frame(2, 1, 1000)]);
+      a.device.poll();
+      assert.equal(b.received().length, 0);
+      assert.equal(b.device.counters.snapshot().rx_drop_no_buffer, 1);
+      b.offer([256, 256]);
+      a.send([frame(2, 1, 1000)]);
+      a.device.poll();
+      const got = b.received();
+      assert.equal(got.length, 4);
+      assert.deepEqual(Buffer.concat(got).subarray(12), frame(2, 1, 1000));
+    });
+
     test('larger than a buffer that cannot be merged are dropped, the buffer stays', () => {
       const [a, b] = pair([MODERN, featureBits(VIRTIO_F_VERSION_1)]);
       b.offer([256]);
