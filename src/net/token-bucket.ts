@@ -70,8 +70,11 @@ export class TokenBucket {
   }
 }
 
-/** How long a limiter that allows less may let a guest run ahead: a burst is this much of the rate. */
-const BURST_S = 0.01;
+/**
+ * A burst is this much of the rate: a guest that had no processor for so long loses nothing of it,
+ * and one that shares its processors with others often has none for tens of milliseconds.
+ */
+const BURST_S = 0.05;
 /** A burst holds a TSO frame at least (64 KiB of IP and the headers before it). */
 const LEAST_BURST_BITS = 8 * (65536 + 64);
 
