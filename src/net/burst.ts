@@ -55,8 +55,8 @@ export class Burst {
   readonly skip: Uint32Array;
   /** Bytes of the frame, without virtio_net_hdr and without an 802.1Q tag that was taken off. */
   readonly frameLength: Uint32Array;
-  /** All frames are in one piece and in the window. */
-  simple = true;
+  /** All frames are in one piece and in the window: only {@link gather} finds that out. */
+  simple = false;
   /** Offloads that a receiver must take, a mask of OFFLOAD_* (`port.ts`). */
   readonly needs = new Uint8Array(BATCH);
   /** Tag control information of the frame's VLAN: priority, DEI, VLAN id (0: none). IEEE 802.1Q §9.6. */
@@ -105,6 +105,12 @@ export class Burst {
 
   clear(): void {
     this.chains.clear();
+    this.simple = false;
+  }
+
+  /** Gives the burst's memory back. */
+  release(): void {
+    this.arena.unmap(this.slotsAt, 2 * BATCH * this.slotBytes + FRAME_TABLE.bytes);
   }
 
   /**

@@ -5,7 +5,7 @@
  * the wire's own: the far switch may change tags and targets while the near one still has other
  * receivers to serve.
  */
-import { BATCH } from '../ring/chain-batch.ts';
+import { VLAN_TAG_BYTES } from '../spec/ethernet.ts';
 import { Burst, SLOT_HEADROOM } from './burst.ts';
 import type { DataPath } from './data-path.ts';
 import {
@@ -23,8 +23,6 @@ import {
 
 /** Room for the headers that segmentation in software writes (`software-offload.ts`). */
 const PATCH_SLOT_BYTES = 512;
-
-const TAG_BYTES = 4;
 
 /** One end of the wire: a port of the switch that it is plugged into. */
 export class PatchPort implements Port {
@@ -53,6 +51,8 @@ export class PatchPort implements Port {
     }
     const out = this.#burst;
     out.clear();
+    // Pieces, and what lies above the window, stay so behind the wire.
+    out.simple = burst.simple;
     let bytes = 0;
     for (let i = 0; i < count; i++) bytes += this.#take(burst, frames[i] as number, tagged);
     values[RX_FRAMES] = (values[RX_FRAMES] as number) + count;
@@ -67,8 +67,7 @@ export class PatchPort implements Port {
 
   /** Gives the wire's memory back. */
   close(): void {
-    const { arena, slotsAt, slotBytes } = this.#burst;
-    arena.unmap(slotsAt, 2 * BATCH * slotBytes);
+    this.#burst.release();
   }
 
   /** Appends a frame to the wire's burst; returns its bytes. */
@@ -89,7 +88,7 @@ export class PatchPort implements Port {
       chains.moreLength[chains.moreCount] = source.moreLength[start + i] as number;
       chains.moreCount++;
     }
-    const tagBytes = tagged ? TAG_BYTES : 0;
+    const tagBytes = tagged ? VLAN_TAG_BYTES : 0;
     const header = tagged ? burst.tag(slot) : (burst.headerAt[slot] as number);
     const length = (burst.headerLength[slot] as number) + tagBytes;
     const at = out.slotsAt + index * out.slotBytes + SLOT_HEADROOM;

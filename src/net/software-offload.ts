@@ -70,8 +70,6 @@ export class SoftwareOffload {
 
   constructor(arena: Arena, copies: CopyQueue) {
     this.out = new Burst(arena, copies, { slotBytes: SLOT_BYTES });
-    // Its frames are not gathered: payload may be in pieces, or above the window.
-    this.out.simple = false;
     this.#source = this.out;
     this.#copies = copies;
     this.#checksum = new Checksum(arena);

@@ -6,6 +6,7 @@ import type { AddressSpace, MemoryRange } from '../../memory/address-space.ts';
 import { Arena } from '../../memory/arena.ts';
 import { createDataPath } from '../../net/data-path.ts';
 import { parseMac } from '../../net/mac.ts';
+import { createPatch } from '../../net/patch.ts';
 import { PortPolicy } from '../../net/policy.ts';
 import { rarpAnnouncement } from '../../net/rarp.ts';
 import { Switch } from '../../net/switch.ts';
@@ -243,6 +244,33 @@ for (const packed of [false, true]) {
           assert.equal((a.transmit[0] as DriverQueue).collectUsed(64), 1);
         }
       }
+    });
+
+    test('arrive whole over a wire between two switches, whatever pieces they were sent in', () => {
+      const a = new Guest(1, MODERN, {}, packed);
+      const b = new Guest(2, MODERN, {}, packed);
+      const left = connect(a);
+      const right = connect(b);
+      const [near, far] = createPatch('wire', 'far', path);
+      left.addPort(near, new PortPolicy({}, 0));
+      right.addPort(far, new PortPolicy({}, 0));
+      near.owner = left;
+      far.owner = right;
+      for (const piece of [0, 40, 64, 700]) {
+        const sent = [frame(2, 1, 60), frame(2, 1, 700)];
+        b.offer([2048, 2048]);
+        for (const one of sent) {
+          a.send([one], piece);
+          a.device.poll();
+          assert.equal((a.transmit[0] as DriverQueue).collectUsed(64), 1);
+        }
+        assert.deepEqual(
+          b.received().map((got) => got.subarray(12)),
+          sent,
+        );
+      }
+      near.close();
+      far.close();
     });
 
     test('spill over mergeable buffers, and num_buffers tells over how many', () => {
