@@ -6,6 +6,9 @@ import {
   VLAN_TAG_BYTES,
 } from '../spec/ethernet.ts';
 
+/** The largest frame: an IP packet of 64 KiB (a GSO frame; VIRTIO 1.3 §5.1.6.3.1) with two tags. */
+export const MAX_FRAME_BYTES = ETHERNET_HEADER_BYTES + 2 * VLAN_TAG_BYTES + 65535;
+
 /** Tags that may stand before the EtherType: a service tag and a customer tag. */
 const MAX_TAGS = 2;
 

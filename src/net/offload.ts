@@ -41,8 +41,6 @@ import {
   OFFLOAD_USO6,
 } from './port.ts';
 
-export { SoftwareOffload } from './software-offload.ts';
-
 /** What {@link classifyOffload} returns for metadata that contradict the frame. */
 export const BAD_OFFLOAD = -1;
 

@@ -31,7 +31,7 @@ export const PORT_COUNTERS = [
   'rx_drop_rate',
   /** To be cut or checksummed in software, but its headers are not what the metadata say. */
   'rx_drop_bad_offload',
-  /** Shorter than an Ethernet header, or longer than the port allows. */
+  /** Shorter than an Ethernet header, or longer than any frame can be. */
   'tx_drop_bad_length',
   /** Offload metadata that contradict the frame. */
   'tx_drop_bad_offload',

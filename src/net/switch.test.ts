@@ -4,6 +4,7 @@ import { Arena } from '../memory/arena.ts';
 import { PollLoop } from '../os/poll-loop.ts';
 import { type Burst, VNET_HEADER_BYTES } from './burst.ts';
 import { createDataPath, type DataPath } from './data-path.ts';
+import { MAX_FRAME_BYTES } from './frame.ts';
 import { parseMac } from './mac.ts';
 import { PortPolicy, type PortPolicyOptions } from './policy.ts';
 import { newPortCounters, OFFLOAD_CSUM, OFFLOAD_TSO4, type Port } from './port.ts';
@@ -170,6 +171,8 @@ describe('forwarding', () => {
     send(lan, port(ports, 'a'), [frame(ALL, B)]);
     send(lan, port(ports, 'a'), [frame(B, A)]);
     assert.equal(port(ports, 'a').counters.snapshot().tx_drop_no_target, 1);
+    send(lan, port(ports, 'a'), [frame(B, A), frame(B, A)]);
+    assert.equal(port(ports, 'a').counters.snapshot().tx_drop_no_target, 3);
     assert.equal(port(ports, 'b').got.length, 1);
   });
 
@@ -180,6 +183,16 @@ describe('forwarding', () => {
     assert.equal(counters.tx_drop_bad_length, 2);
     assert.equal(counters.tx_frames, 1);
     assert.equal(port(ports, 'b').got.length, 1);
+  });
+
+  test('a frame longer than any can be is dropped and counted, the longest is not', () => {
+    const { lan, ports } = lanOf({ a: {}, b: {} });
+    const longest = frame(ALL, A, { bytes: MAX_FRAME_BYTES });
+    send(lan, port(ports, 'a'), [longest, Buffer.concat([longest, Buffer.alloc(1)])]);
+    const counters = port(ports, 'a').counters.snapshot();
+    assert.equal(counters.tx_drop_bad_length, 1);
+    assert.equal(counters.tx_frames, 1);
+    assert.deepEqual(port(ports, 'b').got, [longest]);
   });
 
   test('an unplugged port gets nothing more', () => {

@@ -11,8 +11,9 @@ import { BATCH } from '../ring/chain-batch.ts';
 import { ETHERNET_HEADER_BYTES, VLAN_ID_MASK, VLAN_TAG_BYTES } from '../spec/ethernet.ts';
 import { type Burst, SLOT_HEADROOM } from './burst.ts';
 import type { DataPath } from './data-path.ts';
+import { MAX_FRAME_BYTES } from './frame.ts';
 import { MacTable, type MacTableOptions } from './mac-table.ts';
-import { classifyOffload, type SoftwareOffload } from './offload.ts';
+import { classifyOffload } from './offload.ts';
 import {
   EGRESS_DROP,
   EGRESS_TAGGED,
@@ -22,6 +23,7 @@ import {
   UNTAGGED,
 } from './policy.ts';
 import { type FrameObserver, PORT_COUNTER_INDEX, type Port, type PortOwner } from './port.ts';
+import type { SoftwareOffload } from './software-offload.ts';
 
 /** Ports of one switch: an index fits a byte beside the codes below. */
 export const MAX_PORTS = 255;
@@ -32,7 +34,7 @@ const TPID_LE = 0x0081;
 /** Targets of frames, other than a port's index. */
 const DROP = -1;
 const FLOOD = -2;
-/** Remembered only: the destination is behind the port that sends to it. */
+/** The destination is behind the port that sends to it. */
 const HAIRPIN = -3;
 
 /** Ageing looks at the table this often while frames flow, in ns. */
@@ -86,7 +88,7 @@ export class Switch implements PortOwner {
   /** By index; a port keeps its index while it is plugged in. */
   readonly #members: (Member | undefined)[] = [];
   readonly #byPort = new Map<Port, Member>();
-  /** Where each frame of the burst goes: a port's index, DROP or FLOOD. */
+  /** Where each frame of the burst goes: a port's index, DROP, FLOOD or HAIRPIN. */
   readonly #targets = new Int16Array(BATCH);
   /** Frames of the run that is being collected. */
   readonly #run = new Uint8Array(BATCH);
@@ -203,7 +205,8 @@ export class Switch implements PortOwner {
         const length = frameLength[i] as number;
         const middle = slots32[at + 4] as number;
         const last = slots32[at + 5] as number;
-        if (length < ETHERNET_HEADER_BYTES || ((slots32[at] as number) & 0xffff) !== 0) break;
+        if (length < ETHERNET_HEADER_BYTES || length > MAX_FRAME_BYTES) break;
+        if (((slots32[at] as number) & 0xffff) !== 0) break;
         if (slots32[at + 3] !== targetLow || (middle & 0xffff) !== targetHigh) break;
         if (((middle >>> 16) | (last << 16)) >>> 0 !== sourceLow || last >>> 16 !== sourceHigh)
           break;
@@ -226,13 +229,13 @@ export class Switch implements PortOwner {
     return uniform;
   }
 
-  /** Where any frame goes: a port's index, FLOOD or DROP (which is counted). */
+  /** Where any frame goes: a port's index, FLOOD, HAIRPIN or DROP (which is counted). */
   #classifyOne(from: Member, burst: Burst, i: number): number {
     const { slots16, slots32, tci } = burst;
     const { policy } = from;
     const at = i * (burst.slotBytes >>> 2) + (SLOT_HEADROOM >>> 2);
     const length = burst.frameLength[i] as number;
-    if (length < ETHERNET_HEADER_BYTES) {
+    if (length < ETHERNET_HEADER_BYTES || length > MAX_FRAME_BYTES) {
       burst.frameLength[i] = 0;
       return drop(from, TX_DROP_BAD_LENGTH);
     }
@@ -265,7 +268,7 @@ export class Switch implements PortOwner {
     from.targetHigh = high;
     from.targetVlan = vlan;
     from.generation = this.macs.generation;
-    return from.target === HAIRPIN ? drop(from, TX_DROP_NO_TARGET) : from.target;
+    return from.target;
   }
 
   #learn(from: Member, low: number, high: number, vlan: number): void {
@@ -297,6 +300,10 @@ export class Switch implements PortOwner {
       let length = 0;
       while (i < count && targets[i] === target) run[length++] = i++;
       if (target === DROP) continue;
+      if (target === HAIRPIN) {
+        from.values[TX_DROP_NO_TARGET] = (from.values[TX_DROP_NO_TARGET] as number) + length;
+        continue;
+      }
       if (target === FLOOD) {
         this.#flood(from, burst, length);
         continue;

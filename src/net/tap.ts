@@ -10,9 +10,10 @@ import { IOV_MAX, IoVector } from '../os/io-vector.ts';
 import type { Poller } from '../os/poll-loop.ts';
 import { TAP_DOWN, TAP_FULL, TAP_WRITTEN, Tap } from '../os/tap.ts';
 import { BATCH } from '../ring/chain-batch.ts';
-import { ETHERNET_HEADER_BYTES, VLAN_TAG_BYTES } from '../spec/ethernet.ts';
+import { VLAN_TAG_BYTES } from '../spec/ethernet.ts';
 import { type Burst, VNET_HEADER_BYTES } from './burst.ts';
 import type { DataPath } from './data-path.ts';
+import { MAX_FRAME_BYTES } from './frame.ts';
 import {
   newPortCounters,
   OFFLOAD_CSUM,
@@ -27,8 +28,6 @@ import {
   type PortOwner,
 } from './port.ts';
 
-/** The largest frame of an IP packet of 64 KiB, with two tags. */
-const MAX_FRAME_BYTES = ETHERNET_HEADER_BYTES + 2 * VLAN_TAG_BYTES + 65535;
 /** Distance of the receive buffers: odd in cache lines, so that their starts do not share a set. */
 const BUFFER_BYTES = Math.ceil((VNET_HEADER_BYTES + MAX_FRAME_BYTES) / 4096) * 4096 + 64;
 
