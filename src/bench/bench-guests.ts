@@ -15,6 +15,8 @@ export interface GuestSample {
   readonly frames: number;
   /** Processor time of the guests' processes. */
   readonly cpuNs: number;
+  /** Time in which guests were ready to run and had no processor, by thread; undefined if unknown. */
+  readonly waitNs: number | undefined;
 }
 
 /** What became of a run's frames, once none of them is on its way. */

@@ -7,10 +7,12 @@ import { SluiceError } from '../base/errors.ts';
 import { EmbeddedGuests, newFlow } from '../guest/embedded/launcher.ts';
 import type { GuestInfo, ProcessReading, RoleSpec } from '../guest/embedded/protocol.ts';
 import { NO_COUNTS, type RoleCounts } from '../guest/embedded/role.ts';
+import { threadSchedule } from '../os/schedule.ts';
 import { NET_HEADER_BYTES } from '../spec/virtio-net.ts';
 import type { BenchGuests, GuestSample, Latency, RunTotals } from './bench-guests.ts';
 import type { Flow } from './flows.ts';
 import type { DomainGuest, DomainSample } from './private-domain.ts';
+import { mean } from './statistics.ts';
 
 export interface EmbeddedBenchOptions {
   readonly guests: readonly DomainGuest[];
@@ -153,6 +155,7 @@ export class EmbeddedBenchGuests implements BenchGuests {
       flowBytes: received.map(({ receivedBytes }) => receivedBytes),
       frames: received.reduce((sum, one) => sum + one.received, 0),
       cpuNs: readings.reduce((sum, { cpuUs }) => sum + cpuUs * 1000, 0),
+      waitNs: mean(this.#processes.map(({ pid }) => threadSchedule(pid).waitNs)),
     };
   }
 

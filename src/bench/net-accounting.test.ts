@@ -13,6 +13,7 @@ const run: NetRun = {
   laneCpuNs: 1e9,
   guestCpuNs: 3e9,
   laneWaitNs: 0.1e9,
+  guestWaitNs: 0.2e9,
   kicks: 10,
   calls: 40,
   laneHeapBytes: 1e6,
@@ -35,7 +36,7 @@ describe('the summary of runs', () => {
       per_guest_gbps: [1, 3],
       latency_us: { p50: 10, p99: 30 },
       cpu_pct: { driver_domain: 50, device_model: 0, guests: 150 },
-      lane_waited_pct: 5,
+      waited_pct: { driver_domain: 5, guests: 10 },
       traps_per_s: 0,
       kicks_per_s: 5,
       interrupts_per_s: 20,
@@ -55,7 +56,11 @@ describe('the summary of runs', () => {
   });
 
   it('says where nothing was measured', () => {
-    const { results } = summarizeNetRuns([run, { ...run, laneHeapBytes: undefined }]);
+    const { results } = summarizeNetRuns([
+      run,
+      { ...run, laneHeapBytes: undefined, guestWaitNs: undefined },
+    ]);
     assert.equal(results.heap_bytes_per_frame, null);
+    assert.equal(results.waited_pct.guests, null);
   });
 });

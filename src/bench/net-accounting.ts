@@ -18,6 +18,8 @@ export interface NetRun {
   readonly guestCpuNs: number;
   /** Time in which the lane's thread was ready to run and had no processor. */
   readonly laneWaitNs: number;
+  /** The same of the guests' threads, in the mean; undefined where it was not measured. */
+  readonly guestWaitNs: number | undefined;
   readonly kicks: number;
   readonly calls: number;
   /** Bytes that the lane's JavaScript allocated; undefined where it was not measured. */
@@ -61,7 +63,12 @@ export function summarizeNetRuns(runs: readonly NetRun[]): {
         device_model: 0,
         guests: share((run) => run.guestCpuNs),
       },
-      lane_waited_pct: share((run) => run.laneWaitNs),
+      waited_pct: {
+        driver_domain: share((run) => run.laneWaitNs),
+        guests: runs.some((run) => run.guestWaitNs === undefined)
+          ? null
+          : share((run) => run.guestWaitNs ?? 0),
+      },
       traps_per_s: 0,
       kicks_per_s: rate((run) => run.kicks),
       interrupts_per_s: rate((run) => run.calls),

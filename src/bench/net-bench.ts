@@ -112,6 +112,10 @@ async function measureRun(
       laneCpuNs: of((sample) => sample.laneCpuNs),
       guestCpuNs: guestsAfter.cpuNs - guestsBefore.cpuNs,
       laneWaitNs: of((sample) => sample.laneWaitNs),
+      guestWaitNs:
+        guestsAfter.waitNs === undefined
+          ? undefined
+          : guestsAfter.waitNs - (guestsBefore.waitNs ?? 0),
       kicks: of((sample) => sumOf(sample, ['kicks'])),
       calls: of((sample) => sumOf(sample, ['calls'])),
       laneHeapBytes: of((sample) => sample.laneHeapBytes),

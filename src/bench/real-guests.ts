@@ -159,6 +159,7 @@ export class RealGuests implements BenchGuests {
     return Promise.resolve({
       flowBytes: receivers.map((port) => port?.rx_bytes ?? 0),
       frames: receivers.reduce((sum, port) => sum + (port?.rx_frames ?? 0), 0),
+      waitNs: undefined,
       cpuNs: treeCpuNs(this.#guests.flatMap(({ pid }) => (pid === undefined ? [] : [pid]))),
     });
   }

@@ -52,9 +52,11 @@ export const netResultsSchema = z.strictObject({
     ),
     guests: amount.describe("The guests' processes."),
   }),
-  lane_waited_pct: amount.describe(
-    'Share of the time in which the lane was ready to run and the machine had no processor for it.',
-  ),
+  waited_pct: z
+    .strictObject({ driver_domain: amount, guests: amount.nullable() })
+    .describe(
+      'Share of the time in which they were ready to run and the machine had no processor for them; guests: null for real ones.',
+    ),
   traps_per_s: amount,
   kicks_per_s: amount.describe('Guest tells device.'),
   interrupts_per_s: amount.describe('Device calls guest.'),

@@ -32,6 +32,7 @@ const { results, errors } = summarizeNetRuns([
     laneCpuNs: 1e9,
     guestCpuNs: 5e8,
     laneWaitNs: 0,
+    guestWaitNs: 0,
     kicks: 0,
     calls: 0,
     laneHeapBytes: 0,
@@ -80,7 +81,7 @@ describe('the report of one bench', () => {
 
   it('tells when the figures are not those of the lane alone', () => {
     assert.equal(busyNote([row]), undefined);
-    const busy = { ...row, results: { ...results, lane_waited_pct: 30 } };
+    const busy = { ...row, results: { ...results, waited_pct: { driver_domain: 1, guests: 30 } } };
     assert.match(busyNote([row, busy]) ?? '', /30 %/);
     assert.match(netReportText(busy), /busy/);
   });

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import {
   gbps,
   jainIndex,
+  mean,
   median,
   mpps,
   percent,
@@ -60,6 +61,8 @@ describe('units', () => {
     assert.equal(percent(0, 0), 0);
     assert.equal(perUnit(10, 4), 2.5);
     assert.equal(perUnit(10, 0), 0);
+    assert.equal(mean([1, 2, 6]), 3);
+    assert.equal(mean([]), 0);
   });
 
   it('are rounded to significant digits, not to decimals', () => {

@@ -22,6 +22,14 @@ export function jainIndex(shares: readonly number[]): number {
   return squares === 0 ? 1 : (sum * sum) / (shares.length * squares);
 }
 
+/** The sum by the number of values; 0 of none. */
+export function mean(values: readonly number[]): number {
+  return perUnit(
+    values.reduce((sum, value) => sum + value, 0),
+    values.length,
+  );
+}
+
 /** 10^9 bits a second. */
 export function gbps(bytes: number, seconds: number): number {
   return (bytes * BITS_PER_BYTE) / seconds / 1e9;

@@ -2,7 +2,7 @@
 import { shortNumber } from './chart.ts';
 import type { MatrixReport, NetReport, SoakReport } from './report-schema.ts';
 
-/** A lane that waits for its processor this share of the time measures the machine's other work. */
+/** Who waits for a processor this share of the time measures the machine's other work. */
 const BUSY_PCT = 5;
 
 /** One network bench, one figure a line. */
@@ -126,9 +126,12 @@ export function matrixNotes(report: MatrixReport): string {
 
 /** What is said of figures that other programs had a part in; undefined if none had. */
 export function busyNote(rows: readonly NetReport[]): string | undefined {
-  const worst = Math.max(0, ...rows.map(({ results }) => results.lane_waited_pct));
+  const waits = rows.map(({ results: { waited_pct } }) =>
+    Math.max(waited_pct.driver_domain, waited_pct.guests ?? 0),
+  );
+  const worst = Math.max(0, ...waits);
   if (worst < BUSY_PCT) return undefined;
-  return `The machine was busy with other work: for up to ${shortNumber(worst)} % of the time the lane waited for a processor. Repeat on a quiet machine.`;
+  return `The machine was busy with other work: for up to ${shortNumber(worst)} % of the time lane or guests waited for a processor. Repeat on a quiet machine.`;
 }
 
 /** The verdict of a soak and what it rests on. */

@@ -227,12 +227,10 @@ export class Daemon {
 
   /** Live figures of the lanes. Stops none of them. */
   lanes(): LaneFigures[] {
-    return this.#lanes.map((lane) => ({
-      lane: lane.index,
-      cpu_ns: lane.cpuNs(),
-      wait_ns: lane.waitNs(),
-      ...lane.counters.snapshot(),
-    }));
+    return this.#lanes.map((lane) => {
+      const { cpuNs, waitNs } = lane.schedule();
+      return { lane: lane.index, cpu_ns: cpuNs, wait_ns: waitNs, ...lane.counters.snapshot() };
+    });
   }
 
   /** Has the lanes write their counters exactly, the allocated bytes included. */

@@ -1,11 +1,11 @@
 /** A lane, seen from the main thread: starts its worker, sends it commands, hears its end. */
-import { readFileSync } from 'node:fs';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { CounterBlock } from '../base/counters.ts';
 import { SluiceError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { ArenaHandle } from '../memory/arena.ts';
 import { closeFd, createEventFd, signalEventFd } from '../os/fd.ts';
+import { type ThreadSchedule, threadSchedule } from '../os/schedule.ts';
 import { LANE_COUNTERS, type LaneCounter } from './lane-counters.ts';
 import {
   type CommandMap,
@@ -116,29 +116,15 @@ export class LaneHandle<Commands extends CommandMap, Event> {
     await this.ended;
   }
 
-  /**
-   * Processor time of the lane's thread so far, in nanoseconds, user and system together. The
-   * kernel counts it: asking does not wake the lane.
-   */
-  cpuNs(): number {
-    return this.#schedule(0);
-  }
-
-  /** Nanoseconds in which the lane's thread was ready to run and had no processor. */
-  waitNs(): number {
-    return this.#schedule(1);
+  /** Processor time of the lane's thread so far, and the time that it waited for one. */
+  schedule(): ThreadSchedule {
+    if (this.#isOver) throw new SluiceError('state', `lane ${this.index} has ended`);
+    return threadSchedule(process.pid, this.#tid);
   }
 
   /** The kernel's id of the lane's thread. */
   get tid(): number {
     return this.#tid;
-  }
-
-  /** A field of /proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst). */
-  #schedule(field: number): number {
-    if (this.#isOver) throw new SluiceError('state', `lane ${this.index} has ended`);
-    const text = readFileSync(`/proc/self/task/${this.#tid}/schedstat`, 'utf8');
-    return Number(text.split(' ')[field]);
   }
 
   async #ask(message: (id: number) => ToLane): Promise<unknown> {

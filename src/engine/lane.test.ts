@@ -198,10 +198,10 @@ if (!isMainThread) {
     });
     await delay(20);
     const { turns } = lane.counters.snapshot();
-    const before = lane.cpuNs();
+    const before = lane.schedule().cpuNs;
     await delay(200);
     assert.equal(lane.counters.snapshot().turns, turns);
-    assert.equal(lane.cpuNs(), before);
+    assert.equal(lane.schedule().cpuNs, before);
     await lane.stop();
   });
 
@@ -215,9 +215,9 @@ if (!isMainThread) {
     assert.equal(sampled.busy_turns, 5_000_000);
     assert.ok(sampled.turns >= sampled.busy_turns);
     assert.ok(sampled.heap_allocated_bytes > 0);
-    assert.ok(lane.cpuNs() > 0);
+    assert.ok(lane.schedule().cpuNs > 0);
     await lane.stop();
-    assert.throws(() => lane.cpuNs(), /lane 0 has ended/);
+    assert.throws(() => lane.schedule().cpuNs, /lane 0 has ended/);
   });
 
   test('process.exit does not hang on a lane that sleeps', () => {
