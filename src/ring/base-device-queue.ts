@@ -40,6 +40,8 @@ export abstract class BaseDeviceQueue {
   protected rangeEnd = 0;
   protected rangeDelta = 0;
   protected readonly deviceArea: number;
+  /** What was written into completed buffers and not yet marked: arena addresses and lengths in turn. */
+  private readonly unmarked: number[] = [];
 
   protected constructor(setup: QueueSetup) {
     this.size = setup.size;
@@ -61,6 +63,7 @@ export abstract class BaseDeviceQueue {
     this.rangeStart = 0;
     this.rangeEnd = 0;
     this.logging = this.memory.logging;
+    this.unmarked.length = 0;
   }
 
   /** True if the batch might not hold one more chain of this ring. */
@@ -144,7 +147,10 @@ export abstract class BaseDeviceQueue {
     if (batch.total[slot] === 0) throw new RingError('bad-length', 'a chain without a byte');
   }
 
-  /** Marks what the device wrote into chain `slot` in the dirty log. */
+  /**
+   * Notes what the device writes into chain `slot`, for {@link markUnmarked}: the copies are still to
+   * be done, and a page that is marked before it is written may be sent in between.
+   */
   protected logWritten(batch: ChainBatch, slot: number, written: number): void {
     const segments = 1 + (batch.more[slot] as number);
     let left = written;
@@ -153,7 +159,7 @@ export abstract class BaseDeviceQueue {
       const address = i === 0 ? (batch.address[slot] as number) : (batch.moreAddress[at] as number);
       const length = i === 0 ? (batch.length[slot] as number) : (batch.moreLength[at] as number);
       const part = Math.min(left, length);
-      this.memory.markWritten(address, part);
+      this.unmarked.push(address, part);
       left -= part;
     }
   }
@@ -163,6 +169,15 @@ export abstract class BaseDeviceQueue {
     for (let slot = from; slot < to; slot++) {
       this.logWritten(batch, slot, batch.written[slot] as number);
     }
+  }
+
+  /** Marks in the dirty log what was noted. */
+  protected markUnmarked(): void {
+    const { unmarked } = this;
+    for (let i = 0; i < unmarked.length; i += 2) {
+      this.memory.markWritten(unmarked[i] as number, unmarked[i + 1] as number);
+    }
+    unmarked.length = 0;
   }
 
   protected badIndex(index: number, limit: number): RingError {
@@ -212,7 +227,10 @@ export abstract class BaseDeviceQueue {
       batch.length[slot] = length;
       return;
     }
-    const at = batch.moreCount++;
+    const at = batch.moreCount;
+    // Only regions of a few pages side by side come to this: every descriptor lies in many.
+    if (at === MORE_SEGMENTS) throw this.tooLong();
+    batch.moreCount++;
     batch.moreAddress[at] = address;
     batch.moreLength[at] = length;
     batch.more[slot] = (batch.more[slot] as number) + 1;

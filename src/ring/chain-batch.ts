@@ -15,7 +15,7 @@ export const BATCH = 64;
 
 /**
  * Room for further segments: any legal chain fits into an empty batch, even with each descriptor
- * cut in two where two memory regions meet.
+ * cut in two where two memory regions meet. (What comes in more pieces is refused.)
  */
 export const MORE_SEGMENTS = 2 * MAX_QUEUE_SIZE;
 

@@ -348,3 +348,30 @@ describe('an odd ring is no error', () => {
     });
   }
 });
+
+describe('a packed ring whose driver makes collected descriptors available again', () => {
+  it('plain ones are not taken twice, and all can be given back', () => {
+    withDriver({ packed: true, size: SIZE, direction: 'readable' }, (driver) => {
+      const { batch, pair } = driver;
+      const before = pair.device.position();
+      for (let round = 0; round < 2; round++) {
+        for (let i = 0; i < SIZE; i++) driver.offer(plain(driver));
+        assert.equal(pair.device.collect(batch, 64), round === 0 ? SIZE : 0);
+      }
+      pair.device.rewind(batch, 0);
+      assert.deepEqual(pair.device.position(), before);
+    });
+  });
+
+  it('a chain that reaches into them is too long', () => {
+    withDriver({ packed: true, size: SIZE }, (driver) => {
+      const { batch, pair } = driver;
+      const chain = [plain(driver, { flags: NEXT }), plain(driver, { flags: NEXT }), plain(driver)];
+      driver.offer(...chain);
+      driver.offer(...chain);
+      assert.equal(pair.device.collect(batch, 64), 2);
+      driver.offer(...chain);
+      assert.throws(() => pair.device.collect(batch, 64), { fault: 'chain-too-long' });
+    });
+  });
+});

@@ -85,11 +85,11 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   collect(batch: ChainBatch, max: number): number {
     const { descriptors, words, plain, size } = this;
     const room = BATCH - batch.count;
-    const limit = max < room ? max : room;
+    const limit = Math.min(max, room, this.left());
     const { id, address, length, total } = batch;
     const readableCount = plain === 0 ? 1 : 0;
     const first = batch.count;
-    const last = first + limit;
+    let last = first + limit;
     let { next, nextWrap } = this;
     let slot = first;
     while (slot < last) {
@@ -125,6 +125,9 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
       }
       slot++;
       batch.count = slot;
+      this.next = next;
+      this.nextWrap = nextWrap;
+      last = Math.min(last, slot + this.left());
     }
     this.next = next;
     this.nextWrap = nextWrap;
@@ -164,11 +167,14 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   publish(): void {
     const { heldAt } = this;
     if (heldAt === -1) return;
-    if (this.logging) this.memory.markWritten(this.descriptorsAt, this.size * DESCRIPTOR_BYTES);
     this.descriptors[heldAt - 1] = this.heldLength;
-    // The store is a full barrier: the driver's wish is read after it.
+    // Store and load are both atomic: only so the driver's wish is read after the store.
     Atomics.store(this.words, heldAt, this.heldWord);
     this.heldAt = -1;
+    if (this.logging) {
+      this.markUnmarked();
+      this.memory.markWritten(this.descriptorsAt, this.size * DESCRIPTOR_BYTES);
+    }
     const wanted = this.callWanted();
     this.published = this.used;
     if (wanted) {
@@ -197,6 +203,15 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
       avail: this.next | (this.nextWrap << 15),
       used: this.used | (this.usedWrap << 15),
     };
+  }
+
+  /**
+   * Descriptors that are not collected already and still to be completed: a driver that changes flags
+   * meanwhile could have the same ones taken again, round after round.
+   */
+  private left(): number {
+    const ahead = this.next - this.used;
+    return this.nextWrap === this.usedWrap ? this.size - ahead : -ahead;
   }
 
   private put(batch: ChainBatch, slot: number, written: number): void {
@@ -230,7 +245,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   /** §2.8.14, and the example of §2.8.21.3: was the event position among the new completions? */
   private callWanted(): boolean {
     const event = this.driverEvent;
-    const flags = event[EVENT_FLAGS] as number;
+    const flags = Atomics.load(event, EVENT_FLAGS);
     if (flags !== RING_EVENT_FLAGS_DESC || !this.eventIdx)
       return flags !== RING_EVENT_FLAGS_DISABLE;
     const offWrap = event[OFF_WRAP] as number;
@@ -245,10 +260,11 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   private walk(batch: ChainBatch, slot: number, head: number): number {
     const view = this.arenaView;
     this.open(batch, slot);
+    const limit = this.left();
     let index = head;
     let taken = 0;
     for (;;) {
-      if (taken === this.size) throw this.tooLong();
+      if (taken === limit) throw this.tooLong();
       const at = this.descriptorsAt + index * DESCRIPTOR_BYTES;
       const lo = view.getUint32(at, true);
       const hi = view.getUint32(at + 4, true);

@@ -161,12 +161,16 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     const { used, published, avail } = this;
     if (used === published) return;
     this.published = used;
-    if (this.logging) this.memory.markWritten(this.deviceArea, this.used16.byteLength);
-    // The store is a full barrier: the driver's wish is read after it (§2.7.7.2).
+    // Store and load are both atomic: only so the driver's wish is read after the store (§2.7.7.2).
+    // (A plain load may overtake an atomic store on arm64.)
     Atomics.store(this.used16, IDX, used);
     const wanted = this.eventIdx
-      ? ((used - (avail[this.usedEvent] as number) - 1) & 0xffff) < ((used - published) & 0xffff)
-      : ((avail[FLAGS] as number) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
+      ? ((used - Atomics.load(avail, this.usedEvent) - 1) & 0xffff) < ((used - published) & 0xffff)
+      : (Atomics.load(avail, FLAGS) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
+    if (this.logging) {
+      this.markUnmarked();
+      this.memory.markWritten(this.deviceArea, this.used16.byteLength);
+    }
     if (wanted) {
       this.calls++;
       this.interrupt.signal();
