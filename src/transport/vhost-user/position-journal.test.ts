@@ -112,6 +112,33 @@ class Lives {
   }
 }
 
+/** Where the VMM believes a packed ring to be; it drops what it finds available there, as QEMU does. */
+class StaleVmm {
+  position = 0x8000;
+
+  get base(): number {
+    return (this.position | (this.position << 16)) >>> 0;
+  }
+
+  /** QEMU, hw/virtio/virtio.c: virtqueue_packed_drop_all. */
+  drop({ ringBytes, size }: Lives): void {
+    const view = new DataView(ringBytes.buffer, ringBytes.byteOffset, ringBytes.byteLength);
+    const flags = (index: number): number => view.getUint16(index * 16 + 14, true);
+    for (;;) {
+      const head = this.position & 0x7fff;
+      const wrap = this.position >>> 15;
+      const available = ((flags(head) >>> 7) & 1) === wrap && flags(head) >>> 15 !== wrap;
+      if (!available) return;
+      let length = 1;
+      for (let at = head; (flags(at) & 1) !== 0 && length < size; at = (at + 1) % size) length++;
+      view.setUint32(head * 16 + 8, 0, true);
+      view.setUint16(head * 16 + 14, wrap === 1 ? 0x8080 : 0, true);
+      const next = head + length;
+      this.position = next < size ? next | (wrap << 15) : (next - size) | ((wrap ^ 1) << 15);
+    }
+  }
+}
+
 /** What the driver and the device do; a kill may fall between any two writes of the device. */
 type Step =
   | { readonly kind: 'offer'; readonly segments: number }
@@ -119,7 +146,8 @@ type Step =
   | { readonly kind: 'collect'; readonly count: number }
   | { readonly kind: 'complete' }
   | { readonly kind: 'publish' }
-  | { readonly kind: 'kill' }
+  /** With as many buffers offered while nobody serves; the VMM drops what it thinks is next. */
+  | { readonly kind: 'kill'; readonly drops: boolean; readonly offers: number }
   /** Killed inside `complete`: after the journal's words, or also after the flags in the ring. */
   | {
       readonly kind: 'kill-in-complete';
@@ -139,7 +167,14 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
   { weight: 6, arbitrary: fc.record({ kind: fc.constant('complete') }) },
   { weight: 3, arbitrary: fc.record({ kind: fc.constant('publish') }) },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('kill') }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      kind: fc.constant('kill'),
+      drops: fc.boolean(),
+      offers: fc.integer({ min: 0, max: 9 }),
+    }),
+  },
   {
     weight: 1,
     arbitrary: fc.record({
@@ -186,8 +221,14 @@ describe('position journal', () => {
             let serial = 0;
             let done = 0;
             let collected = 0;
-            const kill = (): void => {
-              lives.restart();
+            const vmm = new StaleVmm();
+            const kill = (drops = false, offers = 0): void => {
+              for (let i = 0; i < offers; i++) {
+                if (offer(lives, 1 + (serial % 4), serial) !== -1) serial++;
+              }
+              // A VMM drops what the guest sends, never its receive buffers.
+              if (drops && index === 1) vmm.drop(lives);
+              lives.restart(vmm.base);
               done = 0;
               collected = 0;
             };
@@ -218,7 +259,7 @@ describe('position journal', () => {
                     lives.queue.publish();
                     break;
                   case 'kill':
-                    kill();
+                    kill(s.drops, s.offers);
                     break;
                   case 'kill-in-complete': {
                     if (done === collected) break;
@@ -317,6 +358,82 @@ describe('position journal', () => {
     );
   });
 
+  describe('a VMM that dropped frames meanwhile', () => {
+    /** A ring of 8 that has served chains, in which others wait when the process is killed. */
+    function killed(served: readonly number[], waiting: readonly number[]): [Lives, number] {
+      const lives = new Lives(1, 8);
+      for (const [serial, segments] of served.entries()) {
+        assert.notEqual(offer(lives, segments, serial), -1);
+        drain(lives);
+      }
+      for (const [serial, segments] of waiting.entries()) {
+        assert.notEqual(offer(lives, segments, serial), -1);
+      }
+      const vmm = new StaleVmm();
+      vmm.drop(lives);
+      lives.restart(vmm.base);
+      return [lives, vmm.position];
+    }
+
+    /** No buffer is missing or comes twice, now and when the ring goes round and round. */
+    function goesOn(lives: Lives): void {
+      drain(lives);
+      assert.equal(lives.ring.queue.outstanding, 0);
+      for (let serial = 0; serial < 40; serial++) {
+        assert.notEqual(offer(lives, 1 + (serial % 3), serial), -1);
+        drain(lives);
+      }
+      assert.equal(lives.ring.queue.free, 8);
+      lives.close();
+    }
+
+    test('test_it_dropped_what_came_next', () => {
+      const [lives, position] = killed([], [1, 2]);
+      assert.equal(position, 0x8003);
+      assert.ok(lives.found === undefined || lives.found === position);
+      goesOn(lives);
+    });
+
+    test('test_it_dropped_a_part_of_the_lap_ahead', () => {
+      // 13 descriptors: one lap, and 5 of the second. 3 wait in that, 5 in the third.
+      const [lives, position] = killed([3, 3, 3, 3, 1], [1, 2, 2, 2, 1]);
+      assert.equal(position, 0x8005);
+      assert.equal(lives.found, position);
+      assert.equal(lives.ring.take().length, 5, 'all that waited was dropped');
+      goesOn(lives);
+    });
+
+    test('test_it_dropped_what_a_chain_over_the_end_left', () => {
+      // The sixth chain lies in 7, 0 and 1, the seventh in 2 to 4.
+      const [lives, position] = killed([3, 3, 3, 3, 3, 3, 3], [2]);
+      assert.equal(position, 0x8002);
+      assert.equal(lives.found, 0x8005);
+      goesOn(lives);
+    });
+
+    test('test_a_chain_reaches_into_what_it_dropped', () => {
+      // 14 descriptors were served; the next chain lies in 6, 7, 0 and 1, another in 2 and 3.
+      const [lives, position] = killed([3, 3, 3, 3, 2], [4, 2]);
+      assert.equal(position, 0x8004);
+      assert.equal(lives.found, position);
+      assert.equal(lives.ring.take().length, 2);
+      goesOn(lives);
+    });
+
+    test('test_it_drops_again', () => {
+      const [lives, position] = killed([3, 3, 3, 3, 1], [1, 2, 2, 2, 1]);
+      assert.equal(lives.found, position);
+      assert.equal(lives.ring.take().length, 5);
+      for (const segments of [2, 2, 1]) offer(lives, segments, segments);
+      const vmm = new StaleVmm();
+      vmm.position = position;
+      vmm.drop(lives);
+      lives.restart(vmm.base);
+      assert.equal(lives.found, vmm.position);
+      goesOn(lives);
+    });
+  });
+
   test('test_notes_of_another_ring_do_not_count', () => {
     const lives = new Lives(1, 8);
     offer(lives, 1, 0);
@@ -331,7 +448,10 @@ describe('position journal', () => {
       [{ ...identity, file: '1:2' }, base],
       [{ ...identity, offset: identity.offset + 4096 }, base],
       [{ ...identity, driver: identity.driver + 4096 }, base],
-      [identity, 0x8001_8001],
+      // Behind, or further ahead than a ring is long: not what a VMM comes to by dropping frames.
+      [identity, 0x0007_0007],
+      // Not in step.
+      [identity, 0x8001_8002],
     ] as const) {
       assert.equal(lives.journal.recover(1, other, otherBase, view), undefined);
     }

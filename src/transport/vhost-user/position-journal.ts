@@ -11,7 +11,8 @@
  * served it. It counts only if all of this holds:
  *   - the ring is the same: memory file, place in it, addresses, size;
  *   - the VMM sends the same base as at the ring's last start: a reset or an orderly stop in the
- *     meantime would have changed it, unless the ring had begun at the initial base, too;
+ *     meantime would have changed it, unless the ring had begun at the initial base, too. Or it
+ *     sends a later one, after it has dropped frames itself ({@link passDropped});
  *   - then, the ring does not look as if nobody had served it yet ({@link looksUnserved});
  *   - the note was not closed by an orderly stop.
  *
@@ -19,10 +20,10 @@
  *   open u32, base u32, size u32, journal words i32 i32, padding 4, device u64, inode u64, offset of
  *   the descriptor area in the file u64, guest address of the driver area u64 (and padding)
  */
-import { closeSync, ftruncateSync, openSync } from 'node:fs';
+import { closeSync, ftruncateSync } from 'node:fs';
 import { SluiceError } from '../../base/errors.ts';
 import type { Arena } from '../../memory/arena.ts';
-import { lockFile } from '../../os/lock.ts';
+import { lockFile, openLockFile } from '../../os/lock.ts';
 import { SharedMapping } from '../../os/mapping.ts';
 import { JOURNAL_BATCH, JOURNAL_LAST, JOURNAL_WORDS } from '../../ring/packed-device-queue.ts';
 import {
@@ -88,7 +89,7 @@ export class PositionJournal {
     this.path = path;
     this.#queues = queues;
     const bytes = HEADER_BYTES + queues * ENTRY_BYTES;
-    this.#fd = openSync(path, 'a+', 0o600);
+    this.#fd = openLockFile(path);
     try {
       if (!lockFile(this.#fd, path)) {
         throw new SluiceError('state', `${path} is in use by another process`, {
@@ -124,26 +125,27 @@ export class PositionJournal {
     base: number,
     ring: PackedRingView,
   ): number | undefined {
-    const { u32, u64 } = this.#entry(index);
+    const { u32, u64, words } = this.#entry(index);
     if (this.#own.has(index) || Atomics.load(u32, OPEN) === 0) return undefined;
     const [device, inode] = fileNumbers(identity.file);
     const same =
       u32[SIZE] === identity.size &&
-      u32[BASE] === base &&
       u64[FILE_DEVICE] === device &&
       u64[FILE_INODE] === inode &&
       u64[OFFSET] === BigInt(identity.offset) &&
       u64[DRIVER] === BigInt(identity.driver);
     if (!same) return undefined;
-    const batch = (u32[WORDS + JOURNAL_BATCH] as number) & 0xffff;
-    const last = (u32[WORDS + JOURNAL_LAST] as number) & 0xffff;
-    const end = (u32[WORDS + JOURNAL_LAST] as number) >>> 16;
+    const batch = (words[JOURNAL_BATCH] as number) & 0xffff;
+    const last = (words[JOURNAL_LAST] as number) & 0xffff;
+    const end = (words[JOURNAL_LAST] as number) >>> 16;
     const inRange = [batch, last, end].every((p) => (p & INDEX_MASK) < identity.size);
     if (!inRange) return undefined;
     const straddled = (last & WRAP) !== (end & WRAP) && (end & INDEX_MASK) !== 0;
     if (isInitial(base) && looksUnserved(ring, straddled)) return undefined;
+    const noted = u32[BASE] as number;
+    if (base !== noted && !isDropped(ring, noted, base)) return undefined;
     if (end !== batch) finishBatch(ring, batch, last, end);
-    return end;
+    return base === noted ? end : passDropped(ring, words, end, noted & 0xffff, base & 0xffff);
   }
 
   /**
@@ -243,9 +245,8 @@ function wasWritten(ring: PackedRingView, index: number): boolean {
  * device writes to they are returned empty.
  */
 function finishBatch(ring: PackedRingView, batch: number, last: number, end: number): void {
-  const published = isUsed(ring, batch);
-  if (published) return;
-  if (ring.writable) {
+  const held = isWaiting(ring, batch);
+  if (held && ring.writable) {
     const size = ring.size;
     const first = batch & INDEX_MASK;
     const count = ((end & INDEX_MASK) - first + size) % size || size;
@@ -257,8 +258,72 @@ function finishBatch(ring: PackedRingView, batch: number, last: number, end: num
       if (written) setLength(ring, index, 0);
     }
   }
-  if (last !== batch && !isUsed(ring, last)) completeEmpty(ring, last);
-  completeEmpty(ring, batch);
+  if (last !== batch && isWaiting(ring, last)) completeEmpty(ring, last);
+  if (held) completeEmpty(ring, batch);
+}
+
+/** Descriptors from one position forward to another; both wrap counters make a full circle. */
+function distance(size: number, from: number, to: number): number {
+  const place = (position: number): number =>
+    (position & INDEX_MASK) + ((position & WRAP) === 0 ? size : 0);
+  return (place(to) - place(from) + 2 * size) % (2 * size);
+}
+
+/** The VMM can have come from one base to the other by dropping what was available. */
+function isDropped(ring: PackedRingView, from: number, to: number): boolean {
+  const inStep = [from, to].every((base) => (base & 0xffff) === base >>> 16);
+  const inRange = (to & INDEX_MASK) < ring.size;
+  return !ring.writable && inStep && inRange && distance(ring.size, from, to) <= ring.size;
+}
+
+/**
+ * Goes past what the VMM has completed itself. While it has no back-end, QEMU drops what the guest
+ * sends (hw/net/virtio-net.c, virtio_net_drop_tx_queue_data), from the position that it knows of,
+ * which for a packed ring is an old one. What it finds available there may be
+ *   - what comes next, and it was right;
+ *   - in the lap ahead: the driver will take those completions when it gets there, so all that is
+ *     before them is dropped as well, and the ring goes on behind them;
+ *   - the rest of a chain whose head was used: nobody looks there, and the ring goes on where it stood.
+ * Frames are lost, as with any link that is down; buffers are not. Returns where to go on.
+ */
+function passDropped(
+  ring: PackedRingView,
+  words: Int32Array,
+  stood: number,
+  from: number,
+  to: number,
+): number {
+  const { size } = ring;
+  const ahead = distance(size, stood, from);
+  if (ahead >= size) return distance(size, from, stood) > distance(size, from, to) ? stood : to;
+  let position = stood;
+  for (let left = ahead; left > 0; ) {
+    if (!isWaiting(ring, position)) return position;
+    const length = chainLength(ring, position & INDEX_MASK);
+    const next = advance(size, position, length);
+    // As a batch of its own: this, too, may be cut off.
+    words[JOURNAL_BATCH] = position;
+    words[JOURNAL_LAST] = position | (next << 16);
+    completeEmpty(ring, position);
+    position = next;
+    left -= length;
+  }
+  return to;
+}
+
+function advance(size: number, position: number, count: number): number {
+  const index = (position & INDEX_MASK) + count;
+  return index < size ? index | (position & WRAP) : (index - size) | (~position & WRAP);
+}
+
+function chainLength(ring: PackedRingView, head: number): number {
+  let length = 1;
+  for (let at = head; length < ring.size && hasNext(ring, at); length++) at = (at + 1) % ring.size;
+  return length;
+}
+
+function hasNext(ring: PackedRingView, index: number): boolean {
+  return (flagsAt(ring, index) & VIRTQ_DESC_F_NEXT) !== 0;
 }
 
 /** The USED flag agrees with the wrap counter: the device has written here in that lap. */
@@ -271,6 +336,11 @@ function isAvailable(ring: PackedRingView, index: number, wrap: number): boolean
   return ((flagsAt(ring, index) & VIRTQ_DESC_F_AVAIL) !== 0) === (wrap !== 0);
 }
 
+/** The driver has made it available in that lap, and nobody has used it. */
+function isWaiting(ring: PackedRingView, position: number): boolean {
+  return isAvailable(ring, position & INDEX_MASK, position & WRAP) && !isUsed(ring, position);
+}
+
 function setLength(ring: PackedRingView, index: number, length: number): void {
   ring.arena.view.setUint32(ring.descriptor + index * DESCRIPTOR_BYTES + 8, length, true);
 }
@@ -279,10 +349,7 @@ function setLength(ring: PackedRingView, index: number, length: number): void {
 function completeEmpty(ring: PackedRingView, position: number): void {
   const index = position & INDEX_MASK;
   // The buffer's id stands in the last descriptor of its chain (§2.8.6).
-  let tail = index;
-  for (let left = ring.size; left > 1 && (flagsAt(ring, tail) & VIRTQ_DESC_F_NEXT) !== 0; left--) {
-    tail = (tail + 1) % ring.size;
-  }
+  const tail = (index + chainLength(ring, index) - 1) % ring.size;
   const id = ring.arena.view.getUint16(ring.descriptor + tail * DESCRIPTOR_BYTES + 12, true);
   const flags = (position & WRAP) === 0 ? 0 : VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED;
   setLength(ring, index, 0);
