@@ -61,7 +61,8 @@ export function matrixReportHtml(report: MatrixReport): string {
 <h1>Sluice bench</h1>
 <p class="soft">Version ${escapeMarkup(report.version)} · ${escapeMarkup(report.date)}<br>${escapeMarkup(where)}</p>
 <p>Embedded guests send frames in a ring, each to the next, through one switch on one lane.
-Figures are medians of ${report.rows[0]?.runs ?? 0} runs; whiskers show the smallest and the largest.</p>
+Figures are medians of ${report.rows[0]?.runs ?? 0} runs; whiskers show the smallest and the largest,
+orange marks what one thread copies that does nothing else.</p>
 ${note === undefined ? '' : `<p><strong>${escapeMarkup(note)}</strong></p>`}
 ${chartsOf(report.rows).map(renderChart).join('\n')}
 <h2>All figures</h2>

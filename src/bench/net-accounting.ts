@@ -20,6 +20,8 @@ export interface NetRun {
   readonly laneWaitNs: number;
   /** The same of the guests' threads, in the mean; undefined where it was not measured. */
   readonly guestWaitNs: number | undefined;
+  /** Turns of the lane's loop that found work. */
+  readonly laneBusyTurns: number;
   readonly kicks: number;
   readonly calls: number;
   /** Bytes that the lane's JavaScript allocated; undefined where it was not measured. */
@@ -69,6 +71,7 @@ export function summarizeNetRuns(runs: readonly NetRun[]): {
           ? null
           : share((run) => run.guestWaitNs ?? 0),
       },
+      frames_per_turn: over((run) => perUnit(run.frames, run.laneBusyTurns)),
       traps_per_s: 0,
       kicks_per_s: rate((run) => run.kicks),
       interrupts_per_s: rate((run) => run.calls),

@@ -112,6 +112,7 @@ async function measureRun(
       laneCpuNs: of((sample) => sample.laneCpuNs),
       guestCpuNs: guestsAfter.cpuNs - guestsBefore.cpuNs,
       laneWaitNs: of((sample) => sample.laneWaitNs),
+      laneBusyTurns: of((sample) => sample.laneBusyTurns),
       guestWaitNs:
         guestsAfter.waitNs === undefined
           ? undefined

@@ -29,6 +29,8 @@ export interface DomainSample {
   /** Bytes that the lane's JavaScript has allocated. */
   readonly laneHeapBytes: number;
   readonly laneSleeps: number;
+  /** Turns of the lane's loop that found work. */
+  readonly laneBusyTurns: number;
   /** By guest. */
   readonly ports: readonly Readonly<Record<PortCounter, number>>[];
 }
@@ -92,6 +94,7 @@ export class PrivateDomain implements AsyncDisposable {
       laneWaitNs: lane.wait_ns,
       laneHeapBytes: lane.heap_allocated_bytes,
       laneSleeps: lane.sleeps,
+      laneBusyTurns: lane.busy_turns,
       ports: this.#ports.map((port) => this.#daemon.countersOf(port)),
     };
   }

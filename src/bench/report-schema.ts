@@ -57,6 +57,9 @@ export const netResultsSchema = z.strictObject({
     .describe(
       'Share of the time in which they were ready to run and the machine had no processor for them; guests: null for real ones.',
     ),
+  frames_per_turn: amount.describe(
+    'Frames that the lane moved in a turn of its loop that found work: small where guests limit the rate, up to 64 for each sender where the lane does.',
+  ),
   traps_per_s: amount,
   kicks_per_s: amount.describe('Guest tells device.'),
   interrupts_per_s: amount.describe('Device calls guest.'),

@@ -33,6 +33,7 @@ const { results, errors } = summarizeNetRuns([
     guestCpuNs: 5e8,
     laneWaitNs: 0,
     guestWaitNs: 0,
+    laneBusyTurns: 10,
     kicks: 0,
     calls: 0,
     laneHeapBytes: 0,

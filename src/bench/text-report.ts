@@ -15,7 +15,7 @@ export function netReportText(report: NetReport): string {
     ],
     [
       'frames',
-      `${shortNumber(results.mpps)} Mpps, ${shortNumber(results.ns_per_frame)} ns of the lane each`,
+      `${shortNumber(results.mpps)} Mpps, ${shortNumber(results.ns_per_frame)} ns of the lane each, ${shortNumber(results.frames_per_turn)} in a turn`,
     ],
     ['loss', `${shortNumber(results.loss_pct)} %`],
     [
