@@ -1,6 +1,5 @@
 /** What the daemon can have a lane do, and what it gets back: everything here can be posted. */
 import type { Isolation } from '../memory/guest-memory.ts';
-import type { PortCounter } from '../net/port.ts';
 import type { NetConfig, WireConfig } from './config.ts';
 
 /** Settings of a lane that hold for all that it runs. */
@@ -105,5 +104,3 @@ export type LaneCommands = {
 
 /** What a lane tells without being asked. */
 export type LaneEvent = { readonly kind: 'fault'; readonly fault: Fault };
-
-export type PortCounts = Readonly<Record<PortCounter, number>>;

@@ -1,5 +1,6 @@
 /** MAC addresses for cards whose configuration names none. */
 import { createHash } from 'node:crypto';
+import { formatMac } from '../net/mac.ts';
 
 /**
  * A locally administered unicast address (IEEE 802 §8.2) made of the guest's name and the card's
@@ -8,5 +9,5 @@ import { createHash } from 'node:crypto';
 export function defaultMac(guest: string, card: number): string {
   const hash = createHash('sha256').update(`${guest}\0net${card}`).digest();
   hash[0] = ((hash[0] as number) & 0xfc) | 0x02;
-  return Array.from(hash.subarray(0, 6), (byte) => byte.toString(16).padStart(2, '0')).join(':');
+  return formatMac(hash);
 }

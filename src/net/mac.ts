@@ -2,18 +2,13 @@
  * MAC addresses (IEEE 802 §8): as text, as six bytes, and as the two numbers that a frame's bytes
  * give in one read each: `low`, bytes 0-3 as a little-endian u32, and `high`, bytes 4-5 as a u16.
  */
-import { randomFillSync } from 'node:crypto';
 import { SluiceError } from '../base/errors.ts';
 import { MAC_BYTES } from '../spec/ethernet.ts';
 
 const MAC_TEXT = /^[0-9a-f]{2}(?::[0-9a-f]{2}){5}$/i;
 
-/** The first byte's lowest bit: a group of stations; the next: assigned by whoever runs the network. */
+/** The first byte's lowest bit: a group of stations. */
 const GROUP = 0x01;
-const LOCAL = 0x02;
-
-export const BROADCAST_LOW = 0xffff_ffff;
-export const BROADCAST_HIGH = 0xffff;
 
 /**
  * The bytes of `52:54:00:00:00:01` (either case).
@@ -80,11 +75,4 @@ export function isMulticast(bytes: Uint8Array, at = 0): boolean {
 /** As {@link isMulticast}, from the low number. */
 export function isMulticastLow(low: number): boolean {
   return (low & GROUP) !== 0;
-}
-
-/** A random address of one station, marked as locally administered. */
-export function randomMac(): Uint8Array {
-  const mac = randomFillSync(new Uint8Array(MAC_BYTES));
-  mac[0] = ((mac[0] as number) & ~GROUP) | LOCAL;
-  return mac;
 }
