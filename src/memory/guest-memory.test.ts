@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { MiB } from '../base/bits.ts';
 import { closeFd } from '../os/fd.ts';
 import { createMemfd } from '../os/mapping.ts';
+import { machineMemory } from '../os/memory-size.ts';
 import { Arena } from './arena.ts';
 import { DirtyLog } from './dirty-log.ts';
 import { GuestMemory, MAX_MEMORY_SLOTS } from './guest-memory.ts';
@@ -44,6 +45,26 @@ describe('GuestMemory', () => {
       assert.equal(memory.translate(address, length), -1);
     }
     memory.clear();
+  });
+
+  test('takes no more memory than the guest may have, in all regions together', () => {
+    const memory = new GuestMemory(arena, 'normal', 4 * PAGE);
+    memory.add(region(0, 3 * PAGE), fd);
+    assert.throws(() => memory.add(region(8 * PAGE, 2 * PAGE), fd), {
+      code: 'memory',
+      message: `${5 * PAGE} bytes of memory for one guest, on a machine that has ${4 * PAGE}`,
+    });
+    memory.add(region(8 * PAGE, PAGE), fd);
+    memory.clear();
+  });
+
+  test('does not take a sparse file larger than the machine', () => {
+    const sparse = createMemfd('sparse', 2 ** 45, false);
+    const memory = new GuestMemory(arena);
+    assert.throws(() => memory.add(region(0, 2 ** 39 + machineMemory()), sparse), {
+      message: /for one guest, on a machine that has \d+$/,
+    });
+    closeFd(sparse);
   });
 
   test('agrees with a byte-by-byte model of its regions', () => {

@@ -6,6 +6,7 @@
 import { SluiceError } from '../base/errors.ts';
 import { identify } from '../os/fd.ts';
 import { F_SEAL_SHRINK, sealsOf } from '../os/mapping.ts';
+import { machineMemory } from '../os/memory-size.ts';
 import type { AddressSpace, MemoryRange } from './address-space.ts';
 import type { Arena } from './arena.ts';
 import type { DirtyLog } from './dirty-log.ts';
@@ -51,13 +52,16 @@ function overlaps(aStart: number, aSize: number, bStart: number, bSize: number):
 export class GuestMemory implements AddressSpace {
   readonly #arena: Arena;
   readonly #isolation: Isolation;
+  readonly #limit: number;
   #regions: MemoryRegion[] = [];
   #generation = 0;
   #log: DirtyLog | undefined;
 
-  constructor(arena: Arena, isolation: Isolation = 'normal') {
+  /** @param limit most bytes that the guest may share: what the machine has, unless told otherwise */
+  constructor(arena: Arena, isolation: Isolation = 'normal', limit: number = machineMemory()) {
     this.#arena = arena;
     this.#isolation = isolation;
+    this.#limit = limit;
   }
 
   get generation(): number {
@@ -72,7 +76,7 @@ export class GuestMemory implements AddressSpace {
   /**
    * Maps a region. The descriptor stays the caller's to close.
    * @throws SluiceError `memory` for a region that is empty, misplaced, overlapping, larger than
-   * its file, one too many, or (isolation strict) not sealed against shrinking.
+   * its file or the machine, one too many, or (isolation strict) not sealed against shrinking.
    */
   add(description: RegionDescription, fd: number): MemoryRegion {
     const { guestAddress, size, userAddress, mmapOffset } = description;
@@ -106,16 +110,15 @@ export class GuestMemory implements AddressSpace {
         `a region of ${size} bytes at offset ${mmapOffset} of a file of ${file.size} bytes`,
       );
     }
-    const sealed = (sealsOf(fd) & F_SEAL_SHRINK) !== 0;
-    if (!sealed && this.#isolation === 'strict') {
+    const shared = this.#regions.reduce((sum, other) => sum + other.size, size);
+    if (shared > this.#limit) {
       throw new SluiceError(
         'memory',
-        'guest memory that its owner could shrink is refused under isolation: strict',
-        {
-          remedy: 'give QEMU memory-backend-memfd,share=on,seal=on, or set isolation: normal',
-        },
+        `${shared} bytes of memory for one guest, on a machine that has ${this.#limit}`,
+        { remedy: 'give the guest less memory, or the machine more swap space' },
       );
     }
+    const sealed = this.checkSeals('guest memory', fd);
     const arenaAddress = this.#arena.mapFile(fd, size, mmapOffset);
     const region: MemoryRegion = {
       guestAddress,
@@ -160,6 +163,20 @@ export class GuestMemory implements AddressSpace {
     const regions = this.#regions;
     this.#regions = [];
     for (const region of regions) this.#arena.unmap(region.arenaAddress, region.size);
+  }
+
+  /**
+   * True if the owner of a file cannot shrink it, which would end this process.
+   * @throws SluiceError `memory` if it can, under isolation strict.
+   */
+  checkSeals(what: string, fd: number): boolean {
+    const sealed = (sealsOf(fd) & F_SEAL_SHRINK) !== 0;
+    if (sealed || this.#isolation !== 'strict') return sealed;
+    throw new SluiceError(
+      'memory',
+      `${what} that its owner could shrink is refused under isolation: strict`,
+      { remedy: 'give QEMU memory-backend-memfd,share=on,seal=on, or set isolation: normal' },
+    );
   }
 
   find(address: number): MemoryRegion | undefined {

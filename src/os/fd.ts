@@ -66,9 +66,17 @@ export function signalEventFd(fd: number): boolean {
   return libc.write(fd, one.address, 8) === 8 || errno() === EAGAIN;
 }
 
-/** True for an eventfd: each write to it is an event, and nobody need ever read it. */
-export function isEventFd(fd: number): boolean {
-  return readlinkSync(`/proc/self/fd/${fd}`).startsWith('anon_inode:[eventfd');
+/** What stands behind a descriptor, as far as signalling goes. */
+export type SignalKind = 'eventfd' | 'pipe' | 'other';
+
+/**
+ * Tells eventfds and unnamed pipes from everything else. The kernel names both in a form that no path
+ * has (proc(5)), and is not made to ask a file system, which may belong to somebody who never answers.
+ */
+export function signalKind(fd: number): SignalKind {
+  const name = readlinkSync(`/proc/self/fd/${fd}`);
+  if (name.startsWith('anon_inode:[eventfd')) return 'eventfd';
+  return name.startsWith('pipe:[') ? 'pipe' : 'other';
 }
 
 /** Takes the count out of a non-blocking eventfd; true if it was above zero. */

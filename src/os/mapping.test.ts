@@ -32,6 +32,13 @@ describe('memory files', () => {
   });
 });
 
+test('mappings of many sizes, one after the other, do not use address space up', () => {
+  const fd = createMemfd('sparse', 2 ** 40, false);
+  // Together some 100 TiB and more, which is as much as a process has.
+  for (let i = 0; i < 300; i++) new SharedMapping(fd, 2 ** 39 + 4096 * i).release();
+  closeFd(fd);
+});
+
 describe('errors of the kernel', () => {
   test('carry the number, the name, the call and what it was about', () => {
     assert.throws(

@@ -70,27 +70,67 @@ export function adviseHugePages(address: bigint, length: number): void {
   libc.madvise(address, BigInt(length), MADV_HUGEPAGE);
 }
 
+/** Places that released mappings have left, by their size: taken again before new ones are reserved. */
+const released = new Map<number, bigint[]>();
+
+/**
+ * A place for a mapping of `length` bytes. Sizes are powers of two, so that a place fits again: who
+ * makes mappings of ever new sizes uses address space up no further than that.
+ */
+function takePlace(length: number): { readonly address: bigint; readonly size: number } {
+  const size = 2 ** Math.ceil(Math.log2(Math.max(length, PAGE)));
+  const address =
+    released.get(size)?.pop() ??
+    map(
+      0n,
+      size,
+      PROT_NONE,
+      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+      -1,
+      0,
+      `reservation of ${size} bytes`,
+    );
+  return { address, size };
+}
+
+function leavePlace(address: bigint, size: number): void {
+  mapAnonymousAt(address, size);
+  const places = released.get(size);
+  if (places === undefined) released.set(size, [address]);
+  else places.push(address);
+}
+
 /** A file mapped on its own, shared with whoever else maps it. */
 export class SharedMapping {
   readonly buffer: ArrayBuffer;
   readonly address: bigint;
   readonly length: number;
+  readonly #size: number;
   #mapped = true;
 
   constructor(fd: number, length: number, offset = 0) {
+    const { address, size } = takePlace(length);
+    try {
+      const access = PROT_READ | PROT_WRITE;
+      map(address, length, access, MAP_SHARED | MAP_FIXED, fd, offset, `fd ${fd}`);
+    } catch (error) {
+      leavePlace(address, size);
+      throw error;
+    }
     this.length = length;
-    this.address = map(0n, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset, `fd ${fd}`);
-    this.buffer = bufferAt(this.address, length);
+    this.address = address;
+    this.#size = size;
+    this.buffer = bufferAt(address, length);
   }
 
   /**
-   * Gives the pages up. The addresses stay reserved, with inaccessible pages replaced by zeroed
-   * ones: a view that somebody kept then reads zero and harms nobody.
+   * Gives the pages up. Zeroed memory of this process takes their place until another mapping does: a
+   * view that somebody kept reads no file that was given back, and faults nowhere.
    */
   release(): void {
     if (!this.#mapped) return;
     this.#mapped = false;
-    mapAnonymousAt(this.address, alignUp(this.length, PAGE));
+    leavePlace(this.address, this.#size);
   }
 }
 

@@ -1,10 +1,12 @@
 /** What a front-end may do wrong: each is answered or ends the connection, and leaves nothing open. */
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { openSync, readdirSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { closeAll, closeFd, createEventFd } from '../../os/fd.ts';
+import { Epoll } from '../../os/epoll.ts';
+import { closeAll, closeFd, createEventFd, createPipe } from '../../os/fd.ts';
 import { createMemfd } from '../../os/mapping.ts';
+import { unixSocketPair } from '../../os/unix-socket.ts';
 import * as vu from '../../spec/vhost-user.ts';
 import { pipePair } from '../pipe.ts';
 import { encodeMessage, encodeRequest, encodeU64 } from './codec.ts';
@@ -269,4 +271,70 @@ describe('arbitrary vhost-user conversations', () => {
     );
     assert.deepEqual(openFds(), before);
   });
+});
+
+describe('descriptors of a wrong kind', () => {
+  const kinds = {
+    file: () => createMemfd('kick', 4096),
+    device: () => openSync('/dev/null', 'r+'),
+    epoll: () => new Epoll().fd,
+    socket: () => {
+      const [ours, theirs] = unixSocketPair();
+      ours.close();
+      return theirs.fd;
+    },
+  };
+  const requests = {
+    kick: vu.VHOST_USER_SET_VRING_KICK,
+    call: vu.VHOST_USER_SET_VRING_CALL,
+    error: vu.VHOST_USER_SET_VRING_ERR,
+  };
+  for (const [kind, make] of Object.entries(kinds)) {
+    for (const [use, request] of Object.entries(requests)) {
+      test(`${kind} as ${use} is refused`, () => {
+        const bench = new Bench({ socket: true });
+        bench.bringUp(TEST_FEATURES);
+        const fd = make();
+        const reply = bench.client.exchange(request, encodeU64(0n), {
+          flags: vu.FLAG_NEED_REPLY,
+          fds: [fd],
+          wanted: true,
+        });
+        assert.deepEqual(reply, encodeU64(1n));
+        assert.ok(bench.log.some((line) => line.includes('neither an eventfd nor a pipe')));
+        closeFd(fd);
+        bench.close();
+      });
+    }
+  }
+
+  test('a pipe without a writer as kick does not keep the loop awake', () => {
+    const bench = new Bench({ socket: true });
+    bench.bringUp(TEST_FEATURES);
+    const { read, write } = createPipe();
+    closeFd(write);
+    bench.client.exchange(vu.VHOST_USER_SET_VRING_KICK, encodeU64(0n), {
+      flags: vu.FLAG_NEED_REPLY,
+      fds: [read],
+      wanted: true,
+    });
+    closeFd(read);
+    bench.loop.epoll.wait(0);
+    assert.equal(bench.loop.epoll.wait(0), 0);
+    bench.close();
+  });
+});
+
+test('isolation strict refuses a dirty log and an in-flight area that can be shrunk', () => {
+  const bench = new Bench({ socket: true, isolation: 'strict' });
+  bench.bringUp(TEST_FEATURES);
+  const area = { mmapSize: 65536, mmapOffset: 0, queues: 2, queueSize: 64, padded: true };
+  const open = createMemfd('open', 65536, false);
+  assert.throws(() => bench.client.setLog(open, 65536), { code: 'protocol' });
+  assert.throws(() => bench.client.setInflight(area, open), { code: 'protocol' });
+  const sealed = createMemfd('sealed', 65536);
+  bench.client.setLog(sealed, 65536);
+  bench.client.setInflight(area, sealed);
+  closeAll([open, sealed]);
+  bench.close();
 });

@@ -77,7 +77,7 @@ export class InflightArea {
         `an in-flight area of ${mmapSize} bytes at offset ${mmapOffset} of its file`,
       );
     }
-    return new InflightArea(shape, new SharedMapping(fd, mmapSize, mmapOffset));
+    return new InflightArea(shape, new SharedMapping(fd, wanted, mmapOffset));
   }
 
   /** The region of one queue, in the split or the packed layout. */

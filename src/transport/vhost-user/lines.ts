@@ -1,15 +1,26 @@
 /** The descriptors of a ring: kicks come in, calls and errors go out. Each line owns its own. */
 
 import { EPOLLET, EPOLLIN } from '../../os/epoll.ts';
-import { closeFd, drainEventFd, isEventFd, setNonBlocking, signalEventFd } from '../../os/fd.ts';
+import { closeFd, drainEventFd, setNonBlocking, signalEventFd, signalKind } from '../../os/fd.ts';
 import type { PollLoop, Timer } from '../../os/poll-loop.ts';
 import type { Interrupt } from '../../ring/device-queue.ts';
+import { protocolError } from './codec.ts';
 
 /** How often a ring is looked at that has no kick descriptor, while the loop sleeps. */
 export const POLLED_RING_US = 1000;
 
 /** Most kicks that are read from a pipe at once. */
 const READS_PER_KICK = 64;
+
+/**
+ * Other kinds would let a front-end hold the lane up, keep it awake, or keep its own connection alive
+ * after its end.
+ */
+function checkKind(use: string, fd: number): 'eventfd' | 'pipe' {
+  const kind = signalKind(fd);
+  if (kind !== 'other') return kind;
+  throw protocolError(`a ${use} descriptor that is neither an eventfd nor a pipe`);
+}
 
 /** Wakes the loop when the driver kicks. */
 export class KickLine {
@@ -33,12 +44,12 @@ export class KickLine {
   attach(fd: number): void {
     this.clear();
     try {
-      const eventFd = isEventFd(fd);
-      if (!eventFd) setNonBlocking(fd);
+      const isPipe = checkKind('kick', fd) === 'pipe';
+      if (isPipe) setNonBlocking(fd);
       // Edge-triggered, an eventfd need not be read: User-Mode Linux passes a blocking one. A pipe
-      // must be, or its writer would block; but not without end, whatever it really is.
-      this.#loop.epoll.add(fd, eventFd ? EPOLLIN | EPOLLET : EPOLLIN, () => {
-        if (!eventFd) for (let i = 0; i < READS_PER_KICK && drainEventFd(fd); i++);
+      // must be, or its writer would block; and one whose writer has gone is told of once.
+      this.#loop.epoll.add(fd, EPOLLIN | EPOLLET, () => {
+        if (isPipe) for (let i = 0; i < READS_PER_KICK && drainEventFd(fd); i++);
         this.#onKick();
       });
     } catch (error) {
@@ -86,6 +97,7 @@ export class SignalLine implements Interrupt {
     this.clear();
     if (fd === -1) return;
     try {
+      checkKind('call or error', fd);
       // A full pipe must not hold the lane up: its reader has enough to wake up from.
       setNonBlocking(fd);
     } catch (error) {

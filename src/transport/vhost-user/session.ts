@@ -7,6 +7,7 @@
  *
  * Source: QEMU docs/interop/vhost-user.rst; message by message in docs/vhost-user.md.
  */
+import { GiB } from '../../base/bits.ts';
 import { describeError, SluiceError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { VirtioDevice } from '../../device/virtio-device.ts';
@@ -57,6 +58,9 @@ const STATUS_NEEDS_RESET = 64;
 /** Smallest and largest MTU of the device (VIRTIO 1.3 §5.1.4.1). */
 const MIN_MTU = 68;
 const MAX_MTU = 65535;
+
+/** The largest dirty log: enough for 128 TiB of guest addresses. */
+const MAX_LOG_BYTES = 4 * GiB;
 
 export interface SessionOptions extends OfferOptions, RingSetOptions {}
 
@@ -422,6 +426,10 @@ export class VhostUserSession {
         `a log of ${size} bytes at offset ${offset} of a file of ${file.size} bytes`,
       );
     }
+    if (size > MAX_LOG_BYTES) {
+      throw protocolError(`a log of ${size} bytes, at most ${MAX_LOG_BYTES} are taken`);
+    }
+    this.#rings.memory.checkSeals('a dirty log', fd);
     this.#rings.setDirtyLog(DirtyLog.map(fd, size, offset));
     return undefined;
   }
@@ -482,8 +490,7 @@ export class VhostUserSession {
   #getInflight(wanted: InflightDescription): Reply {
     const packed = this.#usesPackedRings();
     const { queues, queueSize, padded } = wanted;
-    const limit = this.#device.maxQueues;
-    if (queues > limit) throw protocolError(`an in-flight area for ${queues} of ${limit} queues`);
+    this.#checkQueues(queues);
     const { area, fd } = InflightArea.create({ queues, queueSize, packed });
     this.#inflight?.release();
     this.#inflight = area;
@@ -492,10 +499,17 @@ export class VhostUserSession {
   }
 
   #setInflight(description: InflightDescription, fd: number): undefined {
+    this.#checkQueues(description.queues);
+    this.#rings.memory.checkSeals('an in-flight area', fd);
     const area = InflightArea.map(description, this.#usesPackedRings(), fd);
     this.#inflight?.release();
     this.#inflight = area;
     return undefined;
+  }
+
+  #checkQueues(queues: number): void {
+    const limit = this.#device.maxQueues;
+    if (queues > limit) throw protocolError(`an in-flight area for ${queues} of ${limit} queues`);
   }
 
   #usesPackedRings(): boolean {
