@@ -1,5 +1,14 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import {
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -60,4 +69,17 @@ test('a directory that cannot be made is told with its errno', () => {
     code: 'system',
     message: /^ENOTDIR: mkdir \/dev\/null/,
   });
+});
+
+test('a link in the place of the lock is not followed: its target keeps its content', (t) => {
+  const path = place(t);
+  mkdirSync(path, { recursive: true });
+  const precious = join(path, 'precious');
+  writeFileSync(precious, 'content');
+  for (const link of [symlinkSync, linkSync]) {
+    link(precious, join(path, 'lock'));
+    assert.throws(() => new RunDirectory({ ...OPTIONS, path }), { code: 'system' });
+    assert.equal(readFileSync(precious, 'utf8'), 'content');
+    rmSync(join(path, 'lock'));
+  }
 });

@@ -8,14 +8,13 @@ import {
   closeSync,
   ftruncateSync,
   mkdirSync,
-  openSync,
   readFileSync,
   statSync,
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { SluiceError } from '../base/errors.ts';
-import { lockFile } from '../os/lock.ts';
+import { lockFile, openLockFile } from '../os/lock.ts';
 import type { RunConfig } from './config.ts';
 
 const LOCK_NAME = 'lock';
@@ -83,7 +82,7 @@ function prepare(run: RunConfig, { uid, gid }: Ownership): void {
 
 function lock(path: string, directory: string): number {
   // Opened without truncation: until the lock is ours, the content is the other daemon's.
-  const fd = openSync(path, 'a+', 0o600);
+  const fd = openLockFile(path);
   if (!lockFile(fd, path)) {
     const pid = readFileSync(path, 'utf8').trim();
     closeSync(fd);

@@ -2,7 +2,15 @@
  * Unix stream sockets that carry file descriptors (unix(7), cmsg(3)), without an event loop:
  * every call returns at once.
  */
-import { chmodSync, chownSync, lstatSync, unlinkSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  unlinkSync,
+} from 'node:fs';
 import { SluiceError, SystemError } from '../base/errors.ts';
 import { closeFd } from './fd.ts';
 import {
@@ -16,6 +24,10 @@ import {
   pinned,
   systemError,
 } from './libc.ts';
+
+const { O_NOFOLLOW } = constants;
+/** open(2): the file as such, not its content. Node has no name for it. */
+const O_PATH = 0o10000000;
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
@@ -84,11 +96,7 @@ export class UnixListener {
     const fd = streamSocket();
     try {
       check(libc.bind(fd, address, address.length), 'bind', path);
-      if (access.mode !== undefined) chmodSync(path, access.mode);
-      if (access.uid !== undefined || access.gid !== undefined) {
-        const now = lstatSync(path);
-        chownSync(path, access.uid ?? now.uid, access.gid ?? now.gid);
-      }
+      setAccess(path, access);
       check(libc.listen(fd, 16), 'listen', path);
       this.#inode = lstatSync(path, { bigint: true }).ino;
     } catch (error) {
@@ -113,6 +121,27 @@ export class UnixListener {
     closeFd(this.fd);
     const now = lstatSync(this.path, { bigint: true, throwIfNoEntry: false });
     if (now?.ino === this.#inode) unlinkSync(this.path);
+  }
+}
+
+/**
+ * Gives a socket file its mode and owner. Through a descriptor of the file itself: the directory may
+ * belong to another user, who could put a link in the socket's place.
+ */
+function setAccess(path: string, { mode, uid, gid }: SocketAccess): void {
+  const fd = openSync(path, O_PATH | O_NOFOLLOW);
+  try {
+    const self = `/proc/self/fd/${fd}`;
+    const now = fstatSync(fd);
+    if (!now.isSocket()) {
+      throw new SluiceError('state', `${path} was replaced while it was made`, {
+        remedy: 'find out who else writes to this directory',
+      });
+    }
+    if (mode !== undefined) chmodSync(self, mode);
+    if (uid !== undefined || gid !== undefined) chownSync(self, uid ?? now.uid, gid ?? now.gid);
+  } finally {
+    closeFd(fd);
   }
 }
 
