@@ -456,6 +456,30 @@ describe('a device', () => {
     assert.equal(a.broken.length, 0);
   });
 
+  for (const method of ['collect', 'publish'] as const) {
+    test(`whose own code fails in ${method} ends in its own turn, not in its sender's`, () => {
+      const [a, b] = [new Guest(1, MODERN), new Guest(2, MODERN)];
+      connect(a, b);
+      const [first] = b.device.queues();
+      assert.ok(first);
+      const failure = new RangeError('a mistake of ours');
+      const failing = Object.create(first.queue, {
+        [method]: {
+          value: () => {
+            throw failure;
+          },
+        },
+      }) as typeof first.queue;
+      b.device.startQueue(0, failing);
+      b.offer([2048]);
+      a.send([frame(2, 1, 60)]);
+      assert.equal(a.device.poll(), 1);
+      assert.equal((a.transmit[0] as DriverQueue).collectUsed(64), 1);
+      assert.throws(() => b.device.poll(), failure);
+      assert.equal(a.device.poll(), 0);
+    });
+  }
+
   test('with a transmit limit sends no more than the bucket lets through', () => {
     const now = loop.now;
     const txLimit = new TokenBucket({ rate: 8000, burst: 8 * 3000 }, now);

@@ -96,6 +96,8 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
   #driverFeatures = 0n;
   #headerBytes = LEGACY_HEADER_BYTES;
   #rateTimer: Timer | undefined;
+  /** Why this device's own code failed: not for its neighbours to suffer from. */
+  #failure: unknown;
 
   constructor(options: VirtioNetOptions) {
     const { queuePairs } = options;
@@ -244,6 +246,7 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
   }
 
   poll(): number {
+    if (this.#failure !== undefined) throw this.#failure;
     const queues = this.#transmit;
     let work = 0;
     for (let i = 0; i < queues.length; i++) work += this.#pollQueue(queues[i] as DeviceQueue);
@@ -319,7 +322,11 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
 
   flush(): void {
     const queues = this.#receive;
-    for (let i = 0; i < queues.length; i++) (queues[i] as ReceiveQueue).publish();
+    try {
+      for (let i = 0; i < queues.length; i++) (queues[i] as ReceiveQueue).publish();
+    } catch (error) {
+      this.#break(error);
+    }
   }
 
   #pollQueue(queue: DeviceQueue): number {
@@ -367,9 +374,18 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
     );
   }
 
-  /** The guest broke its own device: its queues are no longer looked at. */
+  /**
+   * The guest broke its own device: its queues are no longer looked at. Any other error is a failure of
+   * ours, and thrown in this device's next turn: now may be the turn of a device that sent it frames.
+   */
   #break(error: unknown): void {
-    if (!(error instanceof RingError)) throw error;
+    if (!(error instanceof RingError)) {
+      this.#failure = error;
+      this.#queues.fill(undefined);
+      this.#transmit = [];
+      this.#receive = [];
+      return;
+    }
     this.#options.log.error(`${this.name}: ${error.message}`, {
       port: this.name,
       fault: error.fault,
