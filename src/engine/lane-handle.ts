@@ -76,6 +76,9 @@ export class LaneHandle<Commands extends CommandMap, Event> {
       workerData: data,
       transferList: [port2],
       name: `lane-${options.index}`,
+      // Descriptors are opened by Node.js and closed by os/, or the other way round. Node.js, which
+      // sees half of that, would close numbers at the worker's end that are others' by then.
+      trackUnmanagedFds: false,
     });
     this.#worker.once('error', (error) => {
       this.#crash ??= error instanceof Error ? error : new Error(String(error));
