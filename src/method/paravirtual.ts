@@ -3,7 +3,12 @@
  * copies between guests in software. Wires the device to a vhost-user server and to a switch.
  */
 import { loggerTo } from '../base/log.ts';
-import { featureBits } from '../device/virtio-net/features.ts';
+import {
+  featureBits,
+  type OffloadName,
+  offloadFeatures,
+  withRequirements,
+} from '../device/virtio-net/features.ts';
 import { VirtioNet } from '../device/virtio-net/virtio-net.ts';
 import type { LaneHost } from '../engine/lane.ts';
 import type { Isolation } from '../memory/guest-memory.ts';
@@ -13,32 +18,8 @@ import { PortPolicy } from '../net/policy.ts';
 import type { Switch } from '../net/switch.ts';
 import type { SocketAccess } from '../os/unix-socket.ts';
 import { VIRTIO_F_RING_PACKED } from '../spec/virtio.ts';
-import {
-  VIRTIO_NET_F_CSUM,
-  VIRTIO_NET_F_GUEST_CSUM,
-  VIRTIO_NET_F_GUEST_ECN,
-  VIRTIO_NET_F_GUEST_TSO4,
-  VIRTIO_NET_F_GUEST_TSO6,
-  VIRTIO_NET_F_GUEST_USO4,
-  VIRTIO_NET_F_GUEST_USO6,
-  VIRTIO_NET_F_HOST_ECN,
-  VIRTIO_NET_F_HOST_TSO4,
-  VIRTIO_NET_F_HOST_TSO6,
-  VIRTIO_NET_F_HOST_USO,
-} from '../spec/virtio-net.ts';
 import { PositionJournal } from '../transport/vhost-user/position-journal.ts';
 import { VhostUserServer } from '../transport/vhost-user/server.ts';
-
-/** Offloads by the names that a configuration uses, with the feature bits of both directions. */
-const OFFLOAD_FEATURES = {
-  csum: featureBits(VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM),
-  tso4: featureBits(VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_GUEST_TSO4),
-  tso6: featureBits(VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_GUEST_TSO6),
-  ecn: featureBits(VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_GUEST_ECN),
-  uso: featureBits(VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6),
-} as const;
-
-export type ParavirtualOffload = keyof typeof OFFLOAD_FEATURES;
 
 export interface ParavirtualOptions {
   /** Name of the port, such as `web/net0`. */
@@ -47,7 +28,7 @@ export interface ParavirtualOptions {
   readonly queues: number;
   readonly mtu: number | undefined;
   readonly packed: boolean;
-  readonly offloads: readonly ParavirtualOffload[];
+  readonly offloads: readonly OffloadName[];
   readonly vlan?: number;
   readonly trunk?: readonly number[];
   readonly qos: number | undefined;
@@ -131,7 +112,8 @@ export class ParavirtualPort {
       mac,
       queuePairs: options.queues,
       ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
-      withheld: withheldOffloads(options.offloads),
+      // Offloads that rest on one that is switched off go with it.
+      withheld: offloadFeatures() & ~withRequirements(offloadFeatures(options.offloads)),
       ...(policy.txLimit === undefined ? {} : { txLimit: policy.txLimit }),
       log,
     });
@@ -223,16 +205,4 @@ export class ParavirtualPort {
   close(): void {
     this.#close();
   }
-}
-
-/** What is not offered: offloads that rest on one that is switched off go with it (§5.1.3.1). */
-function withheldOffloads(wanted: readonly ParavirtualOffload[]): bigint {
-  const has = (name: ParavirtualOffload): boolean => wanted.includes(name);
-  const offered = (name: ParavirtualOffload): boolean =>
-    has(name) && has('csum') && (name !== 'ecn' || has('tso4') || has('tso6'));
-  let withheld = 0n;
-  for (const name of Object.keys(OFFLOAD_FEATURES) as ParavirtualOffload[]) {
-    if (!offered(name)) withheld |= OFFLOAD_FEATURES[name];
-  }
-  return withheld;
 }

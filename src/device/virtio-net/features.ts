@@ -35,22 +35,48 @@ export function hasFeature(features: bigint, bit: number): boolean {
   return (features & (1n << BigInt(bit))) !== 0n;
 }
 
-const ALWAYS = featureBits(
-  VIRTIO_NET_F_CSUM,
-  VIRTIO_NET_F_GUEST_CSUM,
-  VIRTIO_NET_F_MAC,
-  VIRTIO_NET_F_GUEST_TSO4,
-  VIRTIO_NET_F_GUEST_TSO6,
-  VIRTIO_NET_F_GUEST_ECN,
-  VIRTIO_NET_F_HOST_TSO4,
-  VIRTIO_NET_F_HOST_TSO6,
-  VIRTIO_NET_F_HOST_ECN,
-  VIRTIO_NET_F_MRG_RXBUF,
-  VIRTIO_NET_F_STATUS,
-  VIRTIO_NET_F_GUEST_USO4,
-  VIRTIO_NET_F_GUEST_USO6,
-  VIRTIO_NET_F_HOST_USO,
-);
+/** Offloads by the names that a configuration uses, with the features of both directions. */
+export const OFFLOAD_FEATURES = {
+  csum: featureBits(VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM),
+  tso4: featureBits(VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_GUEST_TSO4),
+  tso6: featureBits(VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_GUEST_TSO6),
+  ecn: featureBits(VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_GUEST_ECN),
+  uso: featureBits(VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6),
+} as const;
+
+export type OffloadName = keyof typeof OFFLOAD_FEATURES;
+
+/** The features of several offloads together; without names, of all. */
+export function offloadFeatures(
+  names: readonly OffloadName[] = Object.keys(OFFLOAD_FEATURES) as OffloadName[],
+): bigint {
+  return names.reduce((mask, name) => mask | OFFLOAD_FEATURES[name], 0n);
+}
+
+/** Features that each need one of others (§5.1.3.1); those that others rest on come first. */
+const REQUIREMENTS: readonly (readonly [feature: number, oneOf: bigint])[] = [
+  [VIRTIO_NET_F_HOST_TSO4, featureBits(VIRTIO_NET_F_CSUM)],
+  [VIRTIO_NET_F_HOST_TSO6, featureBits(VIRTIO_NET_F_CSUM)],
+  [VIRTIO_NET_F_HOST_USO, featureBits(VIRTIO_NET_F_CSUM)],
+  [VIRTIO_NET_F_HOST_ECN, featureBits(VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6)],
+  [VIRTIO_NET_F_GUEST_TSO4, featureBits(VIRTIO_NET_F_GUEST_CSUM)],
+  [VIRTIO_NET_F_GUEST_TSO6, featureBits(VIRTIO_NET_F_GUEST_CSUM)],
+  [VIRTIO_NET_F_GUEST_USO4, featureBits(VIRTIO_NET_F_GUEST_CSUM)],
+  [VIRTIO_NET_F_GUEST_USO6, featureBits(VIRTIO_NET_F_GUEST_CSUM)],
+  [VIRTIO_NET_F_GUEST_ECN, featureBits(VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6)],
+];
+
+/** The features without those that rest on one that is not among them. */
+export function withRequirements(features: bigint): bigint {
+  let kept = features;
+  for (const [feature, oneOf] of REQUIREMENTS) {
+    if ((kept & oneOf) === 0n) kept &= ~featureBits(feature);
+  }
+  return kept;
+}
+
+const ALWAYS =
+  offloadFeatures() | featureBits(VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_STATUS);
 
 /** Features that say nothing without the configuration space (§5.1.4). */
 export const CONFIG_FEATURES = featureBits(

@@ -1,5 +1,12 @@
 /** Which features a virtio-net driver takes of those that a device offers (VIRTIO 1.3 §5.1.3, §6). */
 import { SluiceError } from '../../base/errors.ts';
+import {
+  featureBits,
+  hasFeature,
+  OFFLOAD_FEATURES,
+  offloadFeatures,
+  withRequirements,
+} from '../../device/virtio-net/features.ts';
 import type { RingFeatures } from '../../ring/driver-queue.ts';
 import {
   VIRTIO_F_EVENT_IDX,
@@ -10,16 +17,11 @@ import {
 } from '../../spec/virtio.ts';
 import {
   VIRTIO_NET_F_CSUM,
-  VIRTIO_NET_F_GUEST_CSUM,
-  VIRTIO_NET_F_GUEST_ECN,
   VIRTIO_NET_F_GUEST_TSO4,
   VIRTIO_NET_F_GUEST_TSO6,
   VIRTIO_NET_F_GUEST_USO4,
   VIRTIO_NET_F_GUEST_USO6,
-  VIRTIO_NET_F_HOST_ECN,
   VIRTIO_NET_F_HOST_TSO4,
-  VIRTIO_NET_F_HOST_TSO6,
-  VIRTIO_NET_F_HOST_USO,
   VIRTIO_NET_F_MAC,
   VIRTIO_NET_F_MQ,
   VIRTIO_NET_F_MRG_RXBUF,
@@ -77,31 +79,15 @@ export interface NetFeatures {
   readonly multiqueue: boolean;
 }
 
-const bit = (number: number): bigint => 1n << BigInt(number);
-
-const CHECKSUM = [VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM];
-/** Each with the bit that it needs (§5.1.3.1). */
-const SEGMENTATION: readonly (readonly [feature: number, needs: number])[] = [
-  [VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_CSUM],
-  [VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_CSUM],
-  [VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4],
-  [VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_CSUM],
-  [VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_CSUM],
-  [VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_CSUM],
-  [VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4],
-  [VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_CSUM],
-  [VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_GUEST_CSUM],
-];
-
 /**
  * Chooses features.
  * @throws SluiceError `unsupported` for a device that does not offer VIRTIO_F_VERSION_1.
  */
 export function negotiateNet(offered: bigint, wishes: NetWishes): NetFeatures {
-  if ((offered & bit(VIRTIO_F_VERSION_1)) === 0n) {
+  if (!hasFeature(offered, VIRTIO_F_VERSION_1)) {
     throw new SluiceError('unsupported', 'the device is a legacy one: no VIRTIO_F_VERSION_1');
   }
-  const wanted = [
+  const ours = featureBits(
     VIRTIO_F_VERSION_1,
     VIRTIO_NET_F_MAC,
     VIRTIO_NET_F_MTU,
@@ -112,16 +98,11 @@ export function negotiateNet(offered: bigint, wishes: NetWishes): NetFeatures {
     ...(wishes.inOrder ? [VIRTIO_F_IN_ORDER] : []),
     ...(wishes.mergeable ? [VIRTIO_NET_F_MRG_RXBUF] : []),
     ...(wishes.multiqueue ? [VIRTIO_NET_F_MQ] : []),
-    ...(wishes.checksum ? CHECKSUM : []),
-  ];
-  let bits = 0n;
-  for (const feature of wanted) bits |= offered & bit(feature);
-  if (wishes.segmentation) {
-    for (const [feature, needs] of SEGMENTATION) {
-      if ((bits & bit(needs)) !== 0n) bits |= offered & bit(feature);
-    }
-  }
-  const has = (feature: number): boolean => (bits & bit(feature)) !== 0n;
+  );
+  const checksum = wishes.checksum ? OFFLOAD_FEATURES.csum : 0n;
+  const segmentation = wishes.segmentation ? offloadFeatures() & ~OFFLOAD_FEATURES.csum : 0n;
+  const bits = withRequirements(offered & (ours | checksum | segmentation));
+  const has = (feature: number): boolean => hasFeature(bits, feature);
   return {
     bits,
     packed: has(VIRTIO_F_RING_PACKED),
