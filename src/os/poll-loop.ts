@@ -35,9 +35,10 @@ export interface PollLoopOptions {
 
 export const DEFAULT_IDLE_POLL_US = 50;
 
-/** While it spins, the loop looks at its descriptors once in this many turns. */
-const TURNS_PER_LOOK = 256;
+/** While it spins, the loop reads the clock once in this many turns, */
 const TURNS_PER_CLOCK = 64;
+/** and looks at its descriptors when so much time has passed, in ns. */
+const LOOK_NS = 100_000;
 
 export class PollLoop {
   readonly epoll = new Epoll();
@@ -89,24 +90,25 @@ export class PollLoop {
   run(): void {
     this.#stopped = false;
     let idleSince = 0;
+    let lookedAt = this.now;
     while (!this.#stopped) {
       const turn = ++this.turns;
       if (this.#pollAll() !== 0) {
         this.busyTurns++;
         idleSince = 0;
-        if (turn % TURNS_PER_LOOK === 0) this.#look(0);
-        continue;
       }
       if (turn % TURNS_PER_CLOCK !== 0) continue;
       this.#readClock();
       const { now } = this;
-      if (idleSince === 0) idleSince = now;
-      if (now - idleSince < this.#idlePollNs) {
-        if (turn % TURNS_PER_LOOK === 0) this.#look(0);
-        continue;
+      if (now - lookedAt >= LOOK_NS) {
+        lookedAt = now;
+        this.#look(0);
       }
+      if (idleSince === 0) idleSince = now;
+      if (now - idleSince < this.#idlePollNs) continue;
       this.#sleep();
       idleSince = 0;
+      lookedAt = this.now;
     }
   }
 
@@ -157,6 +159,7 @@ export class PollLoop {
     const due = this.#timers.filter((timer) => timer.fire === undefined || timer.due <= now);
     if (due.length === 0) return;
     this.#timers = this.#timers.filter((timer) => !due.includes(timer));
+    due.sort((a, b) => a.due - b.due);
     for (const timer of due) {
       const fire = timer.fire;
       timer.fire = undefined;
