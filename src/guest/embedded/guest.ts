@@ -80,7 +80,7 @@ export class EmbeddedGuest implements Poller {
       });
       const queuePairs = choosePairs(spec, features, this.#frontend.maxQueuePairs);
       const { mac, mtu } = readIdentity(this.#frontend, features, given, spec);
-      const plan = planGuest(spec, features, queuePairs, mtu);
+      const { plan, sendWindow } = planGuest(spec, features, queuePairs, mtu);
       const size = alignUp(plan.bytes, HUGE_PAGE);
       this.#frontend.acceptFeatures(features.bits);
       const fd = createMemfd(`sluice-guest-${spec.name}`, size);
@@ -100,7 +100,14 @@ export class EmbeddedGuest implements Poller {
         this.#frontend.startQueue(index, layout);
       }
       const ram = new GuestRam(memory);
-      this.#contexts = this.#driver.pairs.map((pair) => ({ ram, pair, loop, mac, mtu }));
+      this.#contexts = this.#driver.pairs.map((pair) => ({
+        ram,
+        pair,
+        loop,
+        mac,
+        mtu,
+        sendWindow,
+      }));
       this.info = {
         name: spec.name,
         mac: formatMac(mac),
@@ -236,7 +243,7 @@ function planGuest(
   features: NetFeatures,
   queuePairs: number,
   mtu: number,
-): NetDriverPlan {
+): { readonly plan: NetDriverPlan; readonly sendWindow: number } {
   const queueSize = spec.queueSize ?? DEFAULT_QUEUE_SIZE;
   const frame = spec.frame ?? DEFAULT_FRAME;
   if (frame > mtu + ETHERNET_HEADER_BYTES && !features.sendTso4) {
@@ -251,12 +258,15 @@ function planGuest(
   const fitting = (bytes: number): number =>
     Math.max(1, Math.min(queueSize, Math.floor(POOL_BYTES / bytes)));
   const receiveBuffers = spec.receiveBuffers ?? fitting(receiveBytes);
-  const sendFrames = spec.sendFrames ?? Math.min(fitting(frame), harmless(receiveBuffers));
-  return planNetDriver(
+  const sendWindow = spec.sendFrames ?? Math.min(fitting(frame), harmless(receiveBuffers));
+  // A power of two: each frame then meets the same descriptors of the ring again and again.
+  const sendFrames = Math.min(queueSize, 2 ** Math.ceil(Math.log2(sendWindow)));
+  const plan = planNetDriver(
     features,
     { queuePairs, queueSize, sendBytes: frame, sendFrames, receiveBytes, receiveBuffers },
     GUEST_BASE,
   );
+  return { plan, sendWindow };
 }
 
 /**

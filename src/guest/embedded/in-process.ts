@@ -112,7 +112,8 @@ export class InProcessGuest {
     }
     this.driver.start();
     const ram = new GuestRam(memory);
-    this.contexts = this.driver.pairs.map((pair) => ({ ram, pair, loop, mac, mtu }));
+    const sendWindow = sizes.sendFrames;
+    this.contexts = this.driver.pairs.map((pair) => ({ ram, pair, loop, mac, mtu, sendWindow }));
   }
 
   release(): void {

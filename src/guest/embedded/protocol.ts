@@ -26,7 +26,7 @@ export interface GuestSpec {
   readonly mtu?: number;
   /** Bytes of a receive buffer with its virtio_net_hdr; enough for `frame` unless given. */
   readonly receiveBytes?: number;
-  /** Buffers that wait for frames, and frames to send on their way, per pair. */
+  /** Buffers that wait for frames, and frames that may be on their way at once, per pair. */
   readonly receiveBuffers?: number;
   readonly sendFrames?: number;
 }

@@ -12,6 +12,8 @@ export interface RoleContext {
   /** The guest's own address. */
   readonly mac: Uint8Array;
   readonly mtu: number;
+  /** Frames that a source may have on their way at once; at most those of the pair's pool. */
+  readonly sendWindow: number;
 }
 
 /** The polled part of a guest; see `Poller` for poll, arm and disarm. */

@@ -48,7 +48,9 @@ export class Source implements Role {
   private freeHead = 0;
   private freeTail = 0;
   private freeCount: number;
-  /** The queue is reaped when fewer frames than this are free: not at each turn. */
+  /** Free frames beyond the window: they are not to be used. */
+  private readonly spare: number;
+  /** The queue is reaped when fewer frames than this could be sent: not at each turn. */
   private readonly reapBelow: number;
   private running = true;
   /** Frames still to send, frames sent, and those of the present rate's count. */
@@ -87,7 +89,9 @@ export class Source implements Role {
     this.sequence = new Uint32Array(targets.length);
     this.free = Uint16Array.from({ length: count }, (_, i) => i);
     this.freeCount = count;
-    this.reapBelow = Math.min(BATCH, Math.ceil(count / 2));
+    const window = Math.min(context.sendWindow, count);
+    this.spare = count - window;
+    this.reapBelow = Math.min(BATCH, Math.ceil(window / 2));
     this.left[0] = options.frames ?? Number.POSITIVE_INFINITY;
     for (let frame = 0; frame < count; frame++) {
       const index = frame % targets.length;
@@ -111,9 +115,11 @@ export class Source implements Role {
   }
 
   poll(): number {
-    const reaped = this.freeCount < this.reapBelow || !this.running ? this.reap() : 0;
+    const scarce = this.freeCount - this.spare < this.reapBelow;
+    const reaped = scarce || !this.running ? this.reap() : 0;
     if (!this.running) return reaped;
-    let count = this.freeCount < BATCH ? this.freeCount : BATCH;
+    const sendable = this.freeCount - this.spare;
+    let count = sendable < BATCH ? sendable : BATCH;
     if (this.options.framesPerSecond !== undefined) count = this.paced(count);
     const left = this.left[0] as number;
     if (count > left) count = left;
@@ -145,9 +151,10 @@ export class Source implements Role {
   arm(): boolean {
     const { queue } = this.context.pair.transmit;
     // Completions matter to a source that waits for frames only: to send, or to be drained.
-    const waits = !this.running || this.freeCount < this.reapBelow;
+    const sendable = this.freeCount - this.spare;
+    const waits = !this.running || sendable < this.reapBelow;
     if (waits && queue.outstanding > 0 && queue.enableCalls()) return true;
-    if (!this.running || this.freeCount === 0 || (this.left[0] as number) === 0) return false;
+    if (!this.running || sendable === 0 || (this.left[0] as number) === 0) return false;
     const wait = this.nextDue - monotonicNs();
     if (wait < SPIN_NS) return true;
     this.timer = this.context.loop.setTimer(wait / 1000, () => {
