@@ -155,6 +155,38 @@ describe('PollLoop', () => {
     loop.close();
   });
 
+  test('ends at once when it is stopped, without sleeping first', () => {
+    // Whichever turn it is: nothing would wake a loop that slept on.
+    for (let last = 1; last <= 64; last++) {
+      const loop = new PollLoop({ idlePollUs: 0 });
+      const fd = createEventFd();
+      signalEventFd(fd);
+      loop.epoll.add(fd, EPOLLIN, () => undefined);
+      let turns = 0;
+      let armed = 0;
+      let armedAtStop = 0;
+      loop.addPoller({
+        poll: () => {
+          if (++turns === last) {
+            armedAtStop = armed;
+            loop.stop();
+          }
+          return 0;
+        },
+        arm: () => {
+          armed++;
+          return false;
+        },
+        disarm: () => undefined,
+      });
+      loop.run();
+      assert.equal(turns, last);
+      assert.equal(armed, armedAtStop);
+      loop.close();
+      closeFd(fd);
+    }
+  });
+
   test('a poller that was removed is not polled again', () => {
     const loop = new PollLoop({ idlePollUs: 0 });
     const ring = new FakeRing();

@@ -105,7 +105,8 @@ export class PollLoop {
         this.#look(0);
       }
       if (idleSince === 0) idleSince = now;
-      if (now - idleSince < this.#idlePollNs) continue;
+      // Whoever was looked at may have ended the loop: then there is nothing to sleep for.
+      if (this.#stopped || now - idleSince < this.#idlePollNs) continue;
       this.#sleep();
       idleSince = 0;
       lookedAt = this.now;
