@@ -5,8 +5,10 @@
  * Allowed are answers, the end of the connection, and a broken device. Afterwards every descriptor
  * is closed, and memory beside the guest's is untouched.
  */
+
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
+import { bitMask } from '../src/base/bits.ts';
 import { closeAll, createEventFd, createPipe } from '../src/os/fd.ts';
 import { createMemfd } from '../src/os/mapping.ts';
 import * as vu from '../src/spec/vhost-user.ts';
@@ -15,7 +17,6 @@ import {
   encodeRequest,
   type FrontEndMessage,
 } from '../src/transport/vhost-user/codec.ts';
-import { featureMask } from '../src/transport/vhost-user/offer.ts';
 import { Bench, TEST_FEATURES, type TestRing } from '../src/transport/vhost-user/testing.ts';
 import type { Random } from './random.ts';
 import type { FuzzTarget } from './runner.ts';
@@ -74,7 +75,7 @@ function message(hostile: Hostile): FrontEndMessage {
     }),
     () => ({
       request: random.pick([vu.VHOST_USER_SET_FEATURES, vu.VHOST_USER_SET_PROTOCOL_FEATURES]),
-      value: random.oneIn(2) ? TEST_FEATURES | featureMask(34, 26, 30) : features,
+      value: random.oneIn(2) ? TEST_FEATURES | bitMask(34, 26, 30) : features,
     }),
     () => ({ request: vu.VHOST_USER_SET_STATUS, value: BigInt(random.nasty(9)) }),
     () => ({
@@ -198,7 +199,7 @@ function run(random: Random): void {
   const fds = [createEventFd(), read, write, createMemfd('hostile', 1 << 16)] as const;
   const canary = bench.arena.allocate(CANARY_BYTES);
   bench.arena.bytes.fill(CANARY, canary, canary + CANARY_BYTES);
-  const packed = random.oneIn(2) ? featureMask(34) : 0n;
+  const packed = random.oneIn(2) ? bitMask(34) : 0n;
   const rings = bench.bringUp(TEST_FEATURES | packed, 2, random.pick([32, 64]));
   const hostile = { random, bench, rings, fds };
   for (let i = 0; i < STEPS && !bench.over; i++) {

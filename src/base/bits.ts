@@ -1,4 +1,4 @@
-/** Arithmetic on sizes and addresses that are JavaScript numbers (exact up to 2^53). */
+/** Arithmetic on sizes and addresses that are JavaScript numbers (exact up to 2^53), and masks of bits. */
 
 export const KiB = 1024;
 export const MiB = 1024 * KiB;
@@ -23,4 +23,13 @@ export function isPowerOfTwo(value: number): boolean {
   return (
     Number.isInteger(value) && value > 0 && value <= 0x8000_0000 && (value & (value - 1)) === 0
   );
+}
+
+/** One value of 64 bits with the bits of these numbers set: feature bits, as negotiations carry them. */
+export function bitMask(...bits: readonly number[]): bigint {
+  return bits.reduce((mask, bit) => mask | (1n << BigInt(bit)), 0n);
+}
+
+export function hasBit(mask: bigint, bit: number): boolean {
+  return (mask & (1n << BigInt(bit))) !== 0n;
 }

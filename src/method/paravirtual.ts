@@ -2,9 +2,9 @@
  * Method `paravirtual`: the guest sees virtio-net, its rings lie in its own memory, and the switch
  * copies between guests in software. Wires the device to a vhost-user server and to a switch.
  */
+import { bitMask } from '../base/bits.ts';
 import { loggerTo } from '../base/log.ts';
 import {
-  featureBits,
   type OffloadName,
   offloadFeatures,
   withRequirements,
@@ -130,7 +130,7 @@ export class ParavirtualPort {
         access: options.access,
         isolation: options.isolation,
         journal,
-        withheldFeatures: options.packed ? 0n : featureBits(VIRTIO_F_RING_PACKED),
+        withheldFeatures: options.packed ? 0n : bitMask(VIRTIO_F_RING_PACKED),
         onConnection: (connected) => {
           this.#broken = undefined;
           if (connected) this.#watchGuest(device, options);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { MiB } from '../../base/bits.ts';
+import { bitMask, MiB } from '../../base/bits.ts';
 import { silentLogger } from '../../base/log.ts';
 import type { AddressSpace, MemoryRange } from '../../memory/address-space.ts';
 import { Arena } from '../../memory/arena.ts';
@@ -24,14 +24,13 @@ import {
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
   VIRTIO_NET_HDR_GSO_TCPV4,
 } from '../../spec/virtio-net.ts';
-import { featureBits } from './features.ts';
 import { VirtioNet, type VirtioNetOptions } from './virtio-net.ts';
 
 const loop = new PollLoop();
 const arena = Arena.create();
 const path = createDataPath(arena, loop);
 
-const MODERN = featureBits(VIRTIO_F_VERSION_1, VIRTIO_NET_F_MRG_RXBUF);
+const MODERN = bitMask(VIRTIO_F_VERSION_1, VIRTIO_NET_F_MRG_RXBUF);
 const GUEST_BASE = 0x4000_0000;
 const MEMORY = 8 * MiB;
 const RING = 64;
@@ -348,7 +347,7 @@ for (const packed of [false, true]) {
     });
 
     test('larger than a buffer that cannot be merged are dropped, the buffer stays', () => {
-      const [a, b] = pair([MODERN, featureBits(VIRTIO_F_VERSION_1)]);
+      const [a, b] = pair([MODERN, bitMask(VIRTIO_F_VERSION_1)]);
       b.offer([256]);
       a.send([frame(2, 1, 1000), frame(2, 1, 100)]);
       a.device.poll();
@@ -397,7 +396,7 @@ describe('a device', () => {
       [view.readUInt16LE(6), view.readUInt16LE(8), view.readUInt16LE(10)],
       [1, 2, 9000],
     );
-    assert.ok((device.features & featureBits(VIRTIO_NET_F_MTU)) !== 0n);
+    assert.ok((device.features & bitMask(VIRTIO_NET_F_MTU)) !== 0n);
     let changes = 0;
     device.onConfigChange = () => {
       changes++;
@@ -549,7 +548,7 @@ describe('a device', () => {
   test('offers offloads to senders as its driver negotiated', () => {
     const { device } = new Guest(1, MODERN);
     assert.equal(device.offloads, 0);
-    device.setDriverFeatures(MODERN | featureBits(VIRTIO_NET_F_GUEST_CSUM));
+    device.setDriverFeatures(MODERN | bitMask(VIRTIO_NET_F_GUEST_CSUM));
     assert.equal(device.offloads, 1);
   });
 

@@ -4,6 +4,7 @@
  * Queue 2n receives, queue 2n + 1 transmits (the guest's view). The control queue, where there is
  * one, is the VMM's.
  */
+import { hasBit } from '../../base/bits.ts';
 import type { CounterBlock } from '../../base/counters.ts';
 import { SluiceError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
@@ -36,7 +37,7 @@ import {
   VIRTIO_NET_S_LINK_UP,
 } from '../../spec/virtio-net.ts';
 import type { VirtioDevice } from '../virtio-device.ts';
-import { CONFIG_FEATURES, hasFeature, offeredFeatures, receiveOffloads } from './features.ts';
+import { CONFIG_FEATURES, offeredFeatures, receiveOffloads } from './features.ts';
 import { flowHash } from './flow-hash.ts';
 import { DELIVERED, NO_BUFFER, ReceiveQueue } from './receive-queue.ts';
 
@@ -141,7 +142,7 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
     // configuration's to give, so that nothing changes.
     if (
       offset + bytes.length <= NET_CONFIG_MAC + 6 &&
-      !hasFeature(this.#driverFeatures, VIRTIO_F_VERSION_1)
+      !hasBit(this.#driverFeatures, VIRTIO_F_VERSION_1)
     )
       return;
     throw new SluiceError(
@@ -153,7 +154,7 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
   setDriverFeatures(features: bigint): void {
     this.#driverFeatures = features;
     const withCount =
-      hasFeature(features, VIRTIO_F_VERSION_1) || hasFeature(features, VIRTIO_NET_F_MRG_RXBUF);
+      hasBit(features, VIRTIO_F_VERSION_1) || hasBit(features, VIRTIO_NET_F_MRG_RXBUF);
     this.#headerBytes = withCount ? VNET_HEADER_BYTES : LEGACY_HEADER_BYTES;
     this.offloads = receiveOffloads(features);
   }
@@ -363,7 +364,7 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
     const active = this.#queues.map((queue, index) =>
       this.#enabled[index] === true ? queue : undefined,
     );
-    const mergeable = hasFeature(this.#driverFeatures, VIRTIO_NET_F_MRG_RXBUF);
+    const mergeable = hasBit(this.#driverFeatures, VIRTIO_NET_F_MRG_RXBUF);
     this.#transmit = active.filter(
       (queue, index) => queue !== undefined && index % 2 === 1,
     ) as DeviceQueue[];

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { featureBits as bits } from '../../device/virtio-net/features.ts';
+import { bitMask } from '../../base/bits.ts';
 import { VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1 } from '../../spec/virtio.ts';
 import {
   VIRTIO_NET_F_CSUM,
@@ -31,9 +31,9 @@ describe('negotiateNet', () => {
           multiqueue: fc.boolean(),
         }),
         (random, wishes) => {
-          const offered = random | bits(VIRTIO_F_VERSION_1);
+          const offered = random | bitMask(VIRTIO_F_VERSION_1);
           const features = negotiateNet(offered, wishes);
-          const has = (number: number): boolean => (features.bits & bits(number)) !== 0n;
+          const has = (number: number): boolean => (features.bits & bitMask(number)) !== 0n;
           assert.equal(features.bits & ~offered, 0n);
           assert.ok(has(VIRTIO_F_VERSION_1));
           assert.equal(has(VIRTIO_F_RING_PACKED), features.packed);
@@ -53,7 +53,7 @@ describe('negotiateNet', () => {
   });
 
   it('refuses a legacy device', () => {
-    assert.throws(() => negotiateNet(bits(VIRTIO_NET_F_CSUM), DEFAULT_NET_WISHES), {
+    assert.throws(() => negotiateNet(bitMask(VIRTIO_NET_F_CSUM), DEFAULT_NET_WISHES), {
       code: 'unsupported',
     });
   });

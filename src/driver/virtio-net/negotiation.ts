@@ -1,8 +1,7 @@
 /** Which features a virtio-net driver takes of those that a device offers (VIRTIO 1.3 §5.1.3, §6). */
+import { bitMask, hasBit } from '../../base/bits.ts';
 import { SluiceError } from '../../base/errors.ts';
 import {
-  featureBits,
-  hasFeature,
   OFFLOAD_FEATURES,
   offloadFeatures,
   withRequirements,
@@ -84,10 +83,10 @@ export interface NetFeatures {
  * @throws SluiceError `unsupported` for a device that does not offer VIRTIO_F_VERSION_1.
  */
 export function negotiateNet(offered: bigint, wishes: NetWishes): NetFeatures {
-  if (!hasFeature(offered, VIRTIO_F_VERSION_1)) {
+  if (!hasBit(offered, VIRTIO_F_VERSION_1)) {
     throw new SluiceError('unsupported', 'the device is a legacy one: no VIRTIO_F_VERSION_1');
   }
-  const ours = featureBits(
+  const ours = bitMask(
     VIRTIO_F_VERSION_1,
     VIRTIO_NET_F_MAC,
     VIRTIO_NET_F_MTU,
@@ -102,7 +101,7 @@ export function negotiateNet(offered: bigint, wishes: NetWishes): NetFeatures {
   const checksum = wishes.checksum ? OFFLOAD_FEATURES.csum : 0n;
   const segmentation = wishes.segmentation ? offloadFeatures() & ~OFFLOAD_FEATURES.csum : 0n;
   const bits = withRequirements(offered & (ours | checksum | segmentation));
-  const has = (feature: number): boolean => hasFeature(bits, feature);
+  const has = (feature: number): boolean => hasBit(bits, feature);
   return {
     bits,
     packed: has(VIRTIO_F_RING_PACKED),

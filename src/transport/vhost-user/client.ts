@@ -6,6 +6,7 @@
  *
  * Source: QEMU docs/interop/vhost-user.rst.
  */
+import { bitMask, hasBit } from '../../base/bits.ts';
 import { SluiceError } from '../../base/errors.ts';
 import type { RegionDescription } from '../../memory/guest-memory.ts';
 import { monotonicNs } from '../../os/clock.ts';
@@ -26,7 +27,7 @@ import {
   type VringAddress,
 } from './codec.ts';
 import { MessageReader, type RawMessage } from './framing.ts';
-import { featureMask, hasBit, protocolFeatureNames, protocolMask } from './offer.ts';
+import { protocolFeatureNames, protocolMask } from './offer.ts';
 
 /** Longest wait for an answer, in milliseconds. */
 const DEFAULT_TIMEOUT_MS = 5000;
@@ -130,7 +131,7 @@ export class VhostUserClient {
   negotiate(wanted: bigint, protocol: bigint = USABLE_PROTOCOL_FEATURES): bigint {
     this.#tell({ request: vu.VHOST_USER_SET_OWNER });
     this.offeredFeatures = this.#askU64({ request: vu.VHOST_USER_GET_FEATURES });
-    const extensions = featureMask(vu.VHOST_USER_F_PROTOCOL_FEATURES);
+    const extensions = bitMask(vu.VHOST_USER_F_PROTOCOL_FEATURES);
     if ((this.offeredFeatures & extensions) !== 0n) {
       this.offeredProtocolFeatures = this.#askU64({
         request: vu.VHOST_USER_GET_PROTOCOL_FEATURES,

@@ -1,4 +1,5 @@
 /** What a back-end offers for a device: the device's features and those of its transport. */
+import { bitMask, hasBit } from '../../base/bits.ts';
 import type { VirtioDevice } from '../../device/virtio-device.ts';
 import {
   PROTOCOL_FEATURES,
@@ -20,18 +21,9 @@ export interface OfferOptions {
   readonly withheldProtocolFeatures?: readonly ProtocolFeature[];
 }
 
-/** Feature bits as one value. */
-export function featureMask(...bits: readonly number[]): bigint {
-  return bits.reduce((mask, bit) => mask | (1n << BigInt(bit)), 0n);
-}
-
-export function hasBit(features: bigint, bit: number): boolean {
-  return (features & (1n << BigInt(bit))) !== 0n;
-}
-
 /** Protocol features by name, as one value. */
 export function protocolMask(...names: readonly ProtocolFeature[]): bigint {
-  return featureMask(...names.map((name) => PROTOCOL_FEATURES.indexOf(name)));
+  return bitMask(...names.map((name) => PROTOCOL_FEATURES.indexOf(name)));
 }
 
 /** The names of the bits that are set; unknown ones by number. */
@@ -44,9 +36,9 @@ export function protocolFeatureNames(features: bigint): string[] {
 }
 
 /** Feature bits of vhost itself: a device never sees them. */
-export const VHOST_FEATURES = featureMask(VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES);
+export const VHOST_FEATURES = bitMask(VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES);
 
-const RING_FEATURES = featureMask(
+const RING_FEATURES = bitMask(
   VIRTIO_F_VERSION_1,
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_INDIRECT_DESC,

@@ -6,6 +6,7 @@
  *
  * Source: QEMU docs/interop/vhost-user.rst, "Ring states".
  */
+import { bitMask, hasBit } from '../../base/bits.ts';
 import { describeError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { VirtioDevice } from '../../device/virtio-device.ts';
@@ -16,7 +17,7 @@ import type { PollLoop } from '../../os/poll-loop.ts';
 import { VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES } from '../../spec/vhost-user.ts';
 import type { FdBag } from '../fd-bag.ts';
 import { protocolError, type VringAddress } from './codec.ts';
-import { featureMask, hasBit, VHOST_FEATURES } from './offer.ts';
+import { VHOST_FEATURES } from './offer.ts';
 import type { PositionJournal } from './position-journal.ts';
 import { type RingContext, type RingDescription, Vring } from './vring.ts';
 
@@ -76,7 +77,7 @@ export class RingSet implements RingContext {
    * rings go on then.
    */
   setFeatures(features: bigint): void {
-    const logAll = featureMask(VHOST_F_LOG_ALL);
+    const logAll = bitMask(VHOST_F_LOG_ALL);
     const changed = (features & ~logAll) !== (this.features & ~logAll) || !this.featuresAreSet;
     if (changed || this.#broken !== undefined) for (const ring of this.#rings) this.#halt(ring);
     this.#features = features;

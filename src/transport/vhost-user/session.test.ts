@@ -1,16 +1,17 @@
 import assert from 'node:assert/strict';
 import { openSync, readdirSync } from 'node:fs';
 import { describe, test } from 'node:test';
+import { bitMask } from '../../base/bits.ts';
 import { closeFd, createEventFd, createPipe, drainEventFd, signalEventFd } from '../../os/fd.ts';
 import { createMemfd } from '../../os/mapping.ts';
 import * as vu from '../../spec/vhost-user.ts';
 import { VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED } from '../../spec/virtio.ts';
 import { encodeRequest, encodeU64 } from './codec.ts';
-import { featureMask, protocolMask } from './offer.ts';
+import { protocolMask } from './offer.ts';
 import { Bench, type BenchOptions, TEST_FEATURES, TestRing } from './testing.ts';
 
-const PACKED = featureMask(VIRTIO_F_RING_PACKED);
-const IN_ORDER = featureMask(VIRTIO_F_IN_ORDER);
+const PACKED = bitMask(VIRTIO_F_RING_PACKED);
+const IN_ORDER = bitMask(VIRTIO_F_IN_ORDER);
 
 function openFds(): string[] {
   return readdirSync('/proc/self/fd');
@@ -34,7 +35,7 @@ function onBench(name: string, options: BenchOptions, body: (bench: Bench) => vo
 describe('vhost-user negotiation', () => {
   onBench('test_features_are_offered_and_taken', {}, ({ client, device }) => {
     const chosen = client.negotiate(TEST_FEATURES | PACKED | IN_ORDER);
-    assert.equal(chosen, TEST_FEATURES | PACKED | IN_ORDER | featureMask(30));
+    assert.equal(chosen, TEST_FEATURES | PACKED | IN_ORDER | bitMask(30));
     assert.equal(device.driverFeatures, TEST_FEATURES | PACKED | IN_ORDER);
     assert.deepEqual(client.protocolFeatureNames, [
       'MQ',
@@ -58,7 +59,7 @@ describe('vhost-user negotiation', () => {
     { withheldFeatures: PACKED, withheldProtocolFeatures: ['CONFIG'] },
     ({ client }) => {
       client.negotiate(TEST_FEATURES | PACKED);
-      assert.equal(client.offeredFeatures & (PACKED | featureMask(5, 16)), 0n);
+      assert.equal(client.offeredFeatures & (PACKED | bitMask(5, 16)), 0n);
       assert.ok(!client.has('CONFIG'));
       assert.throws(() =>
         client.exchange(vu.VHOST_USER_GET_STATUS, encodeU64(0n), { wanted: true }),
@@ -517,7 +518,7 @@ describe('vhost-user device messages', () => {
 for (const packed of [false, true]) {
   describe(`vhost-user dirty log, ${packed ? 'packed' : 'split'}`, () => {
     onBench('test_written_pages_are_marked', {}, (bench) => {
-      const features = (packed ? TEST_FEATURES | PACKED : TEST_FEATURES) | featureMask(26);
+      const features = (packed ? TEST_FEATURES | PACKED : TEST_FEATURES) | bitMask(26);
       const { client, guest } = bench;
       const bytes = 1 << 16;
       const fd = createMemfd('log', bytes);
@@ -526,7 +527,7 @@ for (const packed of [false, true]) {
         const page = guestAddress / 4096;
         return ((bench.arena.bytes[at + (page >> 3)] as number) & (1 << (page & 7))) !== 0;
       };
-      const [rx] = bench.bringUp(features & ~featureMask(26)) as [TestRing];
+      const [rx] = bench.bringUp(features & ~bitMask(26)) as [TestRing];
       rx.offer(1);
       bench.device.poll();
       client.setLog(fd, bytes);
@@ -534,7 +535,7 @@ for (const packed of [false, true]) {
       rx.offer(1);
       bench.device.poll();
       assert.ok(!marked(rx.buffersAt), 'a log alone is not enough');
-      client.setFeatures(client.features | featureMask(26));
+      client.setFeatures(client.features | bitMask(26));
       assert.equal(bench.device.queues.size, 2, 'rings go on');
       rx.take();
       rx.offer(1);
@@ -552,7 +553,7 @@ for (const packed of [false, true]) {
       rx.offer(1);
       bench.device.poll();
       assert.ok(marked(ringPage));
-      client.setFeatures(client.features & ~featureMask(26));
+      client.setFeatures(client.features & ~bitMask(26));
       bench.arena.bytes.fill(0, at, at + bytes);
       rx.take();
       rx.offer(1);

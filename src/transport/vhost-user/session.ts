@@ -7,7 +7,7 @@
  *
  * Source: QEMU docs/interop/vhost-user.rst; message by message in docs/vhost-user.md.
  */
-import { GiB } from '../../base/bits.ts';
+import { GiB, hasBit } from '../../base/bits.ts';
 import { describeError, SluiceError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { VirtioDevice } from '../../device/virtio-device.ts';
@@ -39,7 +39,6 @@ import {
 import { MessageReader, MessageWriter, type RawMessage } from './framing.ts';
 import { InflightArea } from './inflight.ts';
 import {
-  hasBit,
   type OfferOptions,
   offeredFeatures,
   offeredProtocolFeatures,

@@ -2,6 +2,7 @@
  * A back-end and a front-end in one process, joined by a pipe or a socket, around a device that
  * returns each buffer it gets. For tests and fuzzing.
  */
+import { bitMask, hasBit } from '../../base/bits.ts';
 import { loggerTo } from '../../base/log.ts';
 import type { VirtioDevice } from '../../device/virtio-device.ts';
 import { Arena } from '../../memory/arena.ts';
@@ -25,7 +26,6 @@ import {
 import { SocketChannel } from '../channel.ts';
 import { type PipeOptions, pipePair } from '../pipe.ts';
 import { VhostUserClient } from './client.ts';
-import { featureMask, hasBit } from './offer.ts';
 import { INITIAL_PACKED_BASE } from './position-journal.ts';
 import { type SessionOptions, VhostUserSession } from './session.ts';
 
@@ -34,8 +34,8 @@ export class ReturningDevice implements VirtioDevice {
   readonly type = VIRTIO_ID_NET;
   readonly maxQueues = 4;
   readonly maxQueueSize = 1024;
-  readonly features = featureMask(5, 16);
-  readonly configFeatures = featureMask(5, 16);
+  readonly features = bitMask(5, 16);
+  readonly configFeatures = bitMask(5, 16);
   readonly configBytes = 12;
   readonly config = Uint8Array.from({ length: 12 }, (_, index) => index + 1);
   onConfigChange: (() => void) | undefined;
@@ -280,7 +280,7 @@ export function testArena(): Arena {
 }
 
 /** Ring features of which tests choose. */
-export const TEST_FEATURES = featureMask(
+export const TEST_FEATURES = bitMask(
   VIRTIO_F_VERSION_1,
   VIRTIO_F_EVENT_IDX,
   VIRTIO_F_INDIRECT_DESC,

@@ -2,6 +2,7 @@
  * One ring of a connection: what the front-end said of it, and while it runs, the device's queue.
  * States and their changes: QEMU docs/interop/vhost-user.rst, "Ring states".
  */
+import { hasBit } from '../../base/bits.ts';
 import { SluiceError } from '../../base/errors.ts';
 import type { VirtioDevice } from '../../device/virtio-device.ts';
 import type { AddressSpace, MemoryRange } from '../../memory/address-space.ts';
@@ -23,7 +24,6 @@ import {
 } from '../../spec/virtio.ts';
 import type { VringAddress } from './codec.ts';
 import { KickLine, SignalLine } from './lines.ts';
-import { hasBit } from './offer.ts';
 import type { PositionJournal, RingIdentity } from './position-journal.ts';
 
 /** What a ring needs of its connection. */
