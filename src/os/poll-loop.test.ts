@@ -187,6 +187,34 @@ describe('PollLoop', () => {
     }
   });
 
+  test('stops when a handler says so, however long the turn before has taken', () => {
+    for (let round = 0; round < 20; round++) {
+      const loop = new PollLoop({ idlePollUs: 0 });
+      const ring = new FakeRing();
+      const fd = createEventFd();
+      loop.addPoller(ring);
+      loop.epoll.add(fd, EPOLLIN, () => {
+        drainEventFd(fd);
+        loop.stop();
+      });
+      let turns = 0;
+      loop.addPoller({
+        poll: () => {
+          // So much time passes that descriptors are looked at before the loop would sleep.
+          if (++turns === 60) signalEventFd(fd);
+          if (turns >= 60) for (const end = performance.now() + 0.05; performance.now() < end; );
+          return 0;
+        },
+        arm: () => false,
+        disarm: () => undefined,
+      });
+      loop.run();
+      assert.equal(ring.armed, false);
+      loop.close();
+      closeFd(fd);
+    }
+  });
+
   test('a poller that was removed is not polled again', () => {
     const loop = new PollLoop({ idlePollUs: 0 });
     const ring = new FakeRing();
