@@ -103,8 +103,6 @@ export class PollLoop {
       if (now - lookedAt >= LOOK_NS) {
         lookedAt = now;
         this.#look(0);
-        // A handler may have stopped the loop: it must not sleep now.
-        if (this.#stopped) break;
       }
       if (idleSince === 0) idleSince = now;
       // Whoever was looked at may have ended the loop: then there is nothing to sleep for.
