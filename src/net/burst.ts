@@ -12,13 +12,11 @@ import type { Arena } from '../memory/arena.ts';
 import { type CopyQueue, FRAME_TABLE, GATHER_COPY_BYTES } from '../memory/copy.ts';
 import { BATCH, ChainBatch } from '../ring/chain-batch.ts';
 import {
+  NET_HEADER_BYTES,
   NET_HEADER_NUM_BUFFERS,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
   VIRTIO_NET_HDR_GSO_NONE,
 } from '../spec/virtio-net.ts';
-
-/** Bytes of struct virtio_net_hdr with num_buffers (VIRTIO 1.3 §5.1.6), as every slot holds it. */
-export const VNET_HEADER_BYTES = 12;
 
 /**
  * Bytes of a frame's start, virtio_net_hdr included, that {@link Burst.gather} copies: a frame of 64
@@ -46,7 +44,7 @@ export class Burst {
   /** Arena address of the frame table that holds some of the arrays below. */
   readonly tableAt: number;
   /** Bytes of virtio_net_hdr that each chain begins with: 12, or 10 for a legacy driver. */
-  sourceHeaderBytes = VNET_HEADER_BYTES;
+  sourceHeaderBytes = NET_HEADER_BYTES;
   /** Arena address of the header to deliver (virtio_net_hdr of 12 bytes, then the frame's start). */
   readonly headerAt: Float64Array;
   /** Bytes at `headerAt`. */
@@ -121,7 +119,7 @@ export class Burst {
     const { chains, copies, sourceHeaderBytes, slotBytes, tableAt } = this;
     const count = chains.count;
     // A legacy header is two bytes shorter: it is put in two bytes later and then moved up.
-    const shift = VNET_HEADER_BYTES - sourceHeaderBytes;
+    const shift = NET_HEADER_BYTES - sourceHeaderBytes;
     const slots = this.slotsAt + SLOT_HEADROOM;
     this.tci.fill(0, 0, count);
     this.simple = true;
@@ -145,7 +143,7 @@ export class Burst {
     const length = this.headerLength[slot] as number;
     const { slots8 } = this;
     const to = this.taggedAt - this.slotsAt + slot * this.slotBytes;
-    const addresses = VNET_HEADER_BYTES + 12;
+    const addresses = NET_HEADER_BYTES + 12;
     slots8.copyWithin(to, from, from + addresses);
     slots8.copyWithin(to + addresses + 4, from + addresses, from + length);
     const tci = this.tci[slot] as number;
@@ -161,7 +159,7 @@ export class Burst {
   untag(slot: number): void {
     const at = (this.headerAt[slot] as number) - this.slotsAt;
     const { slots8 } = this;
-    const tagAt = at + VNET_HEADER_BYTES + 12;
+    const tagAt = at + NET_HEADER_BYTES + 12;
     this.tci[slot] = ((slots8[tagAt + 2] as number) << 8) | (slots8[tagAt + 3] as number);
     slots8.copyWithin(at + 4, at, tagAt);
     this.headerAt[slot] = (this.headerAt[slot] as number) + 4;
@@ -214,7 +212,7 @@ export class Burst {
     const { slots8, slotBytes } = this;
     for (let i = 0; i < count; i++) {
       const at = i * slotBytes + SLOT_HEADROOM;
-      slots8.copyWithin(at, at + 2, at + VNET_HEADER_BYTES);
+      slots8.copyWithin(at, at + 2, at + NET_HEADER_BYTES);
       slots8[at + NET_HEADER_NUM_BUFFERS] = 1;
       slots8[at + NET_HEADER_NUM_BUFFERS + 1] = 0;
     }

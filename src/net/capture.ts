@@ -2,9 +2,11 @@
  * The lane's end of a capture: copies frames into a {@link CaptureRing}, as they pass a port or as
  * a wire of their own. Who reads the ring is in `capture-writer.ts`.
  */
+
 import type { CounterBlock } from '../base/counters.ts';
 import { VLAN_ID_MASK, VLAN_TAG_BYTES } from '../spec/ethernet.ts';
-import { type Burst, VNET_HEADER_BYTES } from './burst.ts';
+import { NET_HEADER_BYTES } from '../spec/virtio-net.ts';
+import type { Burst } from './burst.ts';
 import type { CaptureRing } from './capture-ring.ts';
 import type { DataPath } from './data-path.ts';
 import {
@@ -55,9 +57,9 @@ export class CaptureTap implements FrameObserver {
     const to = ring.reserve(length, original, this.#index, sent, now);
     if (to < 0) return false;
     const header = tagged ? burst.tag(slot) : (burst.headerAt[slot] as number);
-    const inHeader = (burst.headerLength[slot] as number) + tagBytes - VNET_HEADER_BYTES;
+    const inHeader = (burst.headerLength[slot] as number) + tagBytes - NET_HEADER_BYTES;
     const first = Math.min(length, inHeader);
-    copy(burst, ring, to, header + VNET_HEADER_BYTES, first);
+    copy(burst, ring, to, header + NET_HEADER_BYTES, first);
     copyChain(burst, slot, ring, to + first, length - first);
     ring.commit();
     return true;

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Arena } from '../memory/arena.ts';
 import { PollLoop } from '../os/poll-loop.ts';
-import { type Burst, VNET_HEADER_BYTES } from './burst.ts';
+import { NET_HEADER_BYTES } from '../spec/virtio-net.ts';
+import type { Burst } from './burst.ts';
 import { createDataPath, type DataPath } from './data-path.ts';
 import { parseMac } from './mac.ts';
 import { createPatch } from './patch.ts';
@@ -43,7 +44,7 @@ class Sink implements Port {
 
   flush(): void {
     for (const { at, length } of this.#pending.splice(0)) {
-      const bytes = Buffer.from(path.arena.bytes.slice(at + VNET_HEADER_BYTES, at + length));
+      const bytes = Buffer.from(path.arena.bytes.slice(at + NET_HEADER_BYTES, at + length));
       this.got.push(bytes.toString('hex'));
       path.arena.unmap(at, length);
     }
@@ -64,9 +65,9 @@ function send(lan: Switch, port: Port, frames: readonly Buffer[], piece = 1e6): 
   burst.clear();
   for (const [index, bytes] of frames.entries()) {
     const start = at + index * room;
-    const total = VNET_HEADER_BYTES + bytes.length;
-    arena.bytes.fill(0, start, start + VNET_HEADER_BYTES);
-    arena.bytes.set(bytes, start + VNET_HEADER_BYTES);
+    const total = NET_HEADER_BYTES + bytes.length;
+    arena.bytes.fill(0, start, start + NET_HEADER_BYTES);
+    arena.bytes.set(bytes, start + NET_HEADER_BYTES);
     const slot = burst.chains.add(start, Math.min(total, piece));
     burst.chains.total[slot] = total;
     burst.chains.moreStart[slot] = burst.chains.moreCount;
@@ -77,7 +78,7 @@ function send(lan: Switch, port: Port, frames: readonly Buffer[], piece = 1e6): 
       burst.chains.shaped = true;
     }
   }
-  burst.sourceHeaderBytes = VNET_HEADER_BYTES;
+  burst.sourceHeaderBytes = NET_HEADER_BYTES;
   burst.gather();
   lan.forward(port, burst);
   lan.publish();

@@ -10,27 +10,27 @@ import {
   ARP_SENDER_MAC,
   ARP_TARGET_MAC,
   ETHERNET_HEADER_BYTES,
+  ETHERNET_MIN_FRAME_BYTES,
+  ETHERNET_SOURCE,
+  ETHERNET_TYPE,
   ETHERTYPE_IPV4,
   ETHERTYPE_RARP,
+  MAC_BYTES,
+  RARP_REQUEST,
 } from '../spec/ethernet.ts';
 
-/** "Reverse request" (RFC 903). */
-const RARP_REQUEST = 3;
-/** Shortest Ethernet frame, without check sequence (IEEE 802.3 §4.4.2). */
-const SHORTEST_FRAME = 60;
-const SOURCE_MAC = 6;
-const ETHERTYPE = 12;
-const MAC_BYTES = 6;
 const IPV4_BYTES = 4;
 
 /** A RARP request of a station for itself, as VMMs send it: every switch on the way learns from it. */
 export function rarpAnnouncement(mac: Uint8Array): Uint8Array {
-  const frame = new Uint8Array(Math.max(SHORTEST_FRAME, ETHERNET_HEADER_BYTES + ARP_BYTES));
+  const frame = new Uint8Array(
+    Math.max(ETHERNET_MIN_FRAME_BYTES, ETHERNET_HEADER_BYTES + ARP_BYTES),
+  );
   const view = new DataView(frame.buffer);
   const at = ETHERNET_HEADER_BYTES;
   frame.fill(0xff, 0, MAC_BYTES);
-  frame.set(mac, SOURCE_MAC);
-  view.setUint16(ETHERTYPE, ETHERTYPE_RARP);
+  frame.set(mac, ETHERNET_SOURCE);
+  view.setUint16(ETHERNET_TYPE, ETHERTYPE_RARP);
   view.setUint16(at + ARP_HARDWARE_TYPE, ARP_HARDWARE_ETHERNET);
   view.setUint16(at + ARP_PROTOCOL_TYPE, ETHERTYPE_IPV4);
   view.setUint8(at + ARP_HARDWARE_LENGTH, MAC_BYTES);

@@ -2,12 +2,12 @@
  * Copies a sequence of source pieces into a sequence of destination pieces of other sizes: a frame
  * that spills over several receive buffers, a header that a legacy driver wants shorter.
  */
+
 import type { CopyQueue } from '../memory/copy.ts';
 import { BATCH, type ChainBatch, MORE_SEGMENTS } from '../ring/chain-batch.ts';
-import { type Burst, VNET_HEADER_BYTES } from './burst.ts';
+import { NET_HEADER_BYTES, NET_HEADER_LEGACY_BYTES } from '../spec/virtio-net.ts';
+import type { Burst } from './burst.ts';
 
-/** virtio_net_hdr without num_buffers, as legacy drivers without MRG_RXBUF have it. */
-export const LEGACY_HEADER_BYTES = 10;
 const NUM_BUFFERS_BYTES = 2;
 
 export class Scatter {
@@ -80,9 +80,9 @@ export class Scatter {
     headerBytes: number,
     numBuffers: number,
   ): void {
-    this.write(header, Math.min(headerBytes, LEGACY_HEADER_BYTES));
-    if (headerBytes === VNET_HEADER_BYTES) this.write(numBuffers, NUM_BUFFERS_BYTES);
-    this.write(header + VNET_HEADER_BYTES, headerLength - VNET_HEADER_BYTES);
+    this.write(header, Math.min(headerBytes, NET_HEADER_LEGACY_BYTES));
+    if (headerBytes === NET_HEADER_BYTES) this.write(numBuffers, NUM_BUFFERS_BYTES);
+    this.write(header + NET_HEADER_BYTES, headerLength - NET_HEADER_BYTES);
     const { chains } = burst;
     let skip = burst.skip[slot] as number;
     const first = chains.length[slot] as number;

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Arena } from '../memory/arena.ts';
 import { PollLoop } from '../os/poll-loop.ts';
-import { type Burst, VNET_HEADER_BYTES } from './burst.ts';
+import { NET_HEADER_BYTES } from '../spec/virtio-net.ts';
+import type { Burst } from './burst.ts';
 import { createDataPath, type DataPath } from './data-path.ts';
 import { MAX_FRAME_BYTES } from './frame.ts';
 import { parseMac } from './mac.ts';
@@ -48,8 +49,8 @@ class SinkPort implements Port {
     this.flushes++;
     for (const { at, length } of this.#pending.splice(0)) {
       const bytes = Buffer.from(path.arena.bytes.slice(at, at + length));
-      this.headers.push(bytes.subarray(0, VNET_HEADER_BYTES));
-      this.got.push(bytes.subarray(VNET_HEADER_BYTES));
+      this.headers.push(bytes.subarray(0, NET_HEADER_BYTES));
+      this.got.push(bytes.subarray(NET_HEADER_BYTES));
       path.arena.unmap(at, length);
     }
   }
@@ -82,12 +83,12 @@ function send(
   const at = arena.allocate(frames.length * room);
   burst.clear();
   for (const [index, bytes] of frames.entries()) {
-    arena.bytes.fill(0, at + index * room, at + index * room + VNET_HEADER_BYTES);
+    arena.bytes.fill(0, at + index * room, at + index * room + NET_HEADER_BYTES);
     arena.bytes.set(header, at + index * room);
-    arena.bytes.set(bytes, at + index * room + VNET_HEADER_BYTES);
-    burst.chains.add(at + index * room, VNET_HEADER_BYTES + bytes.length);
+    arena.bytes.set(bytes, at + index * room + NET_HEADER_BYTES);
+    burst.chains.add(at + index * room, NET_HEADER_BYTES + bytes.length);
   }
-  burst.sourceHeaderBytes = VNET_HEADER_BYTES;
+  burst.sourceHeaderBytes = NET_HEADER_BYTES;
   burst.gather();
   lan.forward(port, burst);
   lan.publish();

@@ -2,6 +2,7 @@
  * A wire to the host's network: a tap interface as a port. Frames and their offload metadata pass
  * as they are; what is delivered is written straight from the sender's memory.
  */
+
 import type { CounterBlock } from '../base/counters.ts';
 import { describeError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -11,7 +12,8 @@ import type { Poller } from '../os/poll-loop.ts';
 import { TAP_DOWN, TAP_FULL, TAP_WRITTEN, Tap } from '../os/tap.ts';
 import { BATCH } from '../ring/chain-batch.ts';
 import { VLAN_TAG_BYTES } from '../spec/ethernet.ts';
-import { type Burst, VNET_HEADER_BYTES } from './burst.ts';
+import { NET_HEADER_BYTES } from '../spec/virtio-net.ts';
+import type { Burst } from './burst.ts';
 import type { DataPath } from './data-path.ts';
 import { MAX_FRAME_BYTES } from './frame.ts';
 import {
@@ -29,7 +31,7 @@ import {
 } from './port.ts';
 
 /** Distance of the receive buffers: odd in cache lines, so that their starts do not share a set. */
-const BUFFER_BYTES = Math.ceil((VNET_HEADER_BYTES + MAX_FRAME_BYTES) / 4096) * 4096 + 64;
+const BUFFER_BYTES = Math.ceil((NET_HEADER_BYTES + MAX_FRAME_BYTES) / 4096) * 4096 + 64;
 
 /**
  * A read that finds nothing costs a system call: after it, up to this many turns of the loop pass
@@ -85,7 +87,7 @@ export class TapPort implements Port, Poller {
     this.#log = options.log;
     this.#tap = new Tap({
       name: options.interface,
-      headerBytes: VNET_HEADER_BYTES,
+      headerBytes: NET_HEADER_BYTES,
       up: options.up ?? false,
     });
     this.offloads =
@@ -128,7 +130,7 @@ export class TapPort implements Port, Poller {
     }
     this.#pause = 0;
     this.#nextPause = 1;
-    burst.sourceHeaderBytes = VNET_HEADER_BYTES;
+    burst.sourceHeaderBytes = NET_HEADER_BYTES;
     burst.gather();
     this.owner?.forward(this, burst);
     this.owner?.publish();

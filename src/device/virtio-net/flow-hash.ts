@@ -3,7 +3,9 @@
  * Read from the slot, which holds the first 52 bytes of the frame: IPv4 with its ports, the
  * addresses of IPv6.
  */
-import { type Burst, VNET_HEADER_BYTES } from '../../net/burst.ts';
+
+import type { Burst } from '../../net/burst.ts';
+import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 
 const ETHERTYPE_IPV4_LE = 0x0008;
 const ETHERTYPE_IPV6_LE = 0xdd86;
@@ -12,7 +14,7 @@ const UDP = 17;
 
 /** A 32-bit hash of frame `slot`'s addresses and ports. */
 export function flowHash(burst: Burst, slot: number): number {
-  const frame = (burst.headerAt[slot] as number) - burst.slotsAt + VNET_HEADER_BYTES;
+  const frame = (burst.headerAt[slot] as number) - burst.slotsAt + NET_HEADER_BYTES;
   const words = burst.slots16;
   const at = frame >>> 1;
   const type = words[at + 6] as number;

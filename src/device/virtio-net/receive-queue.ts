@@ -1,9 +1,11 @@
 /** One receive queue of a virtio-net device: puts frames into the driver's buffers. */
+
 import { WINDOW_BYTES } from '../../memory/arena.ts';
-import { type Burst, VNET_HEADER_BYTES } from '../../net/burst.ts';
+import type { Burst } from '../../net/burst.ts';
 import type { DataPath } from '../../net/data-path.ts';
 import { BATCH, ChainBatch } from '../../ring/chain-batch.ts';
 import type { DeviceQueue } from '../../ring/device-queue.ts';
+import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 
 /** What became of a frame. */
 export const DELIVERED = 0;
@@ -52,7 +54,7 @@ export class ReceiveQueue {
     const simple =
       bytes <= (buffers.length[cursor] as number) &&
       chains.more[slot] === 0 &&
-      this.#headerBytes === VNET_HEADER_BYTES;
+      this.#headerBytes === NET_HEADER_BYTES;
     if (!simple) return this.#spill(burst, slot, header, headerLength, bytes);
     const to = buffers.address[cursor] as number;
     copies.push(to, header, headerLength);
@@ -68,7 +70,7 @@ export class ReceiveQueue {
    */
   putRun(burst: Burst, frames: Uint8Array, first: number, count: number): number {
     this.runBytes = 0;
-    if (this.#headerBytes !== VNET_HEADER_BYTES) return 0;
+    if (this.#headerBytes !== NET_HEADER_BYTES) return 0;
     const buffers = this.#buffers;
     if (this.#cursor >= buffers.count) {
       buffers.clear();
@@ -87,14 +89,14 @@ export class ReceiveQueue {
     let i = first;
     for (; i < count && cursor < available; i++) {
       const slot = frames[i] as number;
-      const bytes = (frameLength[slot] as number) + VNET_HEADER_BYTES;
+      const bytes = (frameLength[slot] as number) + NET_HEADER_BYTES;
       const to = address[cursor] as number;
       if (bytes > (length[cursor] as number) || to >= WINDOW_BYTES) break;
       if (!simple && (more[slot] !== 0 || (source[slot] as number) >= WINDOW_BYTES)) break;
       frameJobs[job] = to;
       frameJobs[job + 1] = slot;
       written[cursor] = bytes;
-      bytesOfRun += bytes - VNET_HEADER_BYTES;
+      bytesOfRun += bytes - NET_HEADER_BYTES;
       job += 2;
       cursor++;
     }
@@ -125,7 +127,7 @@ export class ReceiveQueue {
     headerLength: number,
     fullBytes: number,
   ): number {
-    const bytes = fullBytes - VNET_HEADER_BYTES + this.#headerBytes;
+    const bytes = fullBytes - NET_HEADER_BYTES + this.#headerBytes;
     const buffers = this.#buffers;
     let used = this.#measure(bytes);
     if (used === 0 && this.#mergeable && (this.#cursor > 0 || buffers.count < BATCH)) {

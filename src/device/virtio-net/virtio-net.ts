@@ -8,7 +8,7 @@ import { hasBit } from '../../base/bits.ts';
 import type { CounterBlock } from '../../base/counters.ts';
 import { SluiceError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import { type Burst, VNET_HEADER_BYTES } from '../../net/burst.ts';
+import type { Burst } from '../../net/burst.ts';
 import type { DataPath } from '../../net/data-path.ts';
 import {
   newPortCounters,
@@ -18,7 +18,6 @@ import {
   type PortOwner,
 } from '../../net/port.ts';
 import { rarpAnnouncement } from '../../net/rarp.ts';
-import { LEGACY_HEADER_BYTES } from '../../net/scatter.ts';
 import type { TokenBucket } from '../../net/token-bucket.ts';
 import type { Poller, Timer } from '../../os/poll-loop.ts';
 import { BATCH } from '../../ring/chain-batch.ts';
@@ -32,6 +31,8 @@ import {
   NET_CONFIG_SPEED,
   NET_CONFIG_STATUS,
   NET_DUPLEX_UNKNOWN,
+  NET_HEADER_BYTES,
+  NET_HEADER_LEGACY_BYTES,
   NET_SPEED_UNKNOWN,
   VIRTIO_NET_F_MRG_RXBUF,
   VIRTIO_NET_S_LINK_UP,
@@ -95,7 +96,7 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
   /** As the configuration space shows it; 0: none. */
   #mtu: number;
   #driverFeatures = 0n;
-  #headerBytes = LEGACY_HEADER_BYTES;
+  #headerBytes = NET_HEADER_LEGACY_BYTES;
   #rateTimer: Timer | undefined;
   /** Why this device's own code failed: not for its neighbours to suffer from. */
   #failure: unknown;
@@ -155,7 +156,7 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
     this.#driverFeatures = features;
     const withCount =
       hasBit(features, VIRTIO_F_VERSION_1) || hasBit(features, VIRTIO_NET_F_MRG_RXBUF);
-    this.#headerBytes = withCount ? VNET_HEADER_BYTES : LEGACY_HEADER_BYTES;
+    this.#headerBytes = withCount ? NET_HEADER_BYTES : NET_HEADER_LEGACY_BYTES;
     this.offloads = receiveOffloads(features);
   }
 
@@ -216,17 +217,17 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
   /** Sends a frame in the guest's name, such as the RARP that tells of its move. */
   inject(frame: Uint8Array): void {
     const { arena, burst } = this.#path;
-    const at = arena.allocate(VNET_HEADER_BYTES + frame.length, 'sluice-inject');
+    const at = arena.allocate(NET_HEADER_BYTES + frame.length, 'sluice-inject');
     try {
-      arena.bytes.set(frame, at + VNET_HEADER_BYTES);
+      arena.bytes.set(frame, at + NET_HEADER_BYTES);
       burst.clear();
-      burst.chains.add(at, VNET_HEADER_BYTES + frame.length);
-      burst.sourceHeaderBytes = VNET_HEADER_BYTES;
+      burst.chains.add(at, NET_HEADER_BYTES + frame.length);
+      burst.sourceHeaderBytes = NET_HEADER_BYTES;
       burst.gather();
       this.owner?.forward(this, burst);
       this.owner?.publish();
     } finally {
-      arena.unmap(at, VNET_HEADER_BYTES + frame.length);
+      arena.unmap(at, NET_HEADER_BYTES + frame.length);
     }
   }
 

@@ -23,27 +23,12 @@ import { closeFd } from '../../os/fd.ts';
 import { createMemfd } from '../../os/mapping.ts';
 import { PollLoop } from '../../os/poll-loop.ts';
 import { createDeviceQueue } from '../../ring/create.ts';
-import {
-  VIRTIO_F_EVENT_IDX,
-  VIRTIO_F_IN_ORDER,
-  VIRTIO_F_INDIRECT_DESC,
-  VIRTIO_F_RING_PACKED,
-  VIRTIO_F_VERSION_1,
-} from '../../spec/virtio.ts';
+import { RING_FEATURES } from '../../transport/vhost-user/offer.ts';
 import { GuestRam } from './guest-ram.ts';
 import type { RoleContext } from './role.ts';
 
 /** Guest physical address where a guest's memory begins: both halves of an address count. */
 const GUEST_BASE = 0x1_0000_0000;
-
-/** What a transport adds to a device's own features. */
-const RING_FEATURES = [
-  VIRTIO_F_VERSION_1,
-  VIRTIO_F_INDIRECT_DESC,
-  VIRTIO_F_EVENT_IDX,
-  VIRTIO_F_RING_PACKED,
-  VIRTIO_F_IN_ORDER,
-].reduce((bits, bit) => bits | (1n << BigInt(bit)), 0n);
 
 export class InProcessGuest {
   readonly device: VirtioNet;

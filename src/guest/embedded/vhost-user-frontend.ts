@@ -1,4 +1,5 @@
 /** Attaches an embedded guest to a vhost-user socket. */
+import { bitMask } from '../../base/bits.ts';
 import { describeError } from '../../base/errors.ts';
 import { EPOLLET, EPOLLIN, EPOLLRDHUP } from '../../os/epoll.ts';
 import { closeFd, createEventFd, signalEventFd } from '../../os/fd.ts';
@@ -9,7 +10,7 @@ import { VIRTIO_F_VERSION_1 } from '../../spec/virtio.ts';
 import { VhostUserClient } from '../../transport/vhost-user/client.ts';
 import type { Connect, Frontend } from './frontend.ts';
 
-const EXTENSIONS = 1n << BigInt(VHOST_USER_F_PROTOCOL_FEATURES);
+const EXTENSIONS = bitMask(VHOST_USER_F_PROTOCOL_FEATURES);
 
 /** Ring positions of a ring that was just made: 0, and for packed rings both wrap counters set. */
 const SPLIT_BASE = 0;
@@ -35,7 +36,7 @@ class VhostUserFrontend implements Frontend {
     this.#onLost = (reason) => onLost(`${socket} ${reason}`);
     this.#client = VhostUserClient.connect(socket);
     try {
-      this.#client.negotiate(1n << BigInt(VIRTIO_F_VERSION_1));
+      this.#client.negotiate(bitMask(VIRTIO_F_VERSION_1));
       this.features = this.#client.offeredFeatures & ~EXTENSIONS;
       this.maxQueuePairs = this.#client.has('MQ')
         ? Math.floor(this.#client.getQueueCount() / 2)

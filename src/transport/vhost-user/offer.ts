@@ -38,7 +38,8 @@ export function protocolFeatureNames(features: bigint): string[] {
 /** Feature bits of vhost itself: a device never sees them. */
 export const VHOST_FEATURES = bitMask(VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES);
 
-const RING_FEATURES = bitMask(
+/** What a transport adds to a device's own features. */
+export const RING_FEATURES = bitMask(
   VIRTIO_F_VERSION_1,
   VIRTIO_F_RING_PACKED,
   VIRTIO_F_INDIRECT_DESC,
