@@ -154,6 +154,11 @@ describe('words and exit codes', () => {
     assert.equal(subject.code, 2);
     assert.match(subject.stderr, /Allowed choices are guests, ports, rings/);
     assert.equal((await place.sluice('up', '--nonsense')).code, 2);
+    const json = await place.sluice('show', 'portz', '--json');
+    assert.equal(json.code, 2);
+    const { error } = JSON.parse(json.stderr) as { error: { code: string; message: string } };
+    assert.equal(error.code, 'usage');
+    assert.match(error.message, /^command-argument value 'portz'/);
   });
 
   test('a failure is exit code 1, one line: what, where, remedy; no stack', async () => {

@@ -7,6 +7,8 @@ import { printError } from './output.ts';
 const FAILED = 1;
 const WRONG_USAGE = 2;
 
+const wantsJson = process.argv.includes('--json');
+
 /** The package's manifest lies two folders up, from src/cli/ and from dist/cli/. */
 function version(): string {
   const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
@@ -66,7 +68,11 @@ async function program(words: readonly string[]): Promise<Command> {
     const command = name === wanted ? await load(version()) : new Command(name);
     all.addCommand(command.description(description));
   }
-  forEachCommand(all, (command) => command.exitOverride());
+  forEachCommand(all, (command) => {
+    command.exitOverride();
+    // Told as JSON by whoever catches it.
+    if (wantsJson) command.configureOutput({ writeErr: () => undefined });
+  });
   return all;
 }
 
@@ -79,10 +85,14 @@ try {
   await (await program(process.argv.slice(2))).parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) {
-    // Commander has printed what there is to say; help and version are no errors.
+    // Commander has printed what there is to say, to people; help and version are no errors.
     process.exitCode = error.exitCode === 0 ? 0 : WRONG_USAGE;
+    if (wantsJson && error.exitCode !== 0) {
+      const message = error.message.replace(/^error: /, '');
+      printError(new SluiceError('usage', message, { remedy: 'see sluice --help' }), true);
+    }
   } else {
-    printError(error, process.argv.includes('--json'));
+    printError(error, wantsJson);
     process.exitCode =
       error instanceof SluiceError && error.code === 'usage' ? WRONG_USAGE : FAILED;
   }

@@ -16,6 +16,9 @@ import { handlersOf } from './views.ts';
 /** The daemon's user alone: who may open the socket may do everything. */
 const SOCKET_MODE = 0o600;
 
+/** How long clients may take for answers when the daemon ends. */
+const CLOSE_GRACE_MS = 1000;
+
 export class ControlServer {
   readonly path: string;
   readonly #server: Server;
@@ -44,12 +47,14 @@ export class ControlServer {
     return new ControlServer(path, server);
   }
 
-  /** Takes no more requests; those under way are answered. */
-  async close(): Promise<void> {
+  /** Takes no more requests; those under way are answered, unless that takes more than `graceMs`. */
+  async close(graceMs: number = CLOSE_GRACE_MS): Promise<void> {
+    const timer = setTimeout(() => this.#server.closeAllConnections(), graceMs);
     await new Promise<void>((resolve) => {
       this.#server.close(() => resolve());
       this.#server.closeIdleConnections();
     });
+    clearTimeout(timer);
   }
 }
 
@@ -68,7 +73,12 @@ export function createApp(daemon: Daemon, version: string, shutdown: () => void)
     app.on(method, path, async (context) => context.json((await handlers[name]()) as object));
   }
   app.post(CAPTURE_PATH, async (context) => {
-    const { port, snaplen } = parseCapture(await context.req.json());
+    const body: unknown = await context.req.json().catch((cause: unknown) => {
+      throw new SluiceError('usage', `capture request: no JSON: ${describeError(cause)}`, {
+        cause,
+      });
+    });
+    const { port, snaplen } = parseCapture(body);
     const stream = new PassThrough();
     const capture = daemon.capture(port, snaplen, stream);
     // What is wrong from the start is an error reply; what comes later can only end the stream.

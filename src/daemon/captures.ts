@@ -5,6 +5,9 @@ import type { Logger } from '../base/log.ts';
 import { CaptureRing } from '../net/capture-ring.ts';
 import { type CaptureSummary, openCaptureOutput, writeCapture } from '../net/capture-writer.ts';
 
+/** How long an output may take for what was captured before its end. */
+const CLOSE_GRACE_MS = 2000;
+
 export interface Capture {
   readonly port: string;
   readonly ring: CaptureRing;
@@ -13,8 +16,8 @@ export interface Capture {
 export class Captures {
   readonly #log: Logger;
   readonly #open = new Map<string, Capture>();
-  /** Writers that are not done yet. */
-  readonly #writers = new Set<Promise<unknown>>();
+  /** Writers that are not done yet, and where each writes to. */
+  readonly #writers = new Map<Promise<unknown>, Writable>();
 
   constructor(log: Logger) {
     this.#log = log;
@@ -47,7 +50,7 @@ export class Captures {
         output,
         ...(snapLength === undefined ? {} : { snapLength }),
       });
-      return await this.#tracked(writing);
+      return await this.#tracked(writing, output);
     } finally {
       this.#open.delete(port);
       await detach();
@@ -65,7 +68,10 @@ export class Captures {
       (error: unknown) =>
         this.#log.error('capture wire failed', { wire, file, error: describeError(error) }),
     );
-    void this.#tracked(writing.finally(() => this.#open.delete(wire)));
+    void this.#tracked(
+      writing.finally(() => this.#open.delete(wire)),
+      output,
+    );
     return ring;
   }
 
@@ -74,14 +80,21 @@ export class Captures {
     this.#open.get(port)?.ring.close();
   }
 
-  /** Ends all captures; settles when all is written. */
-  async close(): Promise<void> {
+  /**
+   * Ends all captures; settles when all is written, or has not been for `graceMs`: a reader that does not
+   * read keeps nobody from ending.
+   */
+  async close(graceMs: number = CLOSE_GRACE_MS): Promise<void> {
     for (const { ring } of this.#open.values()) ring.close();
-    await Promise.allSettled(this.#writers);
+    const timer = setTimeout(() => {
+      for (const output of this.#writers.values()) output.destroy();
+    }, graceMs);
+    await Promise.allSettled(this.#writers.keys());
+    clearTimeout(timer);
   }
 
-  async #tracked<Result>(writing: Promise<Result>): Promise<Result> {
-    this.#writers.add(writing);
+  async #tracked<Result>(writing: Promise<Result>, output: Writable): Promise<Result> {
+    this.#writers.set(writing, output);
     try {
       return await writing;
     } finally {

@@ -1,5 +1,13 @@
 /** What is wrong with a configuration file, told with line, key, value and what is allowed. */
-import { isMap, isPair, isScalar, LineCounter, type Node, parseDocument } from 'yaml';
+import {
+  type Document,
+  isMap,
+  isPair,
+  isScalar,
+  LineCounter,
+  type Node,
+  parseDocument,
+} from 'yaml';
 import type { z } from 'zod';
 import { SluiceError } from '../base/errors.ts';
 import { configJsonSchema, LATER_KEYS, LATER_METHODS } from './config-schema.ts';
@@ -62,7 +70,18 @@ export class ConfigSource {
         message: `not valid YAML: ${error.message}`,
       });
     }
-    this.value = document.errors.length === 0 ? document.toJS() : undefined;
+    this.value = document.errors.length === 0 ? this.#valueOf(document) : undefined;
+  }
+
+  /** Plain values: an alias may stand for so much that it is refused. */
+  #valueOf(document: Document): unknown {
+    try {
+      return document.toJS();
+    } catch (error) {
+      const message = `not valid YAML: ${error instanceof Error ? error.message : String(error)}`;
+      this.problems.push({ line: 1, column: 1, key: '', message });
+      return undefined;
+    }
   }
 
   /** Notes a problem with the value at `path`, or with the key itself. */

@@ -31,7 +31,7 @@ function checkSwitch(
   name: unknown,
   switches: Mapping,
 ): void {
-  if (typeof name !== 'string' || name in switches) return;
+  if (typeof name !== 'string' || Object.hasOwn(switches, name)) return;
   const known = Object.keys(switches);
   const there = known.length === 0 ? 'there are no switches' : `there are ${known.join(', ')}`;
   source.report(path, `no switch "${name}"; ${there}${suggestion(name, known)}`);

@@ -373,3 +373,17 @@ test('paths are relative to the directory of the file', (t) => {
   writeFileSync(file, 'run: ./here\n');
   assert.equal(loadConfig(file).run.path, join(directory, 'here'));
 });
+
+test('aliases that multiply, and names that every object has, are told with their place', () => {
+  const lines = ['a: &a [x,x,x,x,x,x,x,x,x]'];
+  for (const [name, last] of ['ba', 'cb', 'dc', 'ed'].map((pair) => [...pair])) {
+    lines.push(`${name}: &${name} [${new Array(9).fill(`*${last}`).join(',')}]`);
+  }
+  assert.match(problemsOf(lines.join('\n'))[0] ?? '', /^f\.yaml:1:1: not valid YAML: .*alias/);
+  assert.deepEqual(
+    problemsOf(
+      'switches: { lan: {} }\nguests: { web: { net: [{ method: paravirtual, switch: toString }] } }',
+    ),
+    ['f.yaml:2:55: guests.web.net[0].switch: no switch "toString"; there are lan'],
+  );
+});
