@@ -14,9 +14,10 @@ test('a reader that does not read keeps nobody from ending', async () => {
     'web/net0',
     undefined,
     output,
-    async () => undefined,
-    async () => {
+    () => Promise.resolve(),
+    () => {
       detached.push('web/net0');
+      return Promise.resolve();
     },
   );
   const failed = assert.rejects(capture, { code: 'system' });
