@@ -59,8 +59,8 @@ const drained = pinned(8);
 
 /**
  * Signals an eventfd: adds one. True unless the descriptor refuses the write for a reason other
- * than "already full", which leaves the reader just as awake. User-Mode Linux hands over a pipe
- * in its place and wants the same eight bytes.
+ * than "already full", which leaves the reader just as awake. User-Mode Linux hands over a
+ * socket in its place and wants the same eight bytes.
  */
 export function signalEventFd(fd: number): boolean {
   return libc.write(fd, one.address, 8) === 8 || errno() === EAGAIN;

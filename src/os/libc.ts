@@ -37,6 +37,8 @@ const { functions } = ffi.dlopen('libc.so.6', {
   listen: { arguments: ['i32', 'i32'], return: 'i32' },
   accept4: { arguments: ['i32', 'pointer', 'pointer', 'i32'], return: 'i32' },
   connect: { arguments: ['i32', 'pointer', 'u32'], return: 'i32' },
+  getsockname: { arguments: ['i32', 'pointer', 'pointer'], return: 'i32' },
+  getpeername: { arguments: ['i32', 'pointer', 'pointer'], return: 'i32' },
   sendmsg: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
   recvmsg: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
   ioctl: { arguments: ['i32', 'u32', 'pointer'], return: 'i32' },

@@ -188,6 +188,18 @@ export function unixSocketPair(): [UnixConnection, UnixConnection] {
   return [new UnixConnection(ends[0] as number), new UnixConnection(ends[1] as number)];
 }
 
+/**
+ * True for one of a pair of unix sockets that {@link unixSocketPair} makes: neither end has a name, its
+ * address is a family alone (unix(7)). No connection to or from a listening socket is such.
+ */
+export function isUnnamedSocket(fd: number): boolean {
+  return (['getsockname', 'getpeername'] as const).every((call) => {
+    const address = new Uint8Array(2 + MAX_SOCKET_PATH + 1);
+    const length = new Uint32Array([address.length]);
+    return libc[call](fd, address, length) === 0 && address[0] === AF_UNIX && length[0] === 2;
+  });
+}
+
 /** What one receive gave. */
 export interface Received {
   /** Bytes read into the caller's buffer; 0: nothing there yet; -1: the peer has gone. */

@@ -1,12 +1,14 @@
 /** What a front-end may do wrong: each is answered or ends the connection, and leaves nothing open. */
 import assert from 'node:assert/strict';
-import { openSync, readdirSync } from 'node:fs';
+import { mkdtempSync, openSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { Epoll } from '../../os/epoll.ts';
 import { closeAll, closeFd, createEventFd, createPipe } from '../../os/fd.ts';
 import { createMemfd } from '../../os/mapping.ts';
-import { unixSocketPair } from '../../os/unix-socket.ts';
+import { connectUnix, UnixListener } from '../../os/unix-socket.ts';
 import * as vu from '../../spec/vhost-user.ts';
 import { pipePair } from '../pipe.ts';
 import { encodeMessage, encodeRequest, encodeU64 } from './codec.ts';
@@ -278,11 +280,19 @@ describe('descriptors of a wrong kind', () => {
     file: () => createMemfd('kick', 4096),
     device: () => openSync('/dev/null', 'r+'),
     epoll: () => new Epoll().fd,
-    socket: () => {
-      const [ours, theirs] = unixSocketPair();
-      ours.close();
-      return theirs.fd;
-    },
+    connection: () => connection('made'),
+    'accepted connection': () => connection('accepted'),
+  };
+  const connection = (kept: 'made' | 'accepted'): number => {
+    const path = join(mkdtempSync(join(tmpdir(), 'sluice-')), 'socket');
+    const listener = new UnixListener(path);
+    const made = connectUnix(path);
+    const accepted = listener.accept() ?? assert.fail('nobody has connected');
+    listener.close();
+    rmSync(dirname(path), { recursive: true });
+    const [ours, theirs] = kept === 'made' ? [made, accepted] : [accepted, made];
+    theirs.close();
+    return ours.fd;
   };
   const requests = {
     kick: vu.VHOST_USER_SET_VRING_KICK,
@@ -301,7 +311,7 @@ describe('descriptors of a wrong kind', () => {
           wanted: true,
         });
         assert.deepEqual(reply, encodeU64(1n));
-        assert.ok(bench.log.some((line) => line.includes('neither an eventfd nor a pipe')));
+        assert.ok(bench.log.some((line) => line.includes('descriptor that is no eventfd')));
         closeFd(fd);
         bench.close();
       });

@@ -3,6 +3,7 @@
 import { EPOLLET, EPOLLIN } from '../../os/epoll.ts';
 import { closeFd, drainEventFd, setNonBlocking, signalEventFd, signalKind } from '../../os/fd.ts';
 import type { PollLoop, Timer } from '../../os/poll-loop.ts';
+import { isUnnamedSocket } from '../../os/unix-socket.ts';
 import type { Interrupt } from '../../ring/device-queue.ts';
 import { protocolError } from './codec.ts';
 
@@ -16,10 +17,8 @@ const READS_PER_KICK = 64;
  * Other kinds would let a front-end hold the lane up, keep it awake, or keep its own connection alive
  * after its end.
  */
-function checkKind(use: string, fd: number): 'eventfd' | 'pipe' {
-  const kind = signalKind(fd);
-  if (kind !== 'other') return kind;
-  throw protocolError(`a ${use} descriptor that is neither an eventfd nor a pipe`);
+function refuseKind(use: string, kinds: string): never {
+  throw protocolError(`a ${use} descriptor that is no ${kinds}`);
 }
 
 /** Wakes the loop when the driver kicks. */
@@ -44,7 +43,9 @@ export class KickLine {
   attach(fd: number): void {
     this.clear();
     try {
-      const isPipe = checkKind('kick', fd) === 'pipe';
+      const kind = signalKind(fd);
+      if (kind === 'other') refuseKind('kick', 'eventfd or pipe');
+      const isPipe = kind === 'pipe';
       if (isPipe) setNonBlocking(fd);
       // Edge-triggered, an eventfd need not be read: User-Mode Linux passes a blocking one. A pipe
       // must be, or its writer would block; and one whose writer has gone is told of once.
@@ -82,7 +83,7 @@ export class KickLine {
   }
 }
 
-/** Calls the driver, or tells it of an error: 8 bytes into an eventfd or a pipe. */
+/** Calls the driver, or tells it of an error: 8 bytes into an eventfd, a pipe or a socket. */
 export class SignalLine implements Interrupt {
   readonly #onSignal: () => void;
   #fd = -1;
@@ -97,7 +98,9 @@ export class SignalLine implements Interrupt {
     this.clear();
     if (fd === -1) return;
     try {
-      checkKind('call or error', fd);
+      // User-Mode Linux passes one of a pair of sockets.
+      if (signalKind(fd) === 'other' && !isUnnamedSocket(fd))
+        refuseKind('call or error', 'eventfd, pipe or socket pair');
       // A full pipe must not hold the lane up: its reader has enough to wake up from.
       setNonBlocking(fd);
     } catch (error) {

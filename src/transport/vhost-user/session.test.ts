@@ -4,6 +4,7 @@ import { describe, test } from 'node:test';
 import { bitMask } from '../../base/bits.ts';
 import { closeFd, createEventFd, createPipe, drainEventFd, signalEventFd } from '../../os/fd.ts';
 import { createMemfd } from '../../os/mapping.ts';
+import { unixSocketPair } from '../../os/unix-socket.ts';
 import * as vu from '../../spec/vhost-user.ts';
 import { VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED } from '../../spec/virtio.ts';
 import { encodeRequest, encodeU64 } from './codec.ts';
@@ -413,16 +414,36 @@ describe('vhost-user ring set-up', () => {
     ring.close();
   });
 
-  onBench('test_a_pipe_for_calls_gets_eight_bytes', {}, (bench) => {
-    const [, tx] = bench.bringUp(TEST_FEATURES) as [TestRing, TestRing];
-    const { read, write } = createPipe();
-    bench.client.setRingCall(1, write);
-    closeFd(write);
-    assert.ok(drainEventFd(read), 'what was due before is told again');
-    tx.offer(1);
-    bench.device.poll();
-    assert.ok(drainEventFd(read));
-    closeFd(read);
+  // User-Mode Linux has the sockets (arch/um/os-Linux/file.c, os_pipe).
+  const lines = {
+    pipe: createPipe,
+    socket: () => {
+      const [read, write] = unixSocketPair();
+      return { read: read.fd, write: write.fd };
+    },
+  };
+  for (const [kind, create] of Object.entries(lines)) {
+    onBench(`test_a_${kind}_for_calls_gets_eight_bytes`, {}, (bench) => {
+      const [, tx] = bench.bringUp(TEST_FEATURES) as [TestRing, TestRing];
+      const { read, write } = create();
+      bench.client.setRingCall(1, write);
+      closeFd(write);
+      assert.ok(drainEventFd(read), 'what was due before is told again');
+      tx.offer(1);
+      bench.device.poll();
+      assert.ok(drainEventFd(read));
+      closeFd(read);
+    });
+  }
+
+  onBench('test_a_socket_for_kicks_is_refused', {}, (bench) => {
+    bench.bringUp(TEST_FEATURES, 1);
+    const [read, write] = unixSocketPair();
+    const options = { fds: [read.fd], flags: vu.FLAG_NEED_REPLY, wanted: true };
+    const reply = bench.client.exchange(vu.VHOST_USER_SET_VRING_KICK, encodeU64(0n), options);
+    assert.deepEqual(reply, encodeU64(1n));
+    read.close();
+    write.close();
   });
 
   onBench('test_a_pipe_for_kicks_is_emptied', {}, (bench) => {
