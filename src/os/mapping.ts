@@ -1,6 +1,5 @@
 /** Mappings: address space reservations, files mapped into them, anonymous shared memory (memfd). */
 import { alignUp, MiB } from '../base/bits.ts';
-import { SluiceError } from '../base/errors.ts';
 import { bufferAt, check, cString, libc, systemError } from './libc.ts';
 
 const PROT_NONE = 0;
@@ -11,7 +10,6 @@ const MAP_PRIVATE = 0x02;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
-const MAP_POPULATE = 0x8000;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 const MADV_HUGEPAGE = 14;
 
@@ -47,10 +45,6 @@ export function reserveAddressSpace(length: number): bigint {
   const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   const at = map(0n, length + HUGE_PAGE, PROT_NONE, flags, -1, 0, `reservation of ${length} bytes`);
   return BigInt(alignUp(Number(at), HUGE_PAGE));
-}
-
-export function releaseAddressSpace(address: bigint, length: number): void {
-  check(libc.munmap(address, BigInt(length)), 'munmap', `${length} bytes`);
 }
 
 /** Lays `length` bytes of a file, from `offset` (a multiple of the page size), over `address`. */
@@ -155,11 +149,4 @@ export function createMemfd(name: string, bytes: number, sealed = true): number 
 export function sealsOf(fd: number): number {
   const seals = libc.fcntl(fd, F_GET_SEALS, 0);
   return seals === -1 ? 0 : seals;
-}
-
-/** Touches every page now, so that no fault comes later. */
-export function mapPopulatedAt(address: bigint, length: number): void {
-  if (length <= 0) throw new SluiceError('memory', `cannot map ${length} bytes`);
-  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_POPULATE;
-  map(address, length, PROT_READ | PROT_WRITE, flags, -1, 0, `${length} bytes`);
 }

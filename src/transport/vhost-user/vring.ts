@@ -211,7 +211,8 @@ export class Vring {
     this.#memory = memory;
     device.startQueue(this.index, queue);
     // Calls that were due when a former back-end ended may never have been raised.
-    if (resumed || (position.avail & 0x7fff) !== 0) this.call.signal();
+    const isNew = packed ? (position.avail & 0x7fff) === 0 : position.avail === 0;
+    if (resumed || !isNew) this.call.signal();
     return { resumed };
   }
 
