@@ -125,8 +125,15 @@ function deviceStep({ random, driver, pair }: Hostile, inOrder: boolean): boolea
     if (random.oneIn(5)) device.rewind(batch, random.below(count + 1));
     const slots = Array.from({ length: batch.count }, (_, i) => i);
     if (!inOrder && random.oneIn(3)) slots.reverse();
-    if (random.oneIn(2)) device.completeRange(batch, 0, batch.count);
-    else for (const slot of slots) device.complete(batch, slot, random.below(1000));
+    const how = random.below(3);
+    if (how === 0) {
+      device.completeRange(batch, 0, batch.count);
+    } else if (how === 1) {
+      for (const slot of slots) device.complete(batch, slot, random.below(1000));
+    } else {
+      for (const slot of slots) batch.written[slot] = random.below(1000);
+      device.completeWritten(batch, 0, batch.count);
+    }
     device.publish();
     if (random.oneIn(4)) {
       if (device.enableKicks() || random.oneIn(2)) device.disableKicks();

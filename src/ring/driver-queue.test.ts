@@ -199,6 +199,14 @@ class Model {
       device.completeRange(this.batch, 0, keep);
       for (const slot of slots.splice(0)) this.used.push([this.batch.id[slot] as number, 0]);
     }
+    if (step.seed % 3 === 2) {
+      // As it gives received ones: all at once, each with its length.
+      for (const slot of slots) this.batch.written[slot] = (step.seed + slot) % 3000;
+      device.completeWritten(this.batch, 0, keep);
+      for (const slot of slots.splice(0)) {
+        this.used.push([this.batch.id[slot] as number, (step.seed + slot) % 3000]);
+      }
+    }
     if (this.options.inOrder !== true && step.seed % 3 === 0) slots.reverse();
     for (const slot of slots) {
       const written = step.seed % 5 === 0 ? 0 : (step.seed + slot) % 3000;

@@ -30,7 +30,7 @@ import { Traffic } from './traffic.ts';
 /** Where a guest's memory begins: above 4 GiB, so that both halves of an address count. */
 const GUEST_BASE = 0x1_0000_0000;
 
-const DEFAULT_QUEUE_SIZE = 256;
+const DEFAULT_QUEUE_SIZE = 512;
 const DEFAULT_FRAME = 1514;
 
 /**

@@ -16,7 +16,7 @@ export interface GuestSpec {
   readonly mac: string;
   /** Pairs to use, at most what the device has; 1 unless given. */
   readonly queuePairs?: number;
-  /** 256 unless given. */
+  /** 512 unless given. */
   readonly queueSize?: number;
   /** What differs from `DEFAULT_NET_WISHES`. */
   readonly wishes?: Partial<NetWishes>;
