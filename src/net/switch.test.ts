@@ -139,6 +139,15 @@ describe('forwarding', () => {
     assert.equal(port(ports, 'c').got.length, before + 1);
   });
 
+  test('a station that is back after another used its address is followed at once', () => {
+    const { lan, ports } = lanOf({ a: {}, b: {}, c: {} });
+    for (const name of ['a', 'b', 'a']) send(lan, port(ports, name), [frame(ALL, A)]);
+    const before = port(ports, 'b').got.length;
+    send(lan, port(ports, 'c'), [frame(A, C)]);
+    assert.equal(port(ports, 'b').got.length, before);
+    assert.deepEqual(port(ports, 'a').got.at(-1), frame(A, C));
+  });
+
   test('frames of a burst keep their order at each port, payloads of all sizes intact', () => {
     const { lan, ports } = lanOf({ a: {}, b: {}, c: {} });
     send(lan, port(ports, 'b'), [frame(ALL, B)]);

@@ -56,11 +56,15 @@ class Member {
   observer: FrameObserver | undefined;
   /** It was handed frames of the present burst. */
   touched = false;
-  /** The source that was learned last, and when; and the destination that was looked up last. */
+  /**
+   * The source that was learned last, when, and how many stations had moved by then; and the
+   * destination that was looked up last.
+   */
   sourceLow = 0;
   sourceHigh = -1;
   sourceVlan = -1;
   sourceNow = 0;
+  sourceMoved = 0;
   targetLow = 0;
   targetHigh = -1;
   targetVlan = -1;
@@ -185,7 +189,8 @@ export class Switch implements PortOwner {
     const targets = this.#targets;
     const { untagged, values } = from;
     const { now } = this.#path.loop;
-    if (now - from.sourceNow > SWEEP_NS) from.sourceHigh = -1;
+    const stale = now - from.sourceNow > SWEEP_NS || from.sourceMoved !== this.macs.moved;
+    if (stale) from.sourceHigh = -1;
     let bytes = 0;
     let dropped = 0;
     let i = 0;
@@ -279,6 +284,7 @@ export class Switch implements PortOwner {
     from.sourceHigh = high;
     from.sourceVlan = vlan;
     from.sourceNow = now;
+    from.sourceMoved = this.macs.moved;
   }
 
   /** A capture sees what the guest sent and the switch took. */
