@@ -9,7 +9,6 @@ const EPOLL_CTL_MOD = 3;
 
 export const EPOLLIN = 0x001;
 export const EPOLLOUT = 0x004;
-export const EPOLLERR = 0x008;
 export const EPOLLHUP = 0x010;
 export const EPOLLRDHUP = 0x2000;
 /** Reports a change once. An eventfd then never needs to be read: each write is a new event. */

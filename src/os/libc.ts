@@ -13,8 +13,6 @@ import { SystemError } from '../base/errors.ts';
 const { functions } = ffi.dlopen('libc.so.6', {
   __errno_location: { arguments: [], return: 'pointer' },
   mmap: { arguments: ['u64', 'u64', 'i32', 'i32', 'i32', 'i64'], return: 'u64' },
-  munmap: { arguments: ['u64', 'u64'], return: 'i32' },
-  mremap: { arguments: ['u64', 'u64', 'u64', 'i32', 'u64'], return: 'u64' },
   madvise: { arguments: ['u64', 'u64', 'i32'], return: 'i32' },
   memfd_create: { arguments: ['pointer', 'u32'], return: 'i32' },
   ftruncate: { arguments: ['i32', 'i64'], return: 'i32' },
@@ -74,10 +72,8 @@ export function check(result: number, syscall: string, subject: string): number 
 /** Error numbers that callers branch on (asm-generic/errno-base.h, errno.h: one set on Linux). */
 export const EINTR = 4;
 export const EAGAIN = 11;
-export const EEXIST = 17;
 export const EPIPE = 32;
 export const ECONNRESET = 104;
-export const EINPROGRESS = 115;
 
 /** A zero-terminated UTF-8 string. */
 export function cString(text: string): Buffer {
