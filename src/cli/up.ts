@@ -19,12 +19,20 @@ export function upCommand(version: string): Command {
     .action(async (file: string, { json }: JsonOption) => {
       const config = loadConfig(file);
       const log = createLog(json === true ? 'json' : undefined);
+      // Before there is a daemon, a wish to reload must not end the process; it is met afterwards.
+      let reloadWanted = false;
+      const hold = (): void => {
+        reloadWanted = true;
+      };
+      process.on('SIGHUP', hold);
       const daemon = await Daemon.start(config, log);
       const stop = (): void => void daemon.stop();
       const server = await startControl(daemon, version, stop);
       process.on('SIGINT', stop);
       process.on('SIGTERM', stop);
       process.on('SIGHUP', () => void reload(daemon, log));
+      process.off('SIGHUP', hold);
+      if (reloadWanted) void reload(daemon, log);
       announce(daemon, json === true);
       const reason = await daemon.ended;
       await server.close();

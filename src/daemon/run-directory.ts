@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { SluiceError } from '../base/errors.ts';
-import { lockFile, openLockFile } from '../os/lock.ts';
+import { cannotWrite, lockFile, openLockFile } from '../os/lock.ts';
 import type { RunConfig } from './config.ts';
 
 const LOCK_NAME = 'lock';
@@ -90,8 +90,13 @@ function lock(path: string, directory: string): number {
       remedy: 'stop it (sluice down), or choose another run directory (key run)',
     });
   }
-  ftruncateSync(fd);
-  writeSync(fd, `${process.pid}\n`);
+  try {
+    ftruncateSync(fd);
+    writeSync(fd, `${process.pid}\n`);
+  } catch (cause) {
+    closeSync(fd);
+    throw cannotWrite(path, cause);
+  }
   return fd;
 }
 

@@ -1,5 +1,13 @@
 /** Locks on whole files that the kernel gives up when their holder ends: flock(2). */
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  writeSync,
+} from 'node:fs';
 import { SluiceError } from '../base/errors.ts';
 import { EAGAIN, errno, libc, systemError } from './libc.ts';
 
@@ -20,10 +28,10 @@ export function lockFile(fd: number, path: string): boolean {
  * @throws SluiceError `system` if it cannot be opened or is anything but a plain file of one name
  */
 export function openLockFile(path: string): number {
-  const { O_RDWR, O_CREAT, O_APPEND, O_NOFOLLOW, O_NONBLOCK } = constants;
+  const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
   let fd: number;
   try {
-    fd = openSync(path, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK, 0o600);
+    fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600);
   } catch (cause) {
     const { code = 'error' } = cause as NodeJS.ErrnoException;
     throw new SluiceError('system', `${code}: open ${path}`, {
@@ -36,5 +44,31 @@ export function openLockFile(path: string): number {
   closeSync(fd);
   throw new SluiceError('system', `${path} is not a plain file of one name`, {
     remedy: 'remove it',
+  });
+}
+
+/**
+ * Makes an open file `bytes` long and gives each of them a place on its file system: a mapping of it
+ * then faults nowhere, however full the file system becomes. Content within the size stays.
+ * @throws SluiceError `system` if there is no room
+ */
+export function allocateFile(fd: number, path: string, bytes: number): void {
+  const content = Buffer.alloc(bytes);
+  try {
+    readSync(fd, content, 0, bytes, 0);
+    ftruncateSync(fd, bytes);
+    let done = 0;
+    while (done < bytes) done += writeSync(fd, content, done, bytes - done, done);
+  } catch (cause) {
+    throw cannotWrite(path, cause);
+  }
+}
+
+/** The error of writing a file. */
+export function cannotWrite(path: string, cause: unknown): SluiceError {
+  const { code = 'error', syscall = 'write' } = cause as NodeJS.ErrnoException;
+  return new SluiceError('system', `${code}: ${syscall} ${path}`, {
+    cause,
+    remedy: 'make room on its file system, or choose another run directory (key run)',
   });
 }

@@ -20,10 +20,10 @@
  *   open u32, base u32, size u32, journal words i32 i32, padding 4, device u64, inode u64, offset of
  *   the descriptor area in the file u64, guest address of the driver area u64 (and padding)
  */
-import { closeSync, ftruncateSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { SluiceError } from '../../base/errors.ts';
 import type { Arena } from '../../memory/arena.ts';
-import { lockFile, openLockFile } from '../../os/lock.ts';
+import { allocateFile, lockFile, openLockFile } from '../../os/lock.ts';
 import { SharedMapping } from '../../os/mapping.ts';
 import { JOURNAL_BATCH, JOURNAL_LAST, JOURNAL_WORDS } from '../../ring/packed-device-queue.ts';
 import {
@@ -96,7 +96,7 @@ export class PositionJournal {
           remedy: 'stop that process, or choose another run directory',
         });
       }
-      ftruncateSync(this.#fd, bytes);
+      allocateFile(this.#fd, path, bytes);
       this.#mapping = new SharedMapping(this.#fd, bytes);
     } catch (error) {
       closeSync(this.#fd);
