@@ -460,7 +460,9 @@ test('QEMU guests', { skip: withoutTestbed() }, async (t) => {
 
   await scenario('memory is plugged in while the guest runs', async () => {
     const size = 256 * 2 ** 20;
-    const before = (await sluice.port('c/net0')).memoryBytes;
+    const { memoryBytes: before, protocolFeatures } = await sluice.port('c/net0');
+    // With it QEMU adds a region (ADD_MEM_REG), without it all of them come anew.
+    assert.ok(protocolFeatures.includes('CONFIGURE_MEM_SLOTS'), protocolFeatures.join());
     const stream = await startStream(on('a', JUMBO), on('c', JUMBO));
     await c.qmp('object-add', {
       'qom-type': 'memory-backend-memfd',

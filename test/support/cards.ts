@@ -52,8 +52,13 @@ export async function bringUp<G extends GuestProcess>(
 
 /** A stream of random bytes over TCP that goes on until it is told to end. */
 export interface Stream {
-  /** Ends it; SHA-256 of what was sent and of what arrived, and how much was sent. */
-  end(): Promise<{ readonly sent: string; readonly received: string; readonly bytes: number }>;
+  /**
+   * Ends it; SHA-256 of what was sent and of what arrived, and how much was sent. `receiver` is
+   * where the receiving guest runs now, if it has moved.
+   */
+  end(
+    receiver?: GuestProcess,
+  ): Promise<{ readonly sent: string; readonly received: string; readonly bytes: number }>;
 }
 
 let lastPort = 6200;
@@ -73,13 +78,13 @@ export async function startStream(from: Host, to: Host): Promise<Stream> {
     pwd`);
   const options = { timeoutMs: streamTimeoutMs };
   return {
-    async end() {
+    async end(receiver = to.guest) {
       await from.guest.sh(`touch ${sending}/stop`);
       const sent = await from.guest.sh(
         `cd ${sending}; until [ -e sum ]; do sleep 0.05; done; cat sum; stat -c %s count; rm count`,
         options,
       );
-      const received = await to.guest.sh(
+      const received = await receiver.sh(
         `cd ${listening}; until [ -e sum ]; do sleep 0.05; done; cat sum`,
         options,
       );
