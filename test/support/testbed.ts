@@ -20,6 +20,12 @@ export function withoutTestbed(): string | false {
   return missingTestbed() ?? false;
 }
 
+/** The `skip` option of a suite of the larger matrix (`SLUICE_TEST_MATRIX=full`). */
+export function withoutMatrix(): string | false {
+  if (process.env['SLUICE_TEST_MATRIX'] !== 'full') return 'only with SLUICE_TEST_MATRIX=full';
+  return withoutTestbed();
+}
+
 /** A directory for sockets that is gone after the test. */
 export function socketDirectory(t: Cleanup): string {
   const directory = mkdtempSync(join(tmpdir(), 'sluice-test-'));
