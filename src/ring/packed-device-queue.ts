@@ -44,6 +44,14 @@ export const JOURNAL_WORDS = 2;
 const OFF_WRAP = 0;
 const EVENT_FLAGS = 1;
 
+/**
+ * On x86 a load is never seen before an earlier one, so that the flags of each descriptor need no
+ * barrier before its contents are read; elsewhere they do.
+ */
+const LOADS_IN_ORDER = process.arch === 'x64';
+
+const NOTHING_WRITTEN = new Uint32Array(BATCH);
+
 export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   readonly packed = true;
   private readonly descriptors: Uint32Array;
@@ -97,7 +105,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
       // Plain chains: no call in this loop, so that the engine keeps all of the above in registers.
       for (; slot < last; slot++) {
         const at = next * 4;
-        const word = Atomics.load(words, at + 3);
+        const word = LOADS_IN_ORDER ? (words[at + 3] as number) : Atomics.load(words, at + 3);
         if (((word >>> AVAIL_SHIFT) & 1) !== nextWrap || word >>> USED_SHIFT === nextWrap) break;
         const bytes = descriptors[at + 2] as number;
         const guest = (descriptors[at] as number) + (descriptors[at + 1] as number) * TWO_32;
@@ -151,16 +159,23 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   }
 
   complete(batch: ChainBatch, slot: number, written: number): void {
-    this.put(batch, slot, written);
+    this.put(batch.id[slot] as number, batch.span[slot] as number, written);
     if (this.logging) this.logWritten(batch, slot, written);
   }
 
   completeRange(batch: ChainBatch, from: number, to: number): void {
-    for (let slot = from; slot < to; slot++) this.put(batch, slot, 0);
+    if (to - from > 1 && this.inOrder) {
+      // One descriptor, which names the last buffer, stands for all of them (§2.8.9).
+      let descriptors = 0;
+      for (let slot = from; slot < to; slot++) descriptors += batch.span[slot] as number;
+      this.put(batch.id[to - 1] as number, descriptors, 0);
+    } else {
+      this.putAll(batch, from, to, NOTHING_WRITTEN);
+    }
   }
 
   completeWritten(batch: ChainBatch, from: number, to: number): void {
-    for (let slot = from; slot < to; slot++) this.put(batch, slot, batch.written[slot] as number);
+    this.putAll(batch, from, to, batch.written);
     if (this.logging) this.logRange(batch, from, to);
   }
 
@@ -214,14 +229,13 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     return this.nextWrap === this.usedWrap ? this.size - ahead : -ahead;
   }
 
-  private put(batch: ChainBatch, slot: number, written: number): void {
+  /** Marks a buffer used that takes `span` descriptors. */
+  private put(id: number, span: number, written: number): void {
     const { journal, size } = this;
     const position = this.used | (this.usedWrap << 15);
     const at = this.used * 4 + 3;
-    const flags =
-      (this.usedWrap === 1 ? AVAIL_AND_USED : 0) | (written > 0 ? VIRTQ_DESC_F_WRITE << 16 : 0);
-    const word = (batch.id[slot] as number) | flags;
-    let used = this.used + (batch.span[slot] as number);
+    const word = id | usedFlags(this.usedWrap, written);
+    let used = this.used + span;
     if (used >= size) {
       used -= size;
       this.usedWrap ^= 1;
@@ -240,6 +254,34 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
       this.words[at] = word;
       this.descriptors[at - 1] = written;
     }
+  }
+
+  /** As {@link put} for chains [from, to) of a batch, in a loop without calls. */
+  private putAll(batch: ChainBatch, from: number, to: number, lengths: Uint32Array): void {
+    const { journal, size, words, descriptors } = this;
+    const { id, span } = batch;
+    let slot = from;
+    if (this.heldAt === -1 && slot < to) {
+      this.put(id[slot] as number, span[slot] as number, lengths[slot] as number);
+      slot++;
+    }
+    let { used, usedWrap } = this;
+    for (; slot < to; slot++) {
+      const position = used | (usedWrap << 15);
+      const at = used * 4 + 3;
+      const written = lengths[slot] as number;
+      const word = (id[slot] as number) | usedFlags(usedWrap, written);
+      used += span[slot] as number;
+      if (used >= size) {
+        used -= size;
+        usedWrap ^= 1;
+      }
+      journal[JOURNAL_LAST] = position | ((used | (usedWrap << 15)) << 16);
+      words[at] = word;
+      descriptors[at - 1] = written;
+    }
+    this.used = used;
+    this.usedWrap = usedWrap;
   }
 
   /** §2.8.14, and the example of §2.8.21.3: was the event position among the new completions? */
@@ -319,4 +361,9 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
       );
     }
   }
+}
+
+/** The flags of a used descriptor, in the place that they have in its last word. */
+function usedFlags(wrap: number, written: number): number {
+  return (wrap === 1 ? AVAIL_AND_USED : 0) | (written > 0 ? VIRTQ_DESC_F_WRITE << 16 : 0);
 }
