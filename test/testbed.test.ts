@@ -60,7 +60,7 @@ async function exercise(guest: GuestProcess): Promise<void> {
   for (const [index, reply] of replies.entries()) assert.ok(reply.startsWith(`${index}\n`));
 
   await assert.rejects(guest.run('exec sleep 4711', { timeoutMs: 300 }), { code: 'state' });
-  await guest.sh('while busybox pgrep -f "sleep 471[1]"; do sleep 0.1; done');
+  await guest.sh('while busybox ps | grep -q "sleep 471[1]"; do sleep 0.1; done');
 
   const pid = guest.pid ?? assert.fail('no process');
   const processes = descendants(pid);
