@@ -53,7 +53,7 @@ const ENOUGH = 2 ** 18;
 /** What a receiver that does not read holds in its socket at least. */
 const UNREAD = 2 ** 15;
 /** Bytes a second of the move, in turn: most of the memory, nearly all of it, a pause, the rest. */
-const SPEED = { most: 32 * 2 ** 20, nearly: 8 * 2 ** 20, pause: 2 ** 18, rest: 2 ** 30 } as const;
+const SPEED = { most: 32 * 2 ** 20, nearly: 4 * 2 ** 20, pause: 2 ** 18, rest: 2 ** 30 } as const;
 
 test('a guest moves to another QEMU while it receives', { skip: withoutTestbed() }, async (t) => {
   const sluice = await Sluice.start(t, config);
@@ -133,9 +133,9 @@ test('a guest moves to another QEMU while it receives', { skip: withoutTestbed()
       const { ram } = await progress();
       return ram !== undefined && ram.remaining < ram.total / part;
     });
-  await leaves(4);
+  await leaves(8);
   await goOnAt(SPEED.nearly);
-  await leaves(64);
+  await leaves(32);
   await goOnAt(SPEED.pause);
   // What comes now is written by Sluice alone, into memory of which most has been sent already, and
   // nobody looks at it before the guest has moved.
