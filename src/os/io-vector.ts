@@ -1,4 +1,4 @@
-/** Lists of memory ranges for readv(2) and writev(2): struct iovec, a pointer and a length. */
+/** Lists of memory ranges for writev(2): struct iovec, a pointer and a length. */
 import { TWO_32 } from '../base/bits.ts';
 import { pinned } from './libc.ts';
 

@@ -21,7 +21,6 @@ const { functions } = ffi.dlopen('libc.so.6', {
   close: { arguments: ['i32'], return: 'i32' },
   read: { arguments: ['i32', 'u64', 'u32'], return: 'i32' },
   write: { arguments: ['i32', 'u64', 'u32'], return: 'i32' },
-  readv: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
   writev: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
   eventfd: { arguments: ['u32', 'i32'], return: 'i32' },
   pipe2: { arguments: ['pointer', 'i32'], return: 'i32' },

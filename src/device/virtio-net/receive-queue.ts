@@ -39,14 +39,9 @@ export class ReceiveQueue {
    * or without a tag), `headerLength` bytes. Returns DELIVERED, NO_BUFFER or TOO_BIG.
    */
   put(burst: Burst, slot: number, header: number, headerLength: number): number {
+    if (!this.#refill()) return NO_BUFFER;
     const buffers = this.#buffers;
-    let cursor = this.#cursor;
-    if (cursor >= buffers.count) {
-      buffers.clear();
-      cursor = 0;
-      this.#cursor = 0;
-      if (this.queue.collect(buffers, BATCH) === 0) return NO_BUFFER;
-    }
+    const cursor = this.#cursor;
     const { chains, copies } = burst;
     const skip = burst.skip[slot] as number;
     const rest = (chains.total[slot] as number) - skip;
@@ -71,12 +66,8 @@ export class ReceiveQueue {
   putRun(burst: Burst, frames: Uint8Array, first: number, count: number): number {
     this.runBytes = 0;
     if (this.#headerBytes !== NET_HEADER_BYTES) return 0;
+    if (!this.#refill()) return 0;
     const buffers = this.#buffers;
-    if (this.#cursor >= buffers.count) {
-      buffers.clear();
-      this.#cursor = 0;
-      if (this.queue.collect(buffers, BATCH) === 0) return 0;
-    }
     const { chains, copies, frameLength, simple } = burst;
     copies.pushFrames(burst.tableAt, BATCH);
     const { frameJobs } = copies;
@@ -117,6 +108,15 @@ export class ReceiveQueue {
     this.queue.rewind(this.#buffers, this.#cursor);
     this.#buffers.clear();
     this.#cursor = 0;
+  }
+
+  /** Reads buffers ahead when none is left of those read before; false if the driver has given none. */
+  #refill(): boolean {
+    const buffers = this.#buffers;
+    if (this.#cursor < buffers.count) return true;
+    buffers.clear();
+    this.#cursor = 0;
+    return this.queue.collect(buffers, BATCH) !== 0;
   }
 
   /** A frame in several pieces, for several buffers, or for a legacy driver. */
