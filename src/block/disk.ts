@@ -8,11 +8,20 @@
  * Requests complete in any order. Nothing here throws for a request: a request that fails completes
  * with a negative errno.
  */
+import type { Logger } from '../base/log.ts';
+import type { Arena } from '../memory/arena.ts';
 import type { PollLoop } from '../os/poll-loop.ts';
 import type { RequestTable } from './requests.ts';
 
 /** Unit of offsets and lengths of requests to virtio, ATA and SCSI disks alike. */
 export const SECTOR_BYTES = 512;
+
+/** The lane that a disk belongs to. */
+export interface DiskLane {
+  readonly arena: Arena;
+  readonly loop: PollLoop;
+  readonly log: Logger;
+}
 
 /** What a disk is. All sizes in bytes. */
 export interface DiskInfo {
