@@ -8,6 +8,7 @@ import { describeError, SluiceError } from '../../src/base/errors.ts';
 import { allowedCpus } from '../../src/bench/machine.ts';
 import { findTestbed } from '../../src/guest/testbed.ts';
 import { compareNet } from './net.ts';
+import { MAX_DISTURBANCE } from './processor-time.ts';
 import { peerReportSchema, peerReportText } from './report.ts';
 import { commandSwitch, sluiceSwitch } from './switches.ts';
 import { chooseWorkloads, DEFAULT_BURSTS, MAX_BURSTS, MAX_FRAME, MIN_FRAME } from './workload.ts';
@@ -25,6 +26,8 @@ interface NetOptions {
   readonly packed?: true;
   readonly bursts: number;
   readonly seconds: number;
+  readonly starts: number;
+  readonly maxDisturbance: number;
   readonly warmup: number;
   readonly clientCpu?: number;
   readonly switchCpu?: number;
@@ -79,10 +82,12 @@ async function net(options: NetOptions): Promise<void> {
       bursts: options.bursts,
     }),
     samples: options.samples,
+    starts: options.starts,
     clientCpu: client,
     switchCpu: other,
     warmup: options.warmup,
     seconds: options.seconds,
+    maxDisturbance: options.maxDisturbance / 100,
     keepDisturbed: options.allowDisturbed === true,
     progress: (line) => console.error(line),
   });
@@ -104,7 +109,13 @@ function program(): Command {
       '--samples <n>',
       'pairs of samples a row, fewer than 5 are for trying',
       numberFrom(1, 1000, true),
-      5,
+      12,
+    )
+    .option(
+      '--starts <n>',
+      'how often both sides are started anew for these samples',
+      numberFrom(1, 100, true),
+      3,
     )
     .option('--sizes <bytes>', 'frame sizes', frameSizes, SIZES)
     .option('--split', 'split rings only')
@@ -115,8 +126,13 @@ function program(): Command {
       numberFrom(1, MAX_BURSTS, true),
       DEFAULT_BURSTS,
     )
-    .option('--seconds <s>', 'length of a sample', numberFrom(0.1, 3600, false), 2)
-    .option('--warmup <s>', 'time before a sample', numberFrom(0, 3600, false), 2)
+    .option('--seconds <s>', 'length of a sample', numberFrom(0.1, 3600, false), 1)
+    .option(
+      '--warmup <s>',
+      'time before the first sample of a start',
+      numberFrom(0, 3600, false),
+      4,
+    )
     .option(
       '--client-cpu <n>',
       'processor of the client (default: the last)',
@@ -128,6 +144,12 @@ function program(): Command {
       numberFrom(0, 4095, true),
     )
     .option('--ours <command>', 'measure this instead of Sluice: it serves $SOCKET0 and $SOCKET1')
+    .option(
+      '--max-disturbance <percent>',
+      "how much of its processor's time a side may lose in a sample that counts",
+      numberFrom(0, 100, false),
+      100 * MAX_DISTURBANCE,
+    )
     .option('--allow-disturbed', 'count disturbed samples too: to try it on a busy machine')
     .action(net);
   return command;

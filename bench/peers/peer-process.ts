@@ -96,7 +96,7 @@ export class PeerProcess implements AsyncDisposable {
   /** Ends it: SIGTERM, and SIGKILL if it takes too long. */
   async stop(): Promise<void> {
     if (this.#ending !== undefined) return;
-    this.#signal('SIGTERM');
+    this.signal('SIGTERM');
     const timer = setTimeout(() => this.kill(), GRACE_MS);
     await this.exited;
     clearTimeout(timer);
@@ -105,14 +105,15 @@ export class PeerProcess implements AsyncDisposable {
   }
 
   kill(): void {
-    this.#signal('SIGKILL');
+    this.signal('SIGKILL');
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
 
-  #signal(signal: NodeJS.Signals): void {
+  /** Sends a signal to the process and all that it started. */
+  signal(signal: NodeJS.Signals): void {
     try {
       process.kill(-this.pid, signal);
     } catch (error) {

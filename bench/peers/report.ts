@@ -37,7 +37,8 @@ export const netClientSchema = z
     frames: z.int().describe('Frames that circulate.'),
     cpu: z.int().describe('The processor of the client.'),
     switch_cpu: z.int().describe('The processor of the switch, ours or theirs.'),
-    warmup_seconds: z.number(),
+    warmup_seconds: z.number().describe('Before the first sample of a start.'),
+    starts: z.int().positive().describe('How often both sides were started anew for a row.'),
     seconds: z.number().describe('Length of a sample.'),
   })
   .describe('The client: the same for both sides.');
@@ -78,7 +79,7 @@ export function peerReportText({ peer, rows, client, machine, ...report }: PeerR
   const lines = [
     table.toString(),
     `Medians; ratio is Sluice/${peer}, taken within each pair of samples; higher is better.`,
-    `Client: ${client.program}, two ports, ${client.mode}, ${client.frames} frames circulating, rings of ${client.ring_size}, on processor ${client.cpu}; the switch on processor ${client.switch_cpu}; ${client.seconds} s after ${client.warmup_seconds} s.`,
+    `Client: ${client.program}, two ports, ${client.mode}, ${client.frames} frames circulating, rings of ${client.ring_size}, on processor ${client.cpu}; the switch on processor ${client.switch_cpu}; samples of ${client.seconds} s, ${client.starts} starts of both sides, each warmed up for ${client.warmup_seconds} s.`,
     `Machine: ${machine.cpu}, ${machine.cores} cores, Node.js ${machine.node}, Linux ${machine.kernel}.`,
     ...(report.counts_disturbed
       ? ['Disturbed samples were counted: these figures mean nothing.']
