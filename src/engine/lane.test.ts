@@ -9,12 +9,15 @@ import { type LogFields, loggerTo, silentLogger } from '../base/log.ts';
 import { Arena } from '../memory/arena.ts';
 import { type LaneHost, type LaneProgram, runLane } from './lane.ts';
 import { LaneHandle, type LaneOptions } from './lane-handle.ts';
+import { Later } from './later.ts';
 
 type TestCommands = {
   readonly echo: { readonly args: string; readonly reply: string };
   readonly write: { readonly args: number; readonly reply: number };
   readonly read: { readonly args: number; readonly reply: number };
   readonly refuse: { readonly args: undefined; readonly reply: never };
+  readonly wait: { readonly args: number; readonly reply: number };
+  readonly never: { readonly args: undefined; readonly reply: undefined };
   readonly breakDevice: { readonly args: undefined; readonly reply: undefined };
   readonly crashLater: { readonly args: undefined; readonly reply: undefined };
   readonly spin: { readonly args: number; readonly reply: undefined };
@@ -41,6 +44,15 @@ function program(host: LaneHost<string>): LaneProgram<TestCommands> {
       refuse: () => {
         throw new SluiceError('not-found', 'no port web/net0', { remedy: 'add it' });
       },
+      wait: (value) => {
+        const later = new Later<number>();
+        host.loop.setTimer(1000, () => {
+          if (value < 0) later.reject(new SluiceError('state', `not ${value}`));
+          else later.resolve(value);
+        });
+        return later;
+      },
+      never: () => new Later<undefined>(),
       breakDevice: () => {
         const faulty = {
           poll: (): number => {
@@ -130,6 +142,22 @@ if (!isMainThread) {
     });
     assert.equal(await lane.request('echo', 'a'), 'A');
     await lane.stop();
+  });
+
+  test('a reply may come later, without holding up the lane', async () => {
+    const lane = await start();
+    const order: string[] = [];
+    const tell = (what: string) => (): void => void order.push(what);
+    await Promise.all([
+      lane.request('wait', 7).then(tell('waited')),
+      lane.request('echo', 'x').then(tell('echo')),
+    ]);
+    assert.deepEqual(order, ['echo', 'waited']);
+    assert.equal(await lane.request('wait', 7), 7);
+    await assert.rejects(lane.request('wait', -1), { code: 'state', message: 'not -1' });
+    const never = assert.rejects(lane.request('never', undefined), /lane 0 has ended/);
+    await lane.stop();
+    await never;
   });
 
   test('lanes share one address space, each with a part of its own', async () => {

@@ -19,6 +19,7 @@ import {
   postedError,
   type ToLane,
 } from './lane-protocol.ts';
+import { Later } from './later.ts';
 
 /** What a lane gives to the program that runs in it. */
 export interface LaneHost<Event> {
@@ -39,10 +40,12 @@ export interface LaneHost<Event> {
   ): GuardedPoller;
 }
 
-/** What runs in a lane: one function a command, each with a reply or an error. */
+/** What runs in a lane: one function a command, each with a reply or an error, at once or later. */
 export interface LaneProgram<Commands extends CommandMap> {
   readonly commands: {
-    readonly [Name in keyof Commands]: (args: Commands[Name]['args']) => Commands[Name]['reply'];
+    readonly [Name in keyof Commands]: (
+      args: Commands[Name]['args'],
+    ) => Commands[Name]['reply'] | Later<Commands[Name]['reply']>;
   };
   /** Gives everything back: sockets, rings, memory. */
   close(): void;
@@ -140,12 +143,16 @@ function answer<Commands extends CommandMap>(
     return;
   }
   const { name, args } = message;
+  const reply = (value: unknown): void => post({ kind: 'reply', id, value });
+  const fail = (error: unknown): void => post({ kind: 'failed', id, error: postedError(error) });
   try {
     const command = program.commands[name];
     if (command === undefined) throw new SluiceError('unsupported', `no lane command ${name}`);
-    post({ kind: 'reply', id, value: command(args) });
+    const value = command(args);
+    if (value instanceof Later) value.whenSettled(reply, fail);
+    else reply(value);
   } catch (error) {
-    post({ kind: 'failed', id, error: postedError(error) });
+    fail(error);
   }
 }
 
