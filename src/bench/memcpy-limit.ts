@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { z } from 'zod';
 import { alignUp } from '../base/bits.ts';
-import { BufferPool } from '../driver/virtio-net/buffer-pool.ts';
+import { BufferPool } from '../driver/buffer-pool.ts';
 import { Arena, WINDOW_BYTES } from '../memory/arena.ts';
 import { CopyQueue } from '../memory/copy.ts';
 import { monotonicNs } from '../os/clock.ts';

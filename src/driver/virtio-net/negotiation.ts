@@ -1,19 +1,10 @@
 /** Which features a virtio-net driver takes of those that a device offers (VIRTIO 1.3 §5.1.3, §6). */
 import { bitMask, hasBit } from '../../base/bits.ts';
-import { SluiceError } from '../../base/errors.ts';
 import {
   OFFLOAD_FEATURES,
   offloadFeatures,
   withRequirements,
 } from '../../device/virtio-net/features.ts';
-import type { RingFeatures } from '../../ring/driver-queue.ts';
-import {
-  VIRTIO_F_EVENT_IDX,
-  VIRTIO_F_IN_ORDER,
-  VIRTIO_F_INDIRECT_DESC,
-  VIRTIO_F_RING_PACKED,
-  VIRTIO_F_VERSION_1,
-} from '../../spec/virtio.ts';
 import {
   VIRTIO_NET_F_CSUM,
   VIRTIO_NET_F_GUEST_TSO4,
@@ -27,17 +18,16 @@ import {
   VIRTIO_NET_F_MTU,
   VIRTIO_NET_F_STATUS,
 } from '../../spec/virtio-net.ts';
+import {
+  type AgreedRing,
+  agreedRing,
+  DEFAULT_RING_WISHES,
+  type RingWishes,
+  wishedRingBits,
+} from '../negotiation.ts';
 
 /** What a driver would like; each is taken only if the device offers it. */
-export interface NetWishes {
-  /** VIRTIO_F_RING_PACKED */
-  readonly packed: boolean;
-  /** VIRTIO_F_EVENT_IDX */
-  readonly eventIdx: boolean;
-  /** VIRTIO_F_INDIRECT_DESC */
-  readonly indirect: boolean;
-  /** VIRTIO_F_IN_ORDER */
-  readonly inOrder: boolean;
+export interface NetWishes extends RingWishes {
   /** VIRTIO_NET_F_MRG_RXBUF: a frame may come in several buffers. */
   readonly mergeable: boolean;
   /** Checksum offload both ways. */
@@ -49,10 +39,7 @@ export interface NetWishes {
 }
 
 export const DEFAULT_NET_WISHES: NetWishes = {
-  packed: false,
-  eventIdx: true,
-  indirect: true,
-  inOrder: true,
+  ...DEFAULT_RING_WISHES,
   mergeable: true,
   checksum: true,
   segmentation: true,
@@ -60,11 +47,9 @@ export const DEFAULT_NET_WISHES: NetWishes = {
 };
 
 /** What was agreed on. */
-export interface NetFeatures {
+export interface NetFeatures extends AgreedRing {
   /** The accepted bits, VIRTIO_F_VERSION_1 among them. */
   readonly bits: bigint;
-  readonly packed: boolean;
-  readonly ring: RingFeatures;
   readonly mergeable: boolean;
   /** The driver may leave a checksum to the device. */
   readonly sendChecksum: boolean;
@@ -83,33 +68,21 @@ export interface NetFeatures {
  * @throws SluiceError `unsupported` for a device that does not offer VIRTIO_F_VERSION_1.
  */
 export function negotiateNet(offered: bigint, wishes: NetWishes): NetFeatures {
-  if (!hasBit(offered, VIRTIO_F_VERSION_1)) {
-    throw new SluiceError('unsupported', 'the device is a legacy one: no VIRTIO_F_VERSION_1');
-  }
+  const rings = wishedRingBits(offered, wishes);
   const ours = bitMask(
-    VIRTIO_F_VERSION_1,
     VIRTIO_NET_F_MAC,
     VIRTIO_NET_F_MTU,
     VIRTIO_NET_F_STATUS,
-    ...(wishes.packed ? [VIRTIO_F_RING_PACKED] : []),
-    ...(wishes.eventIdx ? [VIRTIO_F_EVENT_IDX] : []),
-    ...(wishes.indirect ? [VIRTIO_F_INDIRECT_DESC] : []),
-    ...(wishes.inOrder ? [VIRTIO_F_IN_ORDER] : []),
     ...(wishes.mergeable ? [VIRTIO_NET_F_MRG_RXBUF] : []),
     ...(wishes.multiqueue ? [VIRTIO_NET_F_MQ] : []),
   );
   const checksum = wishes.checksum ? OFFLOAD_FEATURES.csum : 0n;
   const segmentation = wishes.segmentation ? offloadFeatures() & ~OFFLOAD_FEATURES.csum : 0n;
-  const bits = withRequirements(offered & (ours | checksum | segmentation));
+  const bits = withRequirements(offered & (rings | ours | checksum | segmentation));
   const has = (feature: number): boolean => hasBit(bits, feature);
   return {
     bits,
-    packed: has(VIRTIO_F_RING_PACKED),
-    ring: {
-      eventIdx: has(VIRTIO_F_EVENT_IDX),
-      indirect: has(VIRTIO_F_INDIRECT_DESC),
-      inOrder: has(VIRTIO_F_IN_ORDER),
-    },
+    ...agreedRing(bits),
     mergeable: has(VIRTIO_NET_F_MRG_RXBUF),
     sendChecksum: has(VIRTIO_NET_F_CSUM),
     sendTso4: has(VIRTIO_NET_F_HOST_TSO4),

@@ -12,7 +12,7 @@ import {
   type QueueLayout,
 } from '../../ring/driver-queue.ts';
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
-import { BUFFER_ALIGNMENT, BufferPool } from './buffer-pool.ts';
+import { BUFFER_ALIGNMENT, BufferPool } from '../buffer-pool.ts';
 import type { NetFeatures } from './negotiation.ts';
 import { ReceiveQueue } from './receive-queue.ts';
 import { TransmitQueue } from './transmit-queue.ts';

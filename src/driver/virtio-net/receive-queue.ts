@@ -2,7 +2,7 @@
 import type { DriverMemory, DriverQueue } from '../../ring/driver-queue.ts';
 import { brokenDevice, USED_BATCH } from '../../ring/driver-queue.ts';
 import { NET_HEADER_BYTES, NET_HEADER_NUM_BUFFERS } from '../../spec/virtio-net.ts';
-import type { BufferPool } from './buffer-pool.ts';
+import type { BufferPool } from '../buffer-pool.ts';
 
 /** What one {@link ReceiveQueue.receive} returns at most. */
 export const RECEIVE_BATCH = USED_BATCH;

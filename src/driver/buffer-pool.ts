@@ -1,5 +1,5 @@
 /** Equal buffers, one after the other in a guest's memory: numbered, so that a buffer is an index. */
-import type { DriverMemory } from '../../ring/driver-queue.ts';
+import type { DriverMemory } from '../ring/driver-queue.ts';
 
 /**
  * Buffers begin on a cache line: a virtio_net_hdr and the frame's first 52 bytes share it, and both
