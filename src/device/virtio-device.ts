@@ -27,7 +27,10 @@ export interface VirtioDevice {
   setDriverFeatures(features: bigint): void;
   /** A queue has memory, position and interrupt: it may be polled from now on (once enabled). */
   startQueue(index: number, queue: DeviceQueue): void;
-  /** Ends the use of a queue. All its I/O has drained when this returns. */
+  /**
+   * Ends the use of a queue. A device without {@link hold} has nothing in flight between two turns of
+   * its poller; for one with it, the transport has waited for the drain.
+   */
   stopQueue(index: number): void;
   /** vhost-user rings can be started yet disabled: then the device does not process them. */
   setQueueEnabled(index: number, enabled: boolean): void;
@@ -39,6 +42,24 @@ export interface VirtioDevice {
   reset(): void;
 
   // What only some devices have; a transport offers what rests on it only where it is there.
+
+  /**
+   * Takes no more chains from the queue (undefined: from any). True if none of its requests is in
+   * flight; else {@link onDrained} is called once none is. May be called again for what is held
+   * already. {@link startQueue}, or {@link setQueueEnabled} with true, ends the hold of that queue.
+   */
+  hold?(index: number | undefined): boolean;
+  /**
+   * Set by the transport: the requests of what was held last are complete and published. The
+   * transport stops queues later, not from within.
+   */
+  onDrained?: (() => void) | undefined;
+  /**
+   * Requests complete in any order, long after they were taken, and must survive this process: they
+   * are noted in the in-flight area, where the front-end keeps one (vhost-user, "Inflight I/O
+   * tracking"), and VIRTIO_F_IN_ORDER is not offered.
+   */
+  readonly tracksInflight?: boolean;
 
   /** Features that say nothing without the configuration space: not offered where it cannot be read. */
   readonly configFeatures?: bigint;

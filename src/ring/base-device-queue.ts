@@ -66,6 +66,10 @@ export abstract class BaseDeviceQueue {
     this.unmarked.length = 0;
   }
 
+  noteWritten(arenaAddress: number, length: number): void {
+    if (this.logging) this.unmarked.push(arenaAddress, length);
+  }
+
   /** True if the batch might not hold one more chain of this ring. */
   protected isCramped(batch: ChainBatch): boolean {
     return batch.count > 0 && batch.moreCount + 2 * this.size > MORE_SEGMENTS;

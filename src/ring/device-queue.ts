@@ -79,6 +79,17 @@ export interface DeviceQueue {
   completeRange(batch: ChainBatch, from: number, to: number): void;
   /** Marks chains [from, to) used, `batch.written` bytes long each. */
   completeWritten(batch: ChainBatch, from: number, to: number): void;
+  /**
+   * Marks one chain used, long after its batch was used for others and in any order: `id` and `span`
+   * as they stood in the batch, `written` bytes long. Seen by the driver after {@link publish}. What was
+   * written into its buffers is told to {@link noteWritten} before.
+   */
+  completeChain(id: number, span: number, written: number): void;
+  /**
+   * Tells the dirty log that the device has written into a chain that {@link completeChain} is about to
+   * complete: an arena address and bytes. Costs nothing while nobody logs.
+   */
+  noteWritten(arenaAddress: number, length: number): void;
   /** Makes completions visible, and calls the driver if it wants to be called. */
   publish(): void;
   /** Asks the driver for kicks; true if chains became available in the meantime. */

@@ -179,6 +179,10 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     if (this.logging) this.logRange(batch, from, to);
   }
 
+  completeChain(id: number, span: number, written: number): void {
+    this.put(id, span, written);
+  }
+
   publish(): void {
     const { heldAt } = this;
     if (heldAt === -1) return;

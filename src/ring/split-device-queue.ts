@@ -157,6 +157,13 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     if (this.logging) this.logRange(batch, from, to);
   }
 
+  completeChain(id: number, _span: number, written: number): void {
+    const at = (this.used & this.mask) * 2;
+    this.usedRing[at] = id;
+    this.usedRing[at + 1] = written;
+    this.used = (this.used + 1) & 0xffff;
+  }
+
   publish(): void {
     const { used, published, avail } = this;
     if (used === published) return;
