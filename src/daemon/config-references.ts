@@ -3,6 +3,7 @@
  * would form a loop. Works on the file's plain values, so that it finds what it can also in a
  * file with other faults.
  */
+import { dirname, resolve } from 'node:path';
 import type { ConfigPath, ConfigSource } from './config-problems.ts';
 import { defaultMac } from './mac-address.ts';
 import { suggestion } from './near-miss.ts';
@@ -21,21 +22,26 @@ export function checkReferences(source: ConfigSource): void {
   const guests = mapping(root['guests']);
   checkWires(source, switches);
   checkCards(source, guests, switches);
+  checkDisks(source, guests, mapping(root['disks']));
   checkLanes(source, root['lanes'], switches);
 }
 
-/** Notes a switch that is named and not there. */
-function checkSwitch(
+/** Notes a switch or a disk that is named and not there. */
+function checkNamed(
   source: ConfigSource,
   path: ConfigPath,
   name: unknown,
-  switches: Mapping,
+  [one, many]: readonly [one: string, many: string],
+  all: Mapping,
 ): void {
-  if (typeof name !== 'string' || Object.hasOwn(switches, name)) return;
-  const known = Object.keys(switches);
-  const there = known.length === 0 ? 'there are no switches' : `there are ${known.join(', ')}`;
-  source.report(path, `no switch "${name}"; ${there}${suggestion(name, known)}`);
+  if (typeof name !== 'string' || Object.hasOwn(all, name)) return;
+  const known = Object.keys(all);
+  const there = known.length === 0 ? `there are no ${many}` : `there are ${known.join(', ')}`;
+  source.report(path, `no ${one} "${name}"; ${there}${suggestion(name, known)}`);
 }
+
+const SWITCHES = ['switch', 'switches'] as const;
+const DISKS = ['disk', 'disks'] as const;
 
 function checkWires(source: ConfigSource, switches: Mapping): void {
   const taps = new Map<string, string>();
@@ -55,7 +61,7 @@ function checkWires(source: ConfigSource, switches: Mapping): void {
       else taps.set(tap, name);
     }
     if (typeof other !== 'string') continue;
-    checkSwitch(source, [...path, 'switch'], other, switches);
+    checkNamed(source, [...path, 'switch'], other, SWITCHES, switches);
     const [from, to] = [find(name), find(other)];
     if (from === to)
       source.report(
@@ -74,7 +80,7 @@ function checkCards(source: ConfigSource, guests: Mapping, switches: Mapping): v
     for (const [index, item] of net.entries()) {
       const card = mapping(item);
       const path = ['guests', name, 'net', index];
-      checkSwitch(source, [...path, 'switch'], card['switch'], switches);
+      checkNamed(source, [...path, 'switch'], card['switch'], SWITCHES, switches);
       const mac =
         typeof card['mac'] === 'string' ? card['mac'].toLowerCase() : defaultMac(name, index);
       const at = `${String(card['switch'])} ${mac}`;
@@ -86,6 +92,57 @@ function checkCards(source: ConfigSource, guests: Mapping, switches: Mapping): v
           `${port} and ${holder} have the same MAC address ${mac} on switch ${String(card['switch'])}`,
         );
       else holders.set(at, port);
+    }
+  }
+}
+
+/** A disk that two can write is destroyed by their file systems. */
+function checkDisks(source: ConfigSource, guests: Mapping, disks: Mapping): void {
+  const writers = new Map<string, string>();
+  for (const [name, guest] of Object.entries(guests)) {
+    const { disk: list } = mapping(guest);
+    if (!Array.isArray(list)) continue;
+    for (const [index, item] of list.entries()) {
+      const path = ['guests', name, 'disk', index, 'disk'];
+      const { disk } = mapping(item);
+      checkNamed(source, path, disk, DISKS, disks);
+      if (typeof disk !== 'string' || isReadonly(disks[disk])) continue;
+      const device = `${name}/disk${index}`;
+      const writer = writers.get(disk);
+      if (writer === undefined) writers.set(disk, device);
+      else
+        source.report(
+          path,
+          `disk ${disk} would be written by ${writer} and ${device}, which destroys what is on it: give each a disk of its own, or give ${disk} readonly: true`,
+        );
+    }
+  }
+  checkFiles(source, disks);
+}
+
+function isReadonly(disk: unknown): boolean {
+  const { readonly } = mapping(disk);
+  return readonly === true || readonly === 'on';
+}
+
+/** Notes a file that is more than one disk, unless nobody writes it. */
+function checkFiles(source: ConfigSource, disks: Mapping): void {
+  const holders = new Map<string, { readonly name: string; readonly isWritten: boolean }>();
+  for (const [name, disk] of Object.entries(disks)) {
+    // Writes to an overlay leave the image below as it is.
+    const { overlay } = mapping(disk);
+    for (const key of ['file', 'image', 'overlay']) {
+      const file = mapping(disk)[key];
+      if (typeof file !== 'string') continue;
+      const isWritten = !isReadonly(disk) && (key !== 'image' || overlay === undefined);
+      const path = resolve(dirname(source.file), file);
+      const holder = holders.get(path);
+      if (holder === undefined) holders.set(path, { name, isWritten });
+      else if (holder.isWritten || isWritten)
+        source.report(
+          ['disks', name, key],
+          `disks ${holder.name} and ${name} have the same file ${file}, and one of them writes it`,
+        );
     }
   }
 }

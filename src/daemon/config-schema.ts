@@ -3,6 +3,9 @@
  * JSON schema and in docs/configuration.md, and every value says what it expects.
  */
 import { z } from 'zod';
+import { MiB } from '../base/bits.ts';
+import { bytesOf, choice, integer, name, onOff, path, size, text } from './config-values.ts';
+import { diskSchema, guestDiskSchema } from './disk-schema.ts';
 
 export const MAX_LANES = 64;
 /** Queue pairs a device may have: one vhost-user device has at most 256 rings. */
@@ -20,32 +23,7 @@ const MAX_AGEING = 1_000_000;
 
 /** What is in the design and not yet in this version: told apart from a slip of the pen. */
 export const LATER_METHODS: readonly string[] = ['emulated', 'vmdq', 'direct', 'sriov'];
-export const LATER_KEYS: readonly string[] = ['nics', 'controllers', 'disks', 'disk'];
-
-function integer(min: number, max: number, what: string) {
-  const error = `expected ${what}, ${min} to ${max}`;
-  return z.int({ error }).min(min, { error }).max(max, { error });
-}
-
-function text(pattern: RegExp, what: string) {
-  const error = `expected ${what}`;
-  return z.string({ error }).regex(pattern, { error });
-}
-
-function choice<const Values extends readonly [string, ...string[]]>(values: Values) {
-  const error = `expected ${values.length === 1 ? '' : 'one of '}${values.join(', ')}`;
-  return z.enum(values, { error });
-}
-
-/** `true`, `false`, or as iproute2 writes them: `on`, `off` (in YAML 1.2 these are strings). */
-const onOff = z.union([z.boolean(), z.enum(['on', 'off'])], {
-  error: 'expected on or off (or true, false)',
-});
-
-const name = text(
-  /^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$/,
-  'a name of up to 32 letters, digits, "_", "." and "-", beginning with a letter or digit',
-);
+export const LATER_KEYS: readonly string[] = ['nics', 'controllers'];
 
 const vlan = integer(1, MAX_VLAN, 'a VLAN id');
 const trunk = z
@@ -54,7 +32,6 @@ const trunk = z
   })
   .min(1, { error: 'expected at least one VLAN id' });
 const rate = integer(0, MAX_RATE_MBPS, 'a rate in Mb/s (0: no limit)');
-const path = text(/^[^\0]+$/, 'a path');
 
 const tapName = text(
   new RegExp(`^[A-Za-z0-9_.-]{1,${MAX_INTERFACE_NAME}}$`),
@@ -151,15 +128,22 @@ const paravirtual = z.strictObject(
 
 const guest = z.strictObject(
   {
-    memory: text(/^[1-9][0-9]*[MG]$/, 'a size with its unit, such as 512M or 2G')
+    memory: size
+      .refine((value) => bytesOf(value) % MiB === 0, { error: 'expected whole megabytes' })
       .default('512M')
       .describe("The guest's memory, for the command lines that Sluice prints."),
     net: z
       .array(paravirtual, { error: 'expected a list of network cards' })
       .default([])
       .describe('The network cards, in the order of their numbers: net0, net1 …'),
+    disk: z
+      .array(guestDiskSchema, { error: 'expected a list of disks' })
+      .default([])
+      .describe(
+        'The disks, in the order of their numbers: disk0, disk1 …; it boots from the first.',
+      ),
   },
-  { error: 'expected a mapping, such as { memory: 512M, net: [ … ] }' },
+  { error: 'expected a mapping, such as { memory: 512M, net: [ … ], disk: [ … ] }' },
 );
 
 const owner = z.union([z.int().min(0), z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$/)], {
@@ -211,17 +195,23 @@ export const configSchema = z
           error: `expected a number of lanes, 1 to ${MAX_LANES}, or a list of { cpus: [N] }`,
         })
         .default(1)
-        .describe('Threads that move frames; a number, or a list with the processors of each.'),
+        .describe(
+          'Threads that move frames and blocks; a number, or a list with the processors of each.',
+        ),
       switches: z
         .record(name, switchSchema, { error: 'expected a mapping of switches by name' })
         .default({})
         .describe('The switches by name.'),
+      disks: z
+        .record(name, diskSchema, { error: 'expected a mapping of disks by name' })
+        .default({})
+        .describe('The disks by name.'),
       guests: z
         .record(name, guest, { error: 'expected a mapping of guests by name' })
         .default({})
         .describe('The guests by name.'),
     },
-    { error: 'expected a mapping of run, isolation, lanes, switches, guests' },
+    { error: 'expected a mapping of run, isolation, lanes, switches, disks, guests' },
   )
   .describe('Configuration of Sluice');
 

@@ -156,19 +156,21 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
     'an unknown key',
     'swiches: {}',
     [
-      'f.yaml:1:1: swiches: unknown key; allowed here: run, isolation, lanes, switches, guests; did you mean "switches"?',
+      'f.yaml:1:1: swiches: unknown key; allowed here: run, isolation, lanes, switches, disks, guests; did you mean "switches"?',
     ],
   ],
   [
     'an unknown key far from all',
     'xyzzy: {}',
-    ['f.yaml:1:1: xyzzy: unknown key; allowed here: run, isolation, lanes, switches, guests'],
+    [
+      'f.yaml:1:1: xyzzy: unknown key; allowed here: run, isolation, lanes, switches, disks, guests',
+    ],
   ],
   [
     'an unknown key deep inside',
     `guests:\n  web:\n    memroy: 1G`,
     [
-      'f.yaml:3:5: guests.web.memroy: unknown key; allowed here: memory, net; did you mean "memory"?',
+      'f.yaml:3:5: guests.web.memroy: unknown key; allowed here: memory, net, disk; did you mean "memory"?',
     ],
   ],
   [
@@ -283,11 +285,11 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
   ],
   [
     'what is to come later',
-    'nics: {}\nguests: { web: { disk: [], net: [{ method: sriov, nic: nic0, vf: 3 }] } }',
+    'nics: {}\nguests: { web: { disk: [{ method: emulated, model: ahci }], net: [{ method: sriov, nic: nic0, vf: 3 }] } }',
     [
       'f.yaml:1:1: nics: not yet in this version of Sluice',
-      'f.yaml:2:18: guests.web.disk: not yet in this version of Sluice',
-      'f.yaml:2:44: guests.web.net[0].method: method sriov is not yet in this version of Sluice; allowed: paravirtual',
+      'f.yaml:2:35: guests.web.disk[0].method: method emulated is not yet in this version of Sluice; allowed: paravirtual',
+      'f.yaml:2:77: guests.web.net[0].method: method sriov is not yet in this version of Sluice; allowed: paravirtual',
     ],
   ],
   [
@@ -305,7 +307,7 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
   [
     'an empty file',
     '',
-    ['f.yaml: empty: expected a mapping of run, isolation, lanes, switches, guests'],
+    ['f.yaml: empty: expected a mapping of run, isolation, lanes, switches, disks, guests'],
   ],
 ];
 

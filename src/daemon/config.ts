@@ -3,15 +3,16 @@
  */
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { GiB, MiB } from '../base/bits.ts';
 import { SluiceError } from '../base/errors.ts';
 import type { Isolation } from '../memory/guest-memory.ts';
 import { MAX_SOCKET_PATH } from '../os/unix-socket.ts';
 import { ConfigSource } from './config-problems.ts';
 import { checkReferences } from './config-references.ts';
 import { type ConfigDocument, configSchema, OFFLOAD_NAMES } from './config-schema.ts';
+import { bytesOf, isOn } from './config-values.ts';
+import { type DiskConfig, type GuestDiskConfig, toDisk, toGuestDisk } from './disk-config.ts';
 import { defaultMac } from './mac-address.ts';
-import { controlSocketPath } from './run-directory.ts';
+import { controlSocketPath, type RunConfig } from './run-directory.ts';
 
 export const DEFAULT_CONFIG_FILE = './sluice.yaml';
 
@@ -61,19 +62,12 @@ export interface GuestConfig {
   readonly name: string;
   readonly memoryBytes: number;
   readonly net: readonly NetConfig[];
+  readonly disk: readonly GuestDiskConfig[];
 }
 
 export interface LaneConfig {
   readonly cpus: readonly number[] | undefined;
   readonly idlePollUs: number | undefined;
-}
-
-export interface RunConfig {
-  /** Absolute. */
-  readonly path: string;
-  readonly mode: number;
-  readonly owner: string | number | undefined;
-  readonly group: string | number | undefined;
 }
 
 export interface Config {
@@ -82,6 +76,7 @@ export interface Config {
   readonly isolation: Isolation;
   readonly lanes: readonly LaneConfig[];
   readonly switches: readonly SwitchConfig[];
+  readonly disks: readonly DiskConfig[];
   readonly guests: readonly GuestConfig[];
 }
 
@@ -149,6 +144,7 @@ function toConfig(document: ConfigDocument, file: string): Config {
       lane: item.lane,
       wire: item.wire === 'none' ? undefined : toWire(item.wire, base),
     })),
+    disks: Object.entries(document.disks).map(([name, disk]) => toDisk(name, disk, base)),
     guests: Object.entries(document.guests).map(([name, guest]) => ({
       name,
       memoryBytes: bytesOf(guest.memory),
@@ -174,6 +170,7 @@ function toConfig(document: ConfigDocument, file: string): Config {
         server: net.server,
         socket: resolve(runPath, `${name}-net${index}.sock`),
       })),
+      disk: guest.disk.map((disk, index) => toGuestDisk(name, index, disk, runPath)),
     })),
   };
 }
@@ -197,14 +194,6 @@ function vlansOf(item: {
   };
 }
 
-function isOn(value: boolean | 'on' | 'off'): boolean {
-  return value === true || value === 'on';
-}
-
-function bytesOf(size: string): number {
-  return Number(size.slice(0, -1)) * (size.endsWith('G') ? GiB : MiB);
-}
-
 function checkSocketPaths(source: ConfigSource, config: Config): void {
   const control = controlSocketPath(config.run.path);
   if (Buffer.byteLength(control) > MAX_SOCKET_PATH) {
@@ -214,13 +203,15 @@ function checkSocketPaths(source: ConfigSource, config: Config): void {
     );
   }
   for (const guest of config.guests) {
-    for (const [index, { socket }] of guest.net.entries()) {
-      const bytes = Buffer.byteLength(socket);
-      if (bytes <= MAX_SOCKET_PATH) continue;
-      source.report(
-        ['guests', guest.name, 'net', index],
-        `its socket path ${socket} has ${bytes} bytes, at most ${MAX_SOCKET_PATH} are possible: choose a shorter run directory`,
-      );
+    for (const key of ['net', 'disk'] as const) {
+      for (const [index, { socket }] of guest[key].entries()) {
+        const bytes = Buffer.byteLength(socket);
+        if (bytes <= MAX_SOCKET_PATH) continue;
+        source.report(
+          ['guests', guest.name, key, index],
+          `its socket path ${socket} has ${bytes} bytes, at most ${MAX_SOCKET_PATH} are possible: choose a shorter run directory`,
+        );
+      }
     }
   }
 }

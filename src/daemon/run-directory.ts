@@ -15,10 +15,18 @@ import {
 import { join } from 'node:path';
 import { SluiceError } from '../base/errors.ts';
 import { cannotWrite, lockFile, openLockFile } from '../os/lock.ts';
-import type { RunConfig } from './config.ts';
 
 const LOCK_NAME = 'lock';
 const CONTROL_NAME = 'control.sock';
+
+/** What the configuration says of the directory. */
+export interface RunConfig {
+  /** Absolute. */
+  readonly path: string;
+  readonly mode: number;
+  readonly owner: string | number | undefined;
+  readonly group: string | number | undefined;
+}
 
 /** Numbers of an owner and a group; undefined leaves what the process has. */
 export interface Ownership {
