@@ -17,10 +17,17 @@ export class BufferPool {
   readonly first: number;
   readonly #guestAddress: number;
 
-  constructor(memory: DriverMemory, first: number, count: number, bytes: number) {
+  /** `alignment`: a power of two from {@link BUFFER_ALIGNMENT} on; `first` must be a multiple of it. */
+  constructor(
+    memory: DriverMemory,
+    first: number,
+    count: number,
+    bytes: number,
+    alignment = BUFFER_ALIGNMENT,
+  ) {
     this.count = count;
     this.bytes = bytes;
-    this.stride = strideOf(bytes);
+    this.stride = strideOf(bytes, alignment);
     this.first = first;
     this.#guestAddress = memory.guestAddress + first;
   }
@@ -34,13 +41,14 @@ export class BufferPool {
   }
 
   /** Bytes that a pool takes. */
-  static bytesFor(count: number, bytes: number): number {
-    return count * strideOf(bytes);
+  static bytesFor(count: number, bytes: number, alignment = BUFFER_ALIGNMENT): number {
+    return count * strideOf(bytes, alignment);
   }
 }
 
-function strideOf(bytes: number): number {
-  const lines = Math.ceil(bytes / BUFFER_ALIGNMENT);
+function strideOf(bytes: number, alignment: number): number {
+  const units = Math.ceil(bytes / alignment);
+  if (alignment > BUFFER_ALIGNMENT) return units * alignment;
   // An odd number of lines: equal offsets of different buffers fall into different cache sets.
-  return (lines % 2 === 0 ? lines + 1 : lines) * BUFFER_ALIGNMENT;
+  return (units % 2 === 0 ? units + 1 : units) * BUFFER_ALIGNMENT;
 }
