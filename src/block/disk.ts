@@ -23,6 +23,18 @@ export interface DiskLane {
   readonly log: Logger;
 }
 
+/**
+ * How worn a disk is, as eMMC and UFS devices tell it (JESD84-B50; VIRTIO 1.3 §5.2.6, struct
+ * virtio_blk_lifetime).
+ */
+export interface DiskLifetime {
+  /** Reserve blocks used up: 0 not known, 1 less than 80 %, 2 80 %, 3 90 %. */
+  readonly preEol: number;
+  /** Lifetime used of SLC and of MLC cells: 0 not known, 1 to 10 in steps of 10 %, 11 exceeded. */
+  readonly typeA: number;
+  readonly typeB: number;
+}
+
 /** What a disk is. All sizes in bytes. */
 export interface DiskInfo {
   /** A multiple of {@link SECTOR_BYTES}. Changes when the disk is resized: see {@link Disk.onChange}. */
@@ -40,6 +52,8 @@ export interface DiskInfo {
   readonly writeZeroes: boolean;
   /** Completed writes may be lost in a power cut until a flush: else DISK_FLUSH has nothing to do. */
   readonly volatileCache: boolean;
+  /** Only of disks that know it. */
+  readonly lifetime?: DiskLifetime | undefined;
 }
 
 /** Who is told of completions. */

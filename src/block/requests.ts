@@ -82,17 +82,24 @@ export class RequestTable {
   add(slot: number, address: number, length: number): boolean {
     const count = this.count[slot] as number;
     if (count === this.segments) return false;
-    const index = slot * this.segments + count;
-    this.count[slot] = count + 1;
-    this.address[index] = address;
-    this.length[index] = length;
-    const pointer = this.#base + address;
-    const words = this.#words;
-    const at = index * IOVEC_WORDS;
-    words[at] = pointer % TWO_32;
-    words[at + 1] = Math.floor(pointer / TWO_32);
-    words[at + 2] = length;
-    words[at + 3] = 0;
+    this.#put(slot, count, address, length);
+    return true;
+  }
+
+  /**
+   * As {@link add}, from `skip` bytes behind `addresses[index]` on: for the hot path, where an address
+   * that is passed by itself may become an object on the heap.
+   */
+  addFrom(
+    slot: number,
+    addresses: Float64Array,
+    index: number,
+    skip: number,
+    length: number,
+  ): boolean {
+    const count = this.count[slot] as number;
+    if (count === this.segments) return false;
+    this.#put(slot, count, (addresses[index] as number) + skip, length);
     return true;
   }
 
@@ -104,5 +111,20 @@ export class RequestTable {
   /** Gives the table's memory back; no request may be on its way. */
   release(): void {
     this.arena.unmap(this.#iovecsAt, this.slots * this.segments * IOVEC_BYTES);
+  }
+
+  #put(slot: number, count: number, address: number, length: number): void {
+    const index = slot * this.segments + count;
+    this.count[slot] = count + 1;
+    this.address[index] = address;
+    this.length[index] = length;
+    const pointer = this.#base + address;
+    const high = Math.floor(pointer / TWO_32);
+    const words = this.#words;
+    const at = index * IOVEC_WORDS;
+    words[at] = pointer - high * TWO_32;
+    words[at + 1] = high;
+    words[at + 2] = length;
+    words[at + 3] = 0;
   }
 }
