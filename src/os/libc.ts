@@ -36,13 +36,40 @@ const { functions } = ffi.dlopen('libc.so.6', {
   connect: { arguments: ['i32', 'pointer', 'u32'], return: 'i32' },
   getsockname: { arguments: ['i32', 'pointer', 'pointer'], return: 'i32' },
   getpeername: { arguments: ['i32', 'pointer', 'pointer'], return: 'i32' },
-  sendmsg: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
-  recvmsg: { arguments: ['i32', 'pointer', 'i32'], return: 'i32' },
+  sendmsg: { arguments: ['i32', 'u64', 'i32'], return: 'i32' },
+  recvmsg: { arguments: ['i32', 'u64', 'i32'], return: 'i32' },
+  setsockopt: { arguments: ['i32', 'i32', 'i32', 'pointer', 'u32'], return: 'i32' },
+  getsockopt: { arguments: ['i32', 'i32', 'i32', 'pointer', 'pointer'], return: 'i32' },
   ioctl: { arguments: ['i32', 'u32', 'pointer'], return: 'i32' },
+  fcntl64: { arguments: ['i32', 'i32', 'pointer'], return: 'i32' },
+  fdatasync: { arguments: ['i32'], return: 'i32' },
+  fallocate: { arguments: ['i32', 'i32', 'i64', 'i64'], return: 'i32' },
+  preadv2: { arguments: ['i32', 'u64', 'i32', 'i64', 'i32'], return: 'i64' },
+  pwritev2: { arguments: ['i32', 'u64', 'i32', 'i64', 'i32'], return: 'i64' },
+  statx: { arguments: ['i32', 'pointer', 'i32', 'u32', 'pointer'], return: 'i32' },
   sched_setaffinity: { arguments: ['i32', 'u32', 'pointer'], return: 'i32' },
 });
 
 export const libc = functions;
+
+// What the C library has no function for, by number. One symbol has one signature a library handle:
+// this one is for calls that set something up, the next for io_uring_enter(2), which is made while
+// requests flow.
+const { functions: numbered } = ffi.dlopen('libc.so.6', {
+  syscall: { arguments: ['i64', 'u64', 'u64', 'u64', 'u64'], return: 'i64' },
+});
+
+/** syscall(2): a system call by its number, with up to four arguments. -1 with errno on failure. */
+export function systemCall(number: number, a: number, b: number | bigint, c = 0n, d = 0): number {
+  return Number(numbered.syscall(BigInt(number), BigInt(a), BigInt(b), c, BigInt(d)));
+}
+
+const { functions: entering } = ffi.dlopen('libc.so.6', {
+  syscall: { arguments: ['i32', 'i32', 'u32', 'u32', 'u32', 'u64', 'u64'], return: 'i32' },
+});
+
+/** syscall(2) for io_uring_enter(2): number, descriptor, to submit, to wait for, flags, 0n, 0n. */
+export const enterCall = entering.syscall;
 
 const errnoView = new Int32Array(ffi.toArrayBuffer(functions.__errno_location(), 4, false));
 
@@ -70,7 +97,10 @@ export function check(result: number, syscall: string, subject: string): number 
 
 /** Error numbers that callers branch on (asm-generic/errno-base.h, errno.h: one set on Linux). */
 export const EINTR = 4;
+export const EIO = 5;
 export const EAGAIN = 11;
+export const EBUSY = 16;
+export const EINVAL = 22;
 export const EPIPE = 32;
 export const ECONNRESET = 104;
 

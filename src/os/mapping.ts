@@ -128,6 +128,30 @@ export class SharedMapping {
   }
 }
 
+/**
+ * Memory of the kernel's, mapped where the kernel wants it: io_uring takes no place that is chosen for
+ * it. The rest is as with {@link SharedMapping}.
+ */
+export class KernelMapping {
+  readonly buffer: ArrayBuffer;
+  readonly #address: bigint;
+  readonly #length: number;
+  #mapped = true;
+
+  constructor(fd: number, length: number, offset: number) {
+    const access = PROT_READ | PROT_WRITE;
+    this.#address = map(0n, length, access, MAP_SHARED, fd, offset, `fd ${fd}`);
+    this.#length = length;
+    this.buffer = bufferAt(this.#address, length);
+  }
+
+  release(): void {
+    if (!this.#mapped) return;
+    this.#mapped = false;
+    mapAnonymousAt(this.#address, this.#length);
+  }
+}
+
 /** A new anonymous memory file of `bytes` (memfd_create(2)), sealed against resizing on request. */
 export function createMemfd(name: string, bytes: number, sealed = true): number {
   const fd = check(
