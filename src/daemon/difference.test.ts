@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { parseConfig } from './config.ts';
-import { type Action, differenceOf, type Part, partKey, partsOf } from './difference.ts';
+import { type Action, differenceOf, type Part, partKey, partsOf, partTitle } from './difference.ts';
 import { planLanes } from './lane-plan.ts';
 
 function parts(text: string): Part[] {
@@ -22,6 +22,16 @@ function applied(running: readonly Part[], actions: readonly Action[]): Part[] {
     const key = partKey(part);
     if (verb === 'add') {
       assert.ok(!has(key), `${key} is added twice`);
+      if (part.kind === 'device')
+        assert.ok(
+          now.some(
+            (other) =>
+              other.kind === 'disk' &&
+              other.name === part.guestDisk.disk &&
+              other.lane === part.lane,
+          ),
+          `${key} has no disk`,
+        );
       if (part.kind === 'port') assert.ok(has(`switch ${part.net.switch}`), `${key} has no switch`);
       if (part.kind === 'wire') assert.ok(has(`switch ${part.switch}`), `${key} has no switch`);
       if (part.kind === 'wire' && part.wire.kind === 'switch')
@@ -38,6 +48,14 @@ function applied(running: readonly Part[], actions: readonly Action[]): Part[] {
               (other.kind === 'wire' &&
                 (other.switch === name ||
                   (other.wire.kind === 'switch' && other.wire.switch === name))),
+          ),
+          `${key} is still in use`,
+        );
+      if (part.kind === 'disk')
+        assert.ok(
+          !now.some(
+            (other) =>
+              other.kind === 'device' && other.guestDisk.disk === name && other.lane === part.lane,
           ),
           `${key} is still in use`,
         );
@@ -106,6 +124,47 @@ test('what stands on a changed switch is replaced with it', () => {
   ]);
 });
 
+const WITH_DISKS = `
+lanes: 2
+disks: { root: { file: a.img }, spare: { memory: 1M }, cd: { file: b.iso, readonly: on } }
+guests:
+  web: { disk: [{ method: paravirtual, disk: root }, { method: paravirtual, disk: cd }] }
+  db: { disk: [{ method: paravirtual, disk: cd }] }`;
+
+test('disks come before their devices, in each lane that has a use for them; others do not come', () => {
+  assert.deepEqual(told(differenceOf([], parts(WITH_DISKS))), [
+    'add disk root in lane 0',
+    'add disk cd in lane 0',
+    'add disk cd in lane 1',
+    'add device web/disk0',
+    'add device web/disk1',
+    'add device db/disk0',
+  ]);
+  assert.deepEqual(parts(WITH_DISKS).map(partTitle), [
+    'disk root',
+    'disk cd',
+    'disk cd',
+    'device web/disk0',
+    'device web/disk1',
+    'device db/disk0',
+  ]);
+});
+
+test('a changed disk is replaced with its devices; a changed device alone', () => {
+  const disk = WITH_DISKS.replace('file: a.img', 'file: a.img, iops: 100');
+  assert.deepEqual(told(differenceOf(parts(WITH_DISKS), parts(disk))), [
+    'remove device web/disk0',
+    'remove disk root in lane 0',
+    'add disk root in lane 0',
+    'add device web/disk0',
+  ]);
+  const device = WITH_DISKS.replace('disk: root }', 'disk: root, queues: 2 }');
+  assert.deepEqual(told(differenceOf(parts(WITH_DISKS), parts(device))), [
+    'remove device web/disk0',
+    'add device web/disk0',
+  ]);
+});
+
 test('the actions between any two configurations can be done in their order, and lead there', () => {
   const card = fc
     .record({ switch: fc.constantFrom('a', 'b', 'c'), vlan: fc.constantFrom('', ', vlan: 5') })
@@ -119,15 +178,19 @@ test('the actions between any two configurations can be done in their order, and
       }),
       guests: fc.uniqueArray(fc.constantFrom('p', 'q', 'r')),
       cards: fc.array(card, { maxLength: 3 }),
+      blocks: fc.constantFrom(512, 4096),
+      disks: fc.array(fc.constantFrom('x', 'y'), { maxLength: 2 }),
     })
     .filter(({ wires }) => wires[0] !== '{ tap: t0 }' || wires[1] !== '{ tap: t0 }')
     .map(
-      ({ ageing, wires, guests, cards }) => `
+      ({ ageing, wires, guests, cards, blocks, disks }) => `
+lanes: 2
+disks: { x: { memory: 1M, readonly: on }, y: { memory: 1M, readonly: on, block_size: ${blocks} } }
 switches:
   b: { ageing: ${ageing[1]}, wire: ${wires[0]} }
   a: { ageing: ${ageing[0]} }
   c: { ageing: ${ageing[2]}, wire: ${wires[1]} }
-guests: { ${guests.map((name) => `${name}: { net: [${cards.join(', ')}] }`).join(', ')} }`,
+guests: { ${guests.map((name) => `${name}: { net: [${cards.join(', ')}], disk: [${disks.map((disk) => `{ method: paravirtual, disk: ${disk} }`).join(', ')}] }`).join(', ')} }`,
     );
   fc.assert(
     fc.property(text, text, (before, after) => {

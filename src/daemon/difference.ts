@@ -1,6 +1,8 @@
 /** Desired state and running state -> what is to be done, in order. */
 import { isDeepStrictEqual } from 'node:util';
-import type { NetConfig, SwitchConfig, WireConfig } from './config.ts';
+import type { GuestConfig, NetConfig, SwitchConfig, WireConfig } from './config.ts';
+import type { DiskConfig, GuestDiskConfig } from './disk-config.ts';
+import type { LanePlan } from './lane-plan.ts';
 
 /** A switch without its wire, which is a thing of its own. */
 export interface SwitchPart {
@@ -29,14 +31,41 @@ export interface PortPart {
   readonly lane: number;
 }
 
-export type Part = SwitchPart | WirePart | PortPart;
+/** A disk that guests of one lane have. One that is only read may be open in several lanes. */
+export interface DiskPart {
+  readonly kind: 'disk';
+  readonly name: string;
+  readonly disk: DiskConfig;
+  readonly lane: number;
+}
+
+/** A disk device of a guest with its socket. */
+export interface DevicePart {
+  readonly kind: 'device';
+  /** `web/disk0` */
+  readonly name: string;
+  readonly guestDisk: GuestDiskConfig;
+  readonly lane: number;
+}
+
+export type Part = SwitchPart | WirePart | PortPart | DiskPart | DevicePart;
 
 export interface Action {
   readonly verb: 'add' | 'remove';
   readonly part: Part;
 }
 
+/** What a part is known by: no two have the same. */
 export function partKey(part: Part): string {
+  return part.kind === 'disk' ? diskKey(part.name, part.lane) : partTitle(part);
+}
+
+function diskKey(name: string, lane: number): string {
+  return `disk ${name} in lane ${lane}`;
+}
+
+/** What people call it: `port web/net0`. */
+export function partTitle(part: Part): string {
   return `${part.kind} ${part.name}`;
 }
 
@@ -44,11 +73,12 @@ export function partKey(part: Part): string {
 export function partsOf(
   config: {
     readonly switches: readonly SwitchConfig[];
-    readonly guests: readonly { readonly net: readonly NetConfig[] }[];
+    readonly disks: readonly DiskConfig[];
+    readonly guests: readonly GuestConfig[];
   },
-  plan: ReadonlyMap<string, number>,
+  plan: LanePlan,
 ): Part[] {
-  const laneOf = (name: string): number => plan.get(name) ?? 0;
+  const laneOf = (name: string): number => plan.switches.get(name) ?? 0;
   const switches = config.switches.map(
     ({ name, ageing }): Part => ({ kind: 'switch', name, ageing, lane: laneOf(name) }),
   );
@@ -62,7 +92,23 @@ export function partsOf(
       (card): Part => ({ kind: 'port', name: card.port, net: card, lane: laneOf(card.switch) }),
     ),
   );
-  return [...switches, ...wires, ...ports];
+  const devices = config.guests.flatMap(({ name, disk }) =>
+    disk.map(
+      (guestDisk): DevicePart => ({
+        kind: 'device',
+        name: guestDisk.device,
+        guestDisk,
+        lane: plan.guests.get(name) ?? 0,
+      }),
+    ),
+  );
+  const disks = config.disks.flatMap((disk) => {
+    const users = devices.filter(({ guestDisk }) => guestDisk.disk === disk.name);
+    return [...new Set(users.map(({ lane }) => lane))].map(
+      (lane): Part => ({ kind: 'disk', name: disk.name, disk, lane }),
+    );
+  });
+  return [...switches, ...wires, ...disks, ...ports, ...devices];
 }
 
 /**
@@ -92,7 +138,7 @@ export function differenceOf(running: readonly Part[], desired: readonly Part[])
 }
 
 /** Keys of the parts that a part stands on. */
-function needs(part: Part): string[] {
+export function needs(part: Part): string[] {
   switch (part.kind) {
     case 'switch':
       return [];
@@ -103,5 +149,9 @@ function needs(part: Part): string[] {
       ];
     case 'port':
       return [`switch ${part.net.switch}`];
+    case 'disk':
+      return [];
+    case 'device':
+      return [diskKey(part.guestDisk.disk, part.lane)];
   }
 }

@@ -7,38 +7,45 @@ function config(text: string): Config {
   return parseConfig(text, 'f.yaml');
 }
 
+/** Lane by switch. */
+function lanesOf(
+  text: string,
+  running: Readonly<Record<string, number>> = {},
+): Map<string, number> {
+  const at = { switches: new Map(Object.entries(running)), guests: new Map() };
+  return new Map(planLanes(config(text), at).switches);
+}
+
 const GUEST_ON_BOTH = `
 guests: { web: { net: [{ method: paravirtual, switch: a }, { method: paravirtual, switch: b }] } }`;
 
 test('switches without anything in common are spread', () => {
-  const plan = planLanes(config('lanes: 2\nswitches: { a: {}, b: {}, c: {}, d: {} }'));
+  const plan = lanesOf('lanes: 2\nswitches: { a: {}, b: {}, c: {}, d: {} }');
   assert.deepEqual([...plan.values()].toSorted(), [0, 0, 1, 1]);
 });
 
 test('the switch with the most ports has a lane of its own', () => {
   const cards = '{ method: paravirtual, switch: big },'.repeat(4);
-  const plan = planLanes(
-    config(`lanes: 2\nswitches: { a: {}, big: {}, b: {} }\nguests: { web: { net: [${cards}] } }`),
+  const plan = lanesOf(
+    `lanes: 2\nswitches: { a: {}, big: {}, b: {} }\nguests: { web: { net: [${cards}] } }`,
   );
   assert.equal(plan.get('a'), plan.get('b'));
   assert.notEqual(plan.get('a'), plan.get('big'));
 });
 
 test('switches that a wire joins are on one lane', () => {
-  const plan = planLanes(
-    config('lanes: 3\nswitches: { a: {}, b: { wire: { switch: a } }, c: {} }'),
-  );
+  const plan = lanesOf('lanes: 3\nswitches: { a: {}, b: { wire: { switch: a } }, c: {} }');
   assert.equal(plan.get('a'), plan.get('b'));
   assert.notEqual(plan.get('a'), plan.get('c'));
 });
 
 test('switches that a guest joins are on one lane', () => {
-  const plan = planLanes(config(`lanes: 2\nswitches: { a: {}, b: {} }${GUEST_ON_BOTH}`));
+  const plan = lanesOf(`lanes: 2\nswitches: { a: {}, b: {} }${GUEST_ON_BOTH}`);
   assert.equal(plan.get('a'), plan.get('b'));
 });
 
 test('a lane that was asked for is given, to the whole group', () => {
-  const plan = planLanes(config(`lanes: 3\nswitches: { a: {}, b: { lane: 2 } }${GUEST_ON_BOTH}`));
+  const plan = lanesOf(`lanes: 3\nswitches: { a: {}, b: { lane: 2 } }${GUEST_ON_BOTH}`);
   assert.deepEqual(
     [...plan],
     [
@@ -59,8 +66,7 @@ test('switches that are joined and forced apart are an error that names both', (
 });
 
 test('what runs stays where it is', () => {
-  const running = new Map([['a', 1]]);
-  const plan = planLanes(config('lanes: 2\nswitches: { a: {}, b: {} }'), running);
+  const plan = lanesOf('lanes: 2\nswitches: { a: {}, b: {} }', { a: 1 });
   assert.deepEqual(
     [...plan],
     [
@@ -68,20 +74,50 @@ test('what runs stays where it is', () => {
       ['b', 0],
     ],
   );
-  const joined = config('lanes: 2\nswitches: { a: {}, b: { wire: { switch: a } } }');
-  assert.throws(
-    () =>
-      planLanes(
-        joined,
-        new Map([
-          ['a', 1],
-          ['b', 0],
-        ]),
-      ),
-    {
-      code: 'config',
-      message: /the wire of b joins b and a/,
-      remedy: 'give both the same lane, and restart Sluice',
-    },
+  const joined = 'lanes: 2\nswitches: { a: {}, b: { wire: { switch: a } } }';
+  assert.throws(() => lanesOf(joined, { a: 1, b: 0 }), {
+    code: 'config',
+    message: /the wire of b joins b and a/,
+    remedy: 'give both the same lane, and restart Sluice',
+  });
+});
+
+const DISKS = 'disks: { r: { memory: 1M, readonly: on } }';
+const DISK = '{ method: paravirtual, disk: r }';
+
+test("a guest's disks are on the lane of its cards", () => {
+  const { switches, guests } = planLanes(
+    config(
+      `lanes: 2\n${DISKS}\nswitches: { a: {}, b: {} }\nguests: { web: { disk: [${DISK}], net: [{ method: paravirtual, switch: b }] } }`,
+    ),
   );
+  assert.equal(guests.get('web'), switches.get('b'));
+  assert.notEqual(switches.get('a'), switches.get('b'));
+});
+
+test('guests with disks alone are spread, and stay where they run', () => {
+  const text = `lanes: 2\n${DISKS}\nguests: { a: { disk: [${DISK}, ${DISK}] }, b: { disk: [${DISK}] }, c: { disk: [${DISK}] }, none: {} }`;
+  assert.deepEqual(
+    [...planLanes(config(text)).guests],
+    [
+      ['a', 0],
+      ['b', 1],
+      ['c', 1],
+    ],
+  );
+  const running = { switches: new Map(), guests: new Map([['a', 1]]) };
+  const { guests } = planLanes(config(text), running);
+  assert.equal(guests.get('a'), 1);
+  assert.equal(guests.get('b'), 0);
+});
+
+test('a guest that gets a card goes to its switch', () => {
+  const running = { switches: new Map([['s', 0]]), guests: new Map([['web', 1]]) };
+  const { guests } = planLanes(
+    config(
+      `lanes: 2\n${DISKS}\nswitches: { s: {} }\nguests: { web: { disk: [${DISK}], net: [{ method: paravirtual, switch: s }] } }`,
+    ),
+    running,
+  );
+  assert.equal(guests.get('web'), 0);
 });

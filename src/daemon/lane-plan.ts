@@ -1,12 +1,21 @@
 /**
- * Which lane runs which switch. Frames do not cross lanes, and a guest belongs to one lane: so
- * switches that a wire or a guest joins form a group, and a group stays together.
+ * Which lane runs which switch and which guest. Frames do not cross lanes, and a guest belongs to
+ * one lane: so switches that a wire or a guest joins form a group, a group stays together, and a
+ * guest's disks are where its cards are.
  */
 import { SluiceError } from '../base/errors.ts';
-import type { Config } from './config.ts';
+import type { Config, GuestConfig } from './config.ts';
 
-/** Lane by switch name. */
-export type LanePlan = ReadonlyMap<string, number>;
+type LaneByName = ReadonlyMap<string, number>;
+
+/** Lanes by name. */
+export interface LanePlan {
+  readonly switches: LaneByName;
+  /** Guests with cards or disks. */
+  readonly guests: LaneByName;
+}
+
+const NOTHING: LanePlan = { switches: new Map(), guests: new Map() };
 
 /** Why two switches must be on one lane. */
 interface Bond {
@@ -18,40 +27,62 @@ interface Bond {
 interface Group {
   readonly switches: readonly string[];
   readonly bonds: readonly Bond[];
-  /** How much there is to do, in ports. */
   readonly weight: number;
 }
 
+/** How much there is to do for a guest, in cards and disks. */
+function weightOf({ net, disk }: GuestConfig): number {
+  return net.length + disk.length;
+}
+
 /**
- * @param running where switches run already; they stay there.
+ * @param running where switches and guests run already. Switches stay there; so do guests
+ *   without cards.
  * @throws SluiceError `config` naming two switches that would have to be on one lane and are not.
  */
-export function planLanes(config: Config, running: LanePlan = new Map()): LanePlan {
-  const plan = new Map<string, number>();
+export function planLanes(config: Config, running: LanePlan = NOTHING): LanePlan {
+  const switches = new Map<string, number>();
+  const guests = new Map<string, number>();
   const load = config.lanes.map(() => 0);
-  const settle = (group: Group, lane: number): void => {
-    for (const name of group.switches) plan.set(name, lane);
-    load[lane] = (load[lane] ?? 0) + group.weight;
-  };
   const wanted = new Map(
     config.switches.flatMap((item) =>
       item.lane === undefined ? [] : [[item.name, item.lane] as const],
     ),
   );
-  const free: Group[] = [];
+  const free: { readonly weight: number; readonly settle: (lane: number) => void }[] = [];
+  const place = (
+    weight: number,
+    fixed: number | undefined,
+    names: (lane: number) => void,
+  ): void => {
+    const settle = (lane: number): void => {
+      names(lane);
+      load[lane] = (load[lane] ?? 0) + weight;
+    };
+    if (fixed === undefined) free.push({ weight, settle });
+    else settle(fixed);
+  };
   for (const group of groupsOf(config)) {
-    const lane = fixedLane(group, wanted, running);
-    if (lane === undefined) free.push(group);
-    else settle(group, lane);
+    place(group.weight, fixedLane(group, wanted, running.switches), (lane) => {
+      for (const name of group.switches) switches.set(name, lane);
+    });
   }
-  for (const group of free.toSorted((a, b) => b.weight - a.weight)) {
-    settle(group, load.indexOf(Math.min(...load)));
+  for (const guest of config.guests) {
+    if (guest.net.length > 0 || guest.disk.length === 0) continue;
+    place(weightOf(guest), running.guests.get(guest.name), (lane) => guests.set(guest.name, lane));
   }
-  return plan;
+  for (const { settle } of free.toSorted((a, b) => b.weight - a.weight)) {
+    settle(load.indexOf(Math.min(...load)));
+  }
+  for (const { name, net } of config.guests) {
+    const lane = net[0] === undefined ? undefined : switches.get(net[0].switch);
+    if (lane !== undefined) guests.set(name, lane);
+  }
+  return { switches, guests };
 }
 
 /** The lane that a group has by its configuration, or because it runs there. */
-function fixedLane(group: Group, wanted: LanePlan, running: LanePlan): number | undefined {
+function fixedLane(group: Group, wanted: LaneByName, running: LaneByName): number | undefined {
   const fixed = group.switches.flatMap((name) => {
     const lane = wanted.get(name) ?? running.get(name);
     return lane === undefined ? [] : [{ name, lane }];
@@ -79,15 +110,18 @@ function groupsOf(config: Config): Group[] {
     const [from, to] = [group.get(a), group.get(b)];
     for (const [name, of] of group) if (of === from) group.set(name, to ?? of);
   }
-  const ports = new Map<string, number>();
-  for (const { net } of config.guests) {
-    for (const card of net) ports.set(card.switch, (ports.get(card.switch) ?? 0) + 1);
+  // All of a guest is counted at its first switch: its others are in the same group.
+  const work = new Map<string, number>();
+  for (const guest of config.guests) {
+    const [first] = guest.net;
+    if (first !== undefined)
+      work.set(first.switch, (work.get(first.switch) ?? 0) + weightOf(guest));
   }
   return Object.values(Object.groupBy(group.keys(), (name) => group.get(name) ?? name)).map(
     (names = []) => ({
       switches: names,
       bonds: bonds.filter(({ a }) => names.includes(a)),
-      weight: names.reduce((sum, name) => sum + 1 + (ports.get(name) ?? 0), 0),
+      weight: names.reduce((sum, name) => sum + 1 + (work.get(name) ?? 0), 0),
     }),
   );
 }
