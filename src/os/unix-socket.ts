@@ -54,7 +54,11 @@ const IOV_AT = MSGHDR_BYTES;
 const CONTROL_AT = 80;
 const CONTROL_BYTES = CMSGHDR_BYTES + SCM_MAX_FD * 4 + 4;
 
-function socketAddress(path: string): Uint8Array {
+/**
+ * struct sockaddr_un of a path (unix(7)).
+ * @throws SluiceError `config` for a path that is too long
+ */
+export function socketAddress(path: string): Uint8Array {
   const bytes = Buffer.from(path, 'utf8');
   if (bytes.length > MAX_SOCKET_PATH) {
     throw new SluiceError('config', `socket path ${path} has ${bytes.length} bytes`, {
@@ -219,7 +223,6 @@ export class UnixConnection {
   #open = true;
   readonly #message = pinned(CONTROL_AT + CONTROL_BYTES);
   readonly #view = new DataView(this.#message.buffer);
-  readonly #bytes = new Uint8Array(this.#message.buffer);
 
   constructor(fd: number) {
     this.fd = fd;
@@ -234,7 +237,7 @@ export class UnixConnection {
     const view = this.#view;
     view.setBigUint64(32, this.#message.address + BigInt(CONTROL_AT), true); // msg_control
     view.setBigUint64(40, BigInt(CONTROL_BYTES), true); // msg_controllen
-    const bytes = libc.recvmsg(this.fd, this.#bytes, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const bytes = libc.recvmsg(this.fd, this.#message.address, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (bytes === -1) {
       const number = errno();
       if (number === EAGAIN || number === EINTR) return NOTHING;
@@ -271,7 +274,7 @@ export class UnixConnection {
         view.setInt32(CONTROL_AT + CMSGHDR_BYTES + index * 4, fd, true);
       }
     }
-    const sent = libc.sendmsg(this.fd, this.#bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const sent = libc.sendmsg(this.fd, this.#message.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent !== -1) return sent;
     const number = errno();
     if (number === EAGAIN || number === EINTR) return 0;
