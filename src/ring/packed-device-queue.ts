@@ -22,6 +22,7 @@ import {
 import { BaseDeviceQueue, SHAPE_FLAGS } from './base-device-queue.ts';
 import { BATCH, type ChainBatch } from './chain-batch.ts';
 import { type DeviceQueue, RingError, type RingPosition } from './device-queue.ts';
+import { PackedInflight } from './inflight-packed.ts';
 import type { QueueSetup } from './queue-setup.ts';
 
 /** The AVAIL and USED flags within the word of id and flags. */
@@ -73,25 +74,35 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   private heldAt = -1;
   private heldWord = 0;
   private heldLength = 0;
+  /** Notes of what is in flight, for devices that want them. */
+  private readonly inflight: PackedInflight | undefined;
 
   constructor(setup: QueueSetup) {
     super(setup);
-    const { arena, size, position } = setup;
+    const { arena, size } = setup;
     this.descriptorsAt = setup.descriptor;
     this.descriptors = new Uint32Array(arena.buffer, setup.descriptor, size * 4);
     this.words = new Int32Array(arena.buffer, setup.descriptor, size * 4);
     this.driverEvent = new Uint16Array(arena.buffer, setup.driver, 2);
     this.deviceEvent = new Uint16Array(arena.buffer, setup.device, 2);
     this.journal = setup.journal ?? new Int32Array(JOURNAL_WORDS);
+    this.inflight =
+      setup.inflight === undefined
+        ? undefined
+        : new PackedInflight(setup.inflight, size, setup.position, (at) => this.isWaiting(at));
+    const position = this.inflight ?? setup.position;
     this.next = position.avail & 0x7fff;
     this.nextWrap = (position.avail >>> 15) & 1;
     this.used = position.used & 0x7fff;
     this.usedWrap = (position.used >>> 15) & 1;
     this.published = this.used;
+    if (this.inflight !== undefined) this.forgetUnpublished();
   }
 
   collect(batch: ChainBatch, max: number): number {
-    const { descriptors, words, plain, size } = this;
+    const { descriptors, words, plain, size, inflight } = this;
+    if (inflight !== undefined && inflight.waiting > 0) return this.resubmit(inflight, batch, max);
+    const start = this.next;
     const room = BATCH - batch.count;
     const limit = Math.min(max, room, this.left());
     const { id, address, length, total } = batch;
@@ -139,17 +150,22 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     }
     this.next = next;
     this.nextWrap = nextWrap;
+    if (inflight !== undefined)
+      inflight.take(batch, first, slot, this.arenaView, this.descriptorsAt, start);
     return slot - first;
   }
 
   pending(): boolean {
-    const word = Atomics.load(this.words, this.next * 4 + 3);
-    return ((word >>> AVAIL_SHIFT) & 1) === this.nextWrap && word >>> USED_SHIFT !== this.nextWrap;
+    if (this.inflight !== undefined && this.inflight.waiting > 0) return true;
+    return this.isWaiting(this.next | (this.nextWrap << 15));
   }
 
   rewind(batch: ChainBatch, from: number): void {
+    const { inflight } = this;
+    const fresh = inflight === undefined ? batch.count - from : inflight.giveBack(batch, from);
     let { next } = this;
-    for (let slot = from; slot < batch.count; slot++) next -= batch.span[slot] as number;
+    for (let slot = batch.count - fresh; slot < batch.count; slot++)
+      next -= batch.span[slot] as number;
     if (next < 0) {
       next += this.size;
       this.nextWrap ^= 1;
@@ -164,7 +180,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   }
 
   completeRange(batch: ChainBatch, from: number, to: number): void {
-    if (to - from > 1 && this.inOrder) {
+    if (to - from > 1 && this.inOrder && this.inflight === undefined) {
       // One descriptor, which names the last buffer, stands for all of them (§2.8.9).
       let descriptors = 0;
       for (let slot = from; slot < to; slot++) descriptors += batch.span[slot] as number;
@@ -184,12 +200,14 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   }
 
   publish(): void {
-    const { heldAt } = this;
+    const { heldAt, inflight } = this;
     if (heldAt === -1) return;
+    if (inflight !== undefined) inflight.beforePublish(this.used, this.usedWrap);
     this.descriptors[heldAt - 1] = this.heldLength;
     // Store and load are both atomic: only so the driver's wish is read after the store.
     Atomics.store(this.words, heldAt, this.heldWord);
     this.heldAt = -1;
+    if (inflight !== undefined) inflight.afterPublish();
     if (this.logging) {
       this.markUnmarked();
       this.memory.markWritten(this.descriptorsAt, this.size * DESCRIPTOR_BYTES);
@@ -233,9 +251,58 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     return this.nextWrap === this.usedWrap ? this.size - ahead : -ahead;
   }
 
+  /** The driver has made the descriptor at a position available in that lap, and nobody has used it. */
+  private isWaiting(position: number): boolean {
+    const wrap = position >>> 15;
+    const word = Atomics.load(this.words, (position & ~WRAP_BIT) * 4 + 3);
+    return ((word >>> AVAIL_SHIFT) & 1) === wrap && word >>> USED_SHIFT !== wrap;
+  }
+
+  /** Chains that a former back-end had taken, as they were noted: the ring may not show them any more. */
+  private resubmit(inflight: PackedInflight, batch: ChainBatch, max: number): number {
+    const first = batch.count;
+    const limit = Math.min(max, BATCH - first, inflight.waiting);
+    for (let left = limit; left > 0 && !this.isCramped(batch); left--) {
+      const slot = batch.count;
+      let entry = inflight.giveOut();
+      const span = inflight.length(entry);
+      this.open(batch, slot);
+      for (let i = 0; i < span; i++) {
+        const [lo, hi, bytes, word] = inflight.descriptor(entry);
+        this.appendAny(batch, slot, lo, hi, bytes, word >>> 16, i === 0);
+        batch.id[slot] = word & 0xffff;
+        entry = inflight.after(entry);
+      }
+      batch.span[slot] = span;
+      this.close(batch, slot);
+      batch.count = slot + 1;
+    }
+    return batch.count - first;
+  }
+
+  /**
+   * Takes completions back that a former process had written and not published: the driver would come
+   * upon them behind those that are published now.
+   */
+  private forgetUnpublished(): void {
+    let { used: index, usedWrap: wrap } = this;
+    for (let left = this.size - this.left(); left > 0; left--) {
+      const at = index * 4 + 3;
+      const word = this.words[at] as number;
+      const available = wrap === 1 ? 1 << AVAIL_SHIFT : 1 << USED_SHIFT;
+      this.words[at] = (word & ~AVAIL_AND_USED) | available;
+      index++;
+      if (index === this.size) {
+        index = 0;
+        wrap ^= 1;
+      }
+    }
+  }
+
   /** Marks a buffer used that takes `span` descriptors. */
   private put(id: number, span: number, written: number): void {
-    const { journal, size } = this;
+    const { journal, size, inflight } = this;
+    if (inflight !== undefined) inflight.complete(id);
     const position = this.used | (this.usedWrap << 15);
     const at = this.used * 4 + 3;
     const word = id | usedFlags(this.usedWrap, written);
@@ -265,6 +332,11 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     const { journal, size, words, descriptors } = this;
     const { id, span } = batch;
     let slot = from;
+    if (this.inflight !== undefined) {
+      for (; slot < to; slot++)
+        this.put(id[slot] as number, span[slot] as number, lengths[slot] as number);
+      return;
+    }
     if (this.heldAt === -1 && slot < to) {
       this.put(id[slot] as number, span[slot] as number, lengths[slot] as number);
       slot++;
@@ -318,17 +390,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
       const word = view.getUint32(at + 12, true);
       const flags = word >>> 16;
       taken++;
-      if ((flags & VIRTQ_DESC_F_INDIRECT) !== 0) {
-        if (taken > 1 || (flags & VIRTQ_DESC_F_NEXT) !== 0) {
-          throw new RingError(
-            'bad-indirect',
-            'an indirect table among other descriptors of a chain',
-          );
-        }
-        this.appendIndirect(batch, slot, lo, hi, bytes);
-      } else {
-        this.append(batch, slot, lo, hi, bytes, flags);
-      }
+      this.appendAny(batch, slot, lo, hi, bytes, flags, taken === 1);
       if ((flags & VIRTQ_DESC_F_NEXT) === 0) {
         // The buffer's id stands in the last descriptor of the chain (§2.8.6).
         batch.id[slot] = word & 0xffff;
@@ -339,6 +401,26 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     batch.span[slot] = taken;
     this.close(batch, slot);
     return taken;
+  }
+
+  /** Adds what a descriptor stands for; `isFirst`: it begins its chain. */
+  private appendAny(
+    batch: ChainBatch,
+    slot: number,
+    lo: number,
+    hi: number,
+    bytes: number,
+    flags: number,
+    isFirst: boolean,
+  ): void {
+    if ((flags & VIRTQ_DESC_F_INDIRECT) === 0) {
+      this.append(batch, slot, lo, hi, bytes, flags);
+      return;
+    }
+    if (!isFirst || (flags & VIRTQ_DESC_F_NEXT) !== 0) {
+      throw new RingError('bad-indirect', 'an indirect table among other descriptors of a chain');
+    }
+    this.appendIndirect(batch, slot, lo, hi, bytes);
   }
 
   protected override readTable(

@@ -2,6 +2,7 @@
 import type { AddressSpace } from '../memory/address-space.ts';
 import type { Arena } from '../memory/arena.ts';
 import type { Direction, Interrupt, RingPosition } from './device-queue.ts';
+import type { InflightRegion } from './inflight-region.ts';
 
 export interface QueueSetup {
   readonly arena: Arena;
@@ -25,4 +26,10 @@ export interface QueueSetup {
    * JOURNAL_BATCH). A split ring has its position in the used index, in guest memory.
    */
   readonly journal?: Int32Array;
+  /**
+   * The queue's region of an area that outlives the process, where chains that are taken and not
+   * finished are noted ("Inflight I/O tracking"; INFLIGHT_SPLIT, INFLIGHT_PACKED). If there are notes
+   * already, they tell where the ring stands, and `position` and `journal` do not count.
+   */
+  readonly inflight?: InflightRegion;
 }

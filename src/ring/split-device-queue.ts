@@ -16,6 +16,7 @@ import {
 import { BaseDeviceQueue, SHAPE_FLAGS } from './base-device-queue.ts';
 import { BATCH, type ChainBatch } from './chain-batch.ts';
 import { type DeviceQueue, RingError, type RingPosition } from './device-queue.ts';
+import { SplitInflight } from './inflight-split.ts';
 import type { QueueSetup } from './queue-setup.ts';
 
 /** Words of 16 bits before the ring in the driver and the device area: flags, idx. */
@@ -38,6 +39,8 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   /** Next entry of the used ring to write, and the index that the driver was shown last. */
   private used: number;
   private published: number;
+  /** Notes of what is in flight, for devices that want them. */
+  private readonly inflight: SplitInflight | undefined;
 
   constructor(setup: QueueSetup) {
     super(setup);
@@ -52,12 +55,20 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     this.availEvent = RING + size * 4;
     this.next = setup.position.avail & 0xffff;
     this.used = setup.position.used & 0xffff;
+    this.inflight = undefined;
+    if (setup.inflight !== undefined) {
+      // The ring shows how far completions have come, and the notes how many chains were taken.
+      this.used = Atomics.load(this.used16, IDX);
+      this.inflight = new SplitInflight(setup.inflight, size, this.used);
+      this.next = (this.used + this.inflight.inFlight) & 0xffff;
+    }
     this.published = this.used;
   }
 
   collect(batch: ChainBatch, max: number): number {
     const { avail, mask, descriptors, plain } = this;
-    const { next } = this;
+    const { next, inflight } = this;
+    if (inflight !== undefined && inflight.waiting > 0) return this.resubmit(inflight, batch, max);
     // The load is a barrier: entries up to the index are read after it.
     let count = (Atomics.load(avail, IDX) - next) & 0xffff;
     if (count === 0) return 0;
@@ -102,29 +113,34 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
       batch.count = slot;
     }
     this.next = (next + slot - first) & 0xffff;
+    if (inflight !== undefined) inflight.take(batch, first, slot);
     return slot - first;
   }
 
   pending(): boolean {
+    if (this.inflight !== undefined && this.inflight.waiting > 0) return true;
     return Atomics.load(this.avail, IDX) !== this.next;
   }
 
   rewind(batch: ChainBatch, from: number): void {
-    this.next = (this.next - (batch.count - from)) & 0xffff;
+    const count =
+      this.inflight === undefined ? batch.count - from : this.inflight.giveBack(batch, from);
+    this.next = (this.next - count) & 0xffff;
     batch.truncate(from);
   }
 
   complete(batch: ChainBatch, slot: number, written: number): void {
-    const at = (this.used & this.mask) * 2;
-    this.usedRing[at] = batch.id[slot] as number;
-    this.usedRing[at + 1] = written;
-    this.used = (this.used + 1) & 0xffff;
+    this.completeChain(batch.id[slot] as number, 1, written);
     if (this.logging) this.logWritten(batch, slot, written);
   }
 
   completeRange(batch: ChainBatch, from: number, to: number): void {
-    const { usedRing, mask } = this;
+    const { usedRing, mask, inflight } = this;
     const { id } = batch;
+    if (inflight !== undefined) {
+      for (let slot = from; slot < to; slot++) this.completeChain(id[slot] as number, 1, 0);
+      return;
+    }
     let { used } = this;
     if (this.inOrder && to > from) {
       // One entry, which names the last buffer, stands for all of them (§2.7.9).
@@ -144,8 +160,12 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   }
 
   completeWritten(batch: ChainBatch, from: number, to: number): void {
-    const { usedRing, mask } = this;
+    const { usedRing, mask, inflight } = this;
     const { id, written } = batch;
+    if (inflight !== undefined) {
+      for (let slot = from; slot < to; slot++) this.complete(batch, slot, written[slot] as number);
+      return;
+    }
     let { used } = this;
     for (let slot = from; slot < to; slot++) {
       const at = (used & mask) * 2;
@@ -162,15 +182,18 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     this.usedRing[at] = id;
     this.usedRing[at + 1] = written;
     this.used = (this.used + 1) & 0xffff;
+    if (this.inflight !== undefined) this.inflight.complete(id);
   }
 
   publish(): void {
-    const { used, published, avail } = this;
+    const { used, published, avail, inflight } = this;
     if (used === published) return;
     this.published = used;
+    if (inflight !== undefined) inflight.beforePublish();
     // Store and load are both atomic: only so the driver's wish is read after the store (§2.7.7.2).
     // (A plain load may overtake an atomic store on arm64.)
     Atomics.store(this.used16, IDX, used);
+    if (inflight !== undefined) inflight.afterPublish(used);
     const wanted = this.eventIdx
       ? ((used - Atomics.load(avail, this.usedEvent) - 1) & 0xffff) < ((used - published) & 0xffff)
       : (Atomics.load(avail, FLAGS) & VIRTQ_AVAIL_F_NO_INTERRUPT) === 0;
@@ -198,6 +221,20 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
 
   position(): RingPosition {
     return { avail: this.next, used: this.used };
+  }
+
+  /** Chains that a former back-end had taken: the driver has left them as they were. */
+  private resubmit(inflight: SplitInflight, batch: ChainBatch, max: number): number {
+    const first = batch.count;
+    const limit = Math.min(max, BATCH - first, inflight.waiting);
+    for (let left = limit; left > 0 && !this.isCramped(batch); left--) {
+      const slot = batch.count;
+      const head = inflight.giveOut();
+      batch.id[slot] = head;
+      this.walk(batch, slot, head);
+      batch.count = slot + 1;
+    }
+    return batch.count - first;
   }
 
   /** Any chain: linked, indirect, in another memory range. */
