@@ -70,6 +70,13 @@ export interface DiskClientOptions {
   readonly alignment?: number;
 }
 
+export interface RunOptions {
+  /** False: nothing but a completion interrupts the loop's sleep. */
+  readonly slice?: boolean;
+  /** True: the disk is polled only after the loop has slept, or was told not to. */
+  readonly lazy?: boolean;
+}
+
 /** One user of a disk: a queue, a table, and memory for each slot. */
 export class DiskClient implements DiskSink, Poller {
   readonly disk: Disk;
@@ -86,6 +93,8 @@ export class DiskClient implements DiskSink, Poller {
   readonly #pending = new Map<number, Pending>();
   #polling = false;
   #until: () => boolean = () => false;
+  #lazy = false;
+  #woken = false;
 
   constructor(disk: Disk, lane: DiskLane, options: DiskClientOptions = {}) {
     this.disk = disk;
@@ -146,6 +155,8 @@ export class DiskClient implements DiskSink, Poller {
   /** Polls the disk once, with the checks of its counts. */
   poll(): number {
     assert.ok(!this.#polling);
+    if (this.#lazy && !this.#woken) return 0;
+    this.#woken = false;
     const before = this.completed;
     const inFlight = this.queue.inFlight;
     this.#polling = true;
@@ -166,15 +177,15 @@ export class DiskClient implements DiskSink, Poller {
 
   disarm(): void {
     this.queue.disarm();
+    this.#woken = true;
   }
 
-  /**
-   * Runs the lane's loop until something is so, asleep while there is nothing to do.
-   * @param slice false: the loop is not interrupted, so that nothing but a completion can wake it
-   */
-  async run(until: () => boolean, slice = true): Promise<void> {
+  /** Runs the lane's loop until something is so, asleep while there is nothing to do. */
+  async run(until: () => boolean, { slice = true, lazy = false }: RunOptions = {}): Promise<void> {
     const { loop } = this.#lane;
     this.#until = until;
+    this.#lazy = lazy;
+    this.#woken = false;
     readClock();
     const deadline = (clock[0] as number) + PATIENCE_NS;
     let patience = true;
@@ -196,6 +207,7 @@ export class DiskClient implements DiskSink, Poller {
       patience &&= (clock[0] as number) < deadline;
     }
     this.#until = () => false;
+    this.#lazy = false;
   }
 
   /** Waits until nothing is in flight. */
