@@ -13,6 +13,7 @@
  * its priority while it passes through tagged ports (802.1Q §9.6).
  */
 import { SluiceError } from '../base/errors.ts';
+import type { TokenBucket } from '../base/token-bucket.ts';
 import {
   VLAN_ID_MASK,
   VLAN_ID_MAX,
@@ -21,7 +22,7 @@ import {
   VLAN_PRIORITY_SHIFT,
 } from '../spec/ethernet.ts';
 import { isMulticast, macHigh, macLow } from './mac.ts';
-import { megabitBucket, type TokenBucket } from './token-bucket.ts';
+import { megabitBucket } from './megabit-bucket.ts';
 
 export interface PortPolicyOptions {
   /** Access port: the one VLAN that the port is in. With `trunk`: the native VLAN. */

@@ -8,6 +8,7 @@ import { hasBit } from '../../base/bits.ts';
 import type { CounterBlock } from '../../base/counters.ts';
 import { SluiceError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import type { TokenBucket } from '../../base/token-bucket.ts';
 import type { Burst } from '../../net/burst.ts';
 import type { DataPath } from '../../net/data-path.ts';
 import {
@@ -18,7 +19,6 @@ import {
   type PortOwner,
 } from '../../net/port.ts';
 import { rarpAnnouncement } from '../../net/rarp.ts';
-import type { TokenBucket } from '../../net/token-bucket.ts';
 import type { Poller, Timer } from '../../os/poll-loop.ts';
 import { BATCH } from '../../ring/chain-batch.ts';
 import { type DeviceQueue, type Direction, RingError } from '../../ring/device-queue.ts';

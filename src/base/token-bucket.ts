@@ -1,14 +1,14 @@
 /**
  * A token bucket: tokens flow in at a rate up to a burst; what passes takes them out.
  *
- * A frame passes while there are tokens at all and may take more than there are: so a frame
- * larger than the burst (a TSO frame) passes too, and the debt delays those after it. Over any time
- * t no more than rate * t + burst + one frame passes.
+ * Something passes while there are tokens at all and may take more than there are: so what is
+ * larger than the burst (a TSO frame, a long read) passes too, and the debt delays those after it.
+ * Over any time t no more than rate * t + burst + the largest amount passes.
  *
  * Units are the caller's: bits, bytes, frames or requests. Time is in ns and passed in, once a
- * burst of frames. Nothing is allocated after the construction.
+ * burst. Nothing is allocated after the construction.
  */
-import { SluiceError } from '../base/errors.ts';
+import { SluiceError } from './errors.ts';
 
 const NS_PER_S = 1e9;
 
@@ -68,18 +68,4 @@ export class TokenBucket {
     if (this.#tokens > 0) return 0;
     return Math.floor(-this.#tokens / this.#perNs) + 1;
   }
-}
-
-/**
- * A burst is this much of the rate: a guest that had no processor for so long loses nothing of it,
- * and one that shares its processors with others often has none for tens of milliseconds.
- */
-const BURST_S = 0.05;
-/** A burst holds a TSO frame at least (64 KiB of IP and the headers before it). */
-const LEAST_BURST_BITS = 8 * (65536 + 64);
-
-/** A bucket of bits for a limit in megabits (10^6) a second, as iproute2's max_tx_rate counts. */
-export function megabitBucket(megabits: number, now: number): TokenBucket {
-  const rate = megabits * 1e6;
-  return new TokenBucket({ rate, burst: Math.max(rate * BURST_S, LEAST_BURST_BITS) }, now);
 }
