@@ -108,6 +108,10 @@ test('a worker is an import as well', () => {
 test('a unit test may use later folders, but nothing may use a test', () => {
   assert.deepEqual(violationsOf({ 'src/ring/a.test.ts': "import '../driver/b.ts';" }), []);
   assert.match(violationsOf({ 'src/ring/a.ts': "import './a.test.ts';" }).join(), /is a test/);
+  for (const name of ['testing.ts', 'testing-client.ts']) {
+    assert.deepEqual(violationsOf({ [`src/ring/${name}`]: "import 'wabt';" }), []);
+    assert.match(violationsOf({ 'src/ring/a.ts': `import './${name}';` }).join(), /is a test/);
+  }
 });
 
 test('src never imports from outside', () => {

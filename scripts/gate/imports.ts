@@ -160,16 +160,16 @@ export function checkImports(root: string): Violation[] {
   for (const folder of ['src', ...BESIDE]) {
     for (const file of sourcesUnder(root, folder)) {
       const tokens = tokenize(readFileSync(join(root, file), 'utf8'));
-      const isTest = file.endsWith('.test.ts');
-      const packages = folder === 'src' && !isTest ? published : installed;
+      const test = isTest(file);
+      const packages = folder === 'src' && !test ? published : installed;
       for (const { specifier, line } of importsOf(tokens)) {
         const message =
           specifier === undefined
-            ? folder === 'src' && !isTest && 'a computed import: name the module by a literal'
+            ? folder === 'src' && !test && 'a computed import: name the module by a literal'
             : judge(root, file, specifier, packages);
         if (message !== false && message !== undefined) violations.push({ file, line, message });
       }
-      if (!isTest && inLane(file)) violations.push(...loopUses(file, tokens));
+      if (!test && inLane(file)) violations.push(...loopUses(file, tokens));
     }
   }
   return violations;
@@ -179,6 +179,11 @@ export function checkImports(root: string): Violation[] {
 function folderOf(file: string): string | undefined {
   const [top, folder, rest] = file.split('/');
   return top === 'src' && rest !== undefined ? folder : undefined;
+}
+
+/** Tests, and what several of them share (`testing.ts`, `testing-….ts`): neither is published. */
+function isTest(file: string): boolean {
+  return /\.test\.ts$|\/testing(-[^/]+)?\.ts$/.test(file);
 }
 
 function inLane(file: string): boolean {
@@ -197,14 +202,14 @@ function judge(
     if (name === 'node:ffi' && folderOf(file) !== 'os') {
       return 'node:ffi outside src/os/, the only door to the kernel';
     }
-    if (LANE_MODULES.has(name) && inLane(file) && !file.endsWith('.test.ts')) {
+    if (LANE_MODULES.has(name) && inLane(file) && !isTest(file)) {
       return `${name} in code that runs in a lane: a lane asleep in poll() runs no event loop; go through src/os/`;
     }
     return undefined;
   }
   const name = specifier.split('/', specifier.startsWith('@') ? 2 : 1).join('/');
   if (packages.has(name)) return undefined;
-  return `${name} is not among the ${file.startsWith('src/') && !file.endsWith('.test.ts') ? 'dependencies' : 'dependencies or devDependencies'} of package.json`;
+  return `${name} is not among the ${file.startsWith('src/') && !isTest(file) ? 'dependencies' : 'dependencies or devDependencies'} of package.json`;
 }
 
 function judgeRelative(root: string, file: string, specifier: string): string | undefined {
@@ -212,8 +217,8 @@ function judgeRelative(root: string, file: string, specifier: string): string | 
   const target = relative(root, resolve(root, dirname(file), specifier));
   if (target === 'package.json') return undefined;
   if (!target.startsWith('src/')) return `${specifier} lies outside src/`;
-  if (file.endsWith('.test.ts')) return undefined;
-  if (target.endsWith('.test.ts')) return `${specifier} is a test`;
+  if (isTest(file)) return undefined;
+  if (isTest(target)) return `${specifier} is a test`;
   const from = folderOf(file);
   const to = folderOf(target);
   const fromRank = FOLDERS.indexOf(from ?? '');
