@@ -311,6 +311,11 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
     return this.diskQueue.inFlight === 0 && !this.ownFlushDue;
   }
 
+  /** Nothing is on its way to the disk, the device's own requests included: it can be closed. */
+  get idle(): boolean {
+    return this.drained && this.diskQueue.inFlight === 0;
+  }
+
   countKick(): void {
     this.outcomes.countKick();
   }
