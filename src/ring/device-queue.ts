@@ -60,6 +60,8 @@ export interface DeviceQueue {
   readonly packed: boolean;
   /** Calls raised since the start. */
   calls: number;
+  /** Chains that a former back-end had taken and not finished, as the notes of what is in flight told. */
+  readonly recovered: number;
   /** Chains may be completed in order with fewer writes (VIRTIO_F_IN_ORDER). */
   readonly inOrder: boolean;
 

@@ -55,6 +55,7 @@ const NOTHING_WRITTEN = new Uint32Array(BATCH);
 
 export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   readonly packed = true;
+  readonly recovered: number;
   private readonly descriptors: Uint32Array;
   /** The same, signed: a word with its highest bit set is then still a small integer to the engine. */
   private readonly words: Int32Array;
@@ -96,6 +97,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     this.used = position.used & 0x7fff;
     this.usedWrap = (position.used >>> 15) & 1;
     this.published = this.used;
+    this.recovered = this.inflight?.waiting ?? 0;
     if (this.inflight !== undefined) this.forgetUnpublished();
   }
 

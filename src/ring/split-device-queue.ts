@@ -26,6 +26,7 @@ const RING = 2;
 
 export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   readonly packed = false;
+  readonly recovered: number;
   private readonly mask: number;
   private readonly descriptors: Uint32Array;
   private readonly descriptorsAt: number;
@@ -62,6 +63,7 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
       this.inflight = new SplitInflight(setup.inflight, size, this.used);
       this.next = (this.used + this.inflight.inFlight) & 0xffff;
     }
+    this.recovered = this.inflight?.waiting ?? 0;
     this.published = this.used;
   }
 

@@ -7,6 +7,7 @@ import { alignUp } from '../../base/bits.ts';
 import { SluiceError } from '../../base/errors.ts';
 import { identify } from '../../os/fd.ts';
 import { createMemfd, PAGE, SharedMapping } from '../../os/mapping.ts';
+import { InflightRegion } from '../../ring/inflight-region.ts';
 import {
   INFLIGHT_ALIGNMENT,
   INFLIGHT_PACKED,
@@ -80,18 +81,28 @@ export class InflightArea {
     return new InflightArea(shape, new SharedMapping(fd, wanted, mmapOffset));
   }
 
-  /** The region of one queue, in the split or the packed layout. */
-  region(queue: number): DataView {
+  /**
+   * The region of one queue, in the split or the packed layout.
+   * @throws SluiceError `state` for a queue that the area has no room for
+   */
+  region(queue: number): InflightRegion {
     if (queue < 0 || queue >= this.queues) {
       throw new SluiceError('state', `no in-flight region for queue ${queue} of ${this.queues}`);
     }
     const bytes = inflightRegionBytes(this.queueSize, this.packed);
-    return new DataView(this.#mapping.buffer, queue * bytes, bytes);
+    return new InflightRegion(this.#mapping.buffer, queue * bytes, bytes);
   }
 
   /** True if a back-end has written the region before: it holds requests, maybe. */
   isInitialized(queue: number): boolean {
-    return this.region(queue).getUint16(INFLIGHT_SPLIT.version, true) === INFLIGHT_VERSION;
+    return this.region(queue).get16(INFLIGHT_SPLIT.version) === INFLIGHT_VERSION;
+  }
+
+  /** The device was reset: its rings begin anew, with nothing in flight. */
+  clear(): void {
+    for (let queue = 0; queue < this.queues; queue++) {
+      this.region(queue).set16(INFLIGHT_SPLIT.version, 0);
+    }
   }
 
   release(): void {

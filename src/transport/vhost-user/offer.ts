@@ -69,6 +69,7 @@ export function offeredProtocolFeatures(device: VirtioDevice, options: OfferOpti
 
 export function offeredFeatures(device: VirtioDevice, options: OfferOptions): bigint {
   let offered = device.features | RING_FEATURES | VHOST_FEATURES;
+  if (device.tracksInflight === true) offered &= ~bitMask(VIRTIO_F_IN_ORDER);
   // virtio_uml reads the configuration space through this protocol feature or not at all.
   if (options.withheldProtocolFeatures?.includes('CONFIG') === true) {
     offered &= ~(device.configFeatures ?? 0n);

@@ -17,6 +17,7 @@ import type { PollLoop } from '../../os/poll-loop.ts';
 import { VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES } from '../../spec/vhost-user.ts';
 import type { FdBag } from '../fd-bag.ts';
 import { protocolError, type VringAddress } from './codec.ts';
+import type { InflightArea } from './inflight.ts';
 import { VHOST_FEATURES } from './offer.ts';
 import type { PositionJournal } from './position-journal.ts';
 import { type RingContext, type RingDescription, Vring } from './vring.ts';
@@ -40,6 +41,7 @@ export class RingSet implements RingContext {
   readonly #rings: Vring[];
   #features: bigint | undefined;
   #dirtyLog: DirtyLog | undefined;
+  #inflight: InflightArea | undefined;
   #broken: Error | undefined;
 
   constructor(options: RingSetOptions) {
@@ -67,9 +69,45 @@ export class RingSet implements RingContext {
     return this.#dirtyLog;
   }
 
+  get inflight(): InflightArea | undefined {
+    return this.#inflight;
+  }
+
   /** Why the device needs a reset, if it does. */
   get broken(): Error | undefined {
     return this.#broken;
+  }
+
+  /** True if these features are others than those that were set, but for logging. */
+  isChange(features: bigint): boolean {
+    const logAll = bitMask(VHOST_F_LOG_ALL);
+    return (features & ~logAll) !== (this.features & ~logAll) || !this.featuresAreSet;
+  }
+
+  /** The ring with this index runs, and not with these addresses. */
+  moves(address: VringAddress): boolean {
+    return this.#rings[address.index]?.isElsewhere(address) === true;
+  }
+
+  /**
+   * Has the device take no more requests from a ring (undefined: from any). True if nothing of it is in
+   * flight, so that it can be stopped; else the device's `onDrained` tells when to ask again.
+   */
+  hold(index: number | undefined): boolean {
+    const { device } = this;
+    const runs =
+      index === undefined
+        ? this.#rings.some((ring) => ring.started)
+        : this.#rings[index]?.started === true;
+    return !runs || device.hold === undefined || device.hold(index);
+  }
+
+  /** Ends the hold of rings that run all the same. */
+  release(): void {
+    if (this.device.hold === undefined) return;
+    for (const ring of this.#rings) {
+      if (ring.started) this.device.setQueueEnabled(ring.index, this.#isEnabled(ring));
+    }
   }
 
   /**
@@ -77,8 +115,7 @@ export class RingSet implements RingContext {
    * rings go on then.
    */
   setFeatures(features: bigint): void {
-    const logAll = bitMask(VHOST_F_LOG_ALL);
-    const changed = (features & ~logAll) !== (this.features & ~logAll) || !this.featuresAreSet;
+    const changed = this.isChange(features);
     if (changed || this.#broken !== undefined) for (const ring of this.#rings) this.#halt(ring);
     this.#features = features;
     if (changed) this.device.setDriverFeatures(features & ~VHOST_FEATURES);
@@ -88,10 +125,22 @@ export class RingSet implements RingContext {
 
   /** Changes the memory table while no queue uses it. Running rings go on where they were. */
   changeMemory(change: (memory: GuestMemory) => void): void {
+    this.#whileSuspended(() => change(this.memory));
+  }
+
+  /** Where requests in flight are noted from now on. Owns the area. */
+  setInflight(area: InflightArea): void {
+    this.#whileSuspended(() => {
+      this.#inflight?.release();
+      this.#inflight = area;
+    });
+  }
+
+  #whileSuspended(change: () => void): void {
     const running = this.#rings.filter((ring) => ring.started);
     for (const ring of running) ring.suspend();
     try {
-      change(this.memory);
+      change();
     } catch (error) {
       for (const ring of running) this.#halt(ring);
       throw error;
@@ -189,16 +238,23 @@ export class RingSet implements RingContext {
     this.#features = undefined;
     this.#broken = undefined;
     this.device.reset();
+    if (this.device.tracksInflight === true) this.#inflight?.clear();
     this.#applyLogging();
   }
 
-  /** The front-end has gone. */
+  /** The front-end has gone: its descriptors are closed. What is in flight may still be. */
+  disconnect(): void {
+    for (const ring of this.#rings) ring.disconnect();
+  }
+
+  /** Gives the memory back, once nothing is in flight. Notes of rings stay for the front-end's return. */
   close(): void {
-    for (const ring of this.#rings) ring.close();
+    for (const ring of this.#rings) ring.suspend();
     this.device.reset();
     this.memory.dirtyLog = undefined;
     this.memory.clear();
     this.#dirtyLog?.release();
+    this.#inflight?.release();
   }
 
   describe(): RingDescription[] {
@@ -215,8 +271,17 @@ export class RingSet implements RingContext {
     return ring.enabled ?? !hasBit(this.features, VHOST_USER_F_PROTOCOL_FEATURES);
   }
 
+  /** Starts what can start: each ring by itself. @throws what kept the first that could not */
   #startAll(): void {
-    for (const ring of this.#rings) this.#start(ring);
+    const failures: unknown[] = [];
+    for (const ring of this.#rings) {
+      try {
+        this.#start(ring);
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+    if (failures.length > 0) throw failures[0];
   }
 
   /** Starts a ring if all is there that it needs. */
@@ -224,8 +289,12 @@ export class RingSet implements RingContext {
     const ready = ring.complete && !ring.started && this.memory.regions.length > 0;
     if (!ready || !this.featuresAreSet || this.#broken !== undefined) return;
     try {
-      const { resumed } = ring.start();
-      if (resumed) this.#log.info(`ring ${ring.index} goes on where it stood`);
+      const { resumed, recovered } = ring.start();
+      if (recovered > 0)
+        this.#log.info(
+          `ring ${ring.index} takes ${recovered} requests up again that were in flight`,
+        );
+      else if (resumed) this.#log.info(`ring ${ring.index} goes on where it stood`);
     } catch (error) {
       this.#log.warn(`ring ${ring.index} cannot start: ${describeError(error)}`);
       ring.kick.clear();

@@ -3,7 +3,9 @@
  * session at a time. All of it happens in the loop of the lane that owns the device.
  */
 import { describeError } from '../../base/errors.ts';
-import { EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../../os/epoll.ts';
+import { limitedLogger } from '../../base/limited-logger.ts';
+import type { Logger } from '../../base/log.ts';
+import { EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../../os/epoll.ts';
 import type { Timer } from '../../os/poll-loop.ts';
 import {
   connectUnix,
@@ -29,20 +31,36 @@ export interface ServerOptions extends SessionOptions {
 
 export const DEFAULT_RECONNECT_MS = { first: 100, longest: 5000 } as const;
 
+/** How long nobody is accepted after an attempt that failed. */
+const ACCEPT_PAUSE_US = 1_000_000;
+
+/** Records that a front-end can cause in a second. */
+const LOG_LINES = 20;
+
+const GONE = EPOLLRDHUP | EPOLLHUP;
+
 export class VhostUserServer {
   readonly path: string;
   /** Sessions since the start. */
   connections = 0;
   readonly #options: ServerOptions;
+  readonly #log: Logger;
   readonly #pauses: { readonly first: number; readonly longest: number };
   #listener: UnixListener | undefined;
   #session: VhostUserSession | undefined;
   #socket: UnixConnection | undefined;
-  #waitsForOutput = false;
+  /** What the loop waits for on the socket. */
+  #events = 0;
+  /** A former session's requests are in flight still: the next one must wait. */
+  #draining = false;
+  /** A front-end that has connected meanwhile. */
+  #next: UnixConnection | undefined;
   #timer: Timer | undefined;
   #pauseMs: number;
   #complaint = '';
   #closed = false;
+  /** Told when the last session's requests are done, after the server was closed. */
+  readonly #onFree: (() => void)[] = [];
 
   /**
    * Listens at once, or begins to connect.
@@ -51,6 +69,7 @@ export class VhostUserServer {
   constructor(options: ServerOptions) {
     this.path = options.path;
     this.#options = options;
+    this.#log = limitedLogger(options.log, () => options.loop.now, LOG_LINES);
     this.#pauses = options.reconnectMs ?? DEFAULT_RECONNECT_MS;
     this.#pauseMs = this.#pauses.first;
     if (options.role === 'connect') this.#connect();
@@ -66,17 +85,29 @@ export class VhostUserServer {
     return this.#session?.describe();
   }
 
-  /** Ends the connection and gives the socket back. */
-  close(): void {
-    if (this.#closed) return;
+  /**
+   * Ends the connection and gives the socket back. The device is still in use until its requests in
+   * flight are done: `onClosed` is called then, which may be at once. Until then it must be polled.
+   */
+  close(onClosed: () => void = () => undefined): void {
+    if (this.#closed) {
+      if (this.#draining) this.#onFree.push(onClosed);
+      else onClosed();
+      return;
+    }
     this.#closed = true;
     this.#timer?.cancel();
+    this.#next?.close();
+    this.#next = undefined;
     const listener = this.#listener;
     if (listener !== undefined) {
       this.#options.loop.epoll.remove(listener.fd);
       listener.close();
+      this.#listener = undefined;
     }
     this.#end();
+    if (this.#draining) this.#onFree.push(onClosed);
+    else onClosed();
   }
 
   #listen(): void {
@@ -85,26 +116,40 @@ export class VhostUserServer {
     this.#listener = listener;
     loop.epoll.add(listener.fd, EPOLLIN, () => {
       try {
-        for (let c = listener.accept(); c !== undefined; c = listener.accept()) this.#accept(c);
+        while (!this.#draining) {
+          const connection = listener.accept();
+          if (connection === undefined) return;
+          this.#accept(connection);
+        }
       } catch (error) {
-        this.#options.log.error(`accepting on ${path}: ${describeError(error)}`);
+        // Descriptors have run out, most likely: whoever waits is still there in a while.
+        this.#log.error(`accepting on ${path}: ${describeError(error)}`);
+        loop.epoll.modify(listener.fd, 0);
+        this.#timer = loop.setTimer(ACCEPT_PAUSE_US, () => this.#listenAgain());
       }
     });
+  }
+
+  #listenAgain(): void {
+    const listener = this.#listener;
+    if (listener === undefined || this.#draining) return;
+    this.#options.loop.epoll.modify(listener.fd, EPOLLIN);
   }
 
   #accept(connection: UnixConnection): void {
     // The former front-end may have gone without our having looked yet.
     if (this.#session !== undefined) this.#readable();
     if (this.#session !== undefined) {
-      this.#options.log.warn(`${this.path} is already connected: a second front-end is refused`);
+      this.#log.warn(`${this.path} is already connected: a second front-end is refused`);
       connection.close();
       return;
     }
-    this.#begin(connection);
+    if (this.#draining) this.#next = connection;
+    else this.#begin(connection);
   }
 
   #connect(): void {
-    const { log, path } = this.#options;
+    const { path } = this.#options;
     try {
       this.#begin(connectUnix(path));
       this.#pauseMs = this.#pauses.first;
@@ -113,8 +158,8 @@ export class VhostUserServer {
       // Said once, not at each attempt.
       const complaint = describeError(error);
       if (complaint !== this.#complaint) {
-        if (isNobodyListening(error)) log.info(`${complaint}: waiting for the front-end`);
-        else log.warn(`${complaint}: trying again`);
+        if (isNobodyListening(error)) this.#log.info(`${complaint}: waiting for the front-end`);
+        else this.#log.warn(`${complaint}: trying again`);
       }
       this.#complaint = complaint;
       this.#connectLater();
@@ -128,42 +173,75 @@ export class VhostUserServer {
   }
 
   #begin(connection: UnixConnection): void {
-    const { loop, log, onConnection } = this.#options;
+    const { loop, onConnection } = this.#options;
     this.#socket = connection;
-    this.#session = new VhostUserSession(new SocketChannel(connection), this.#options);
-    this.#waitsForOutput = false;
+    this.#session = new VhostUserSession(new SocketChannel(connection), {
+      ...this.#options,
+      log: this.#log,
+      onReady: () => this.#readable(),
+    });
     this.connections++;
-    loop.epoll.add(connection.fd, EPOLLIN | EPOLLRDHUP, () => this.#readable());
-    log.info(`a front-end is connected to ${this.path}`);
+    this.#events = EPOLLIN | EPOLLRDHUP;
+    loop.epoll.add(connection.fd, this.#events, (events) => this.#readable(events));
+    this.#log.info(`a front-end is connected to ${this.path}`);
     onConnection?.(true);
   }
 
-  #readable(): void {
+  #readable(events = 0): void {
     const session = this.#session;
     const socket = this.#socket;
     if (session === undefined || socket === undefined) return;
-    const alive = session.flush() && session.readable();
-    if (!alive) {
+    // While a message waits nothing is read: that the front-end has gone is then seen here alone.
+    const gone = session.waiting && (events & GONE) !== 0;
+    if (gone || !session.flush() || !session.readable()) {
       this.#end();
-      if (!this.#closed && this.#options.role === 'connect') this.#connectLater();
       return;
     }
-    if (session.blocked === this.#waitsForOutput) return;
-    this.#waitsForOutput = session.blocked;
-    const output = session.blocked ? EPOLLOUT : 0;
-    this.#options.loop.epoll.modify(socket.fd, EPOLLIN | EPOLLRDHUP | output);
+    const wanted = EPOLLRDHUP | (session.waiting ? 0 : EPOLLIN) | (session.blocked ? EPOLLOUT : 0);
+    if (wanted === this.#events) return;
+    this.#events = wanted;
+    this.#options.loop.epoll.modify(socket.fd, wanted);
   }
 
   #end(): void {
     const session = this.#session;
     const socket = this.#socket;
     if (session === undefined || socket === undefined) return;
-    const { loop, log, onConnection } = this.#options;
+    const { loop, onConnection } = this.#options;
     this.#session = undefined;
     this.#socket = undefined;
     loop.epoll.remove(socket.fd);
-    session.close();
-    log.info(`the front-end of ${this.path} has gone`);
+    this.#draining = true;
+    let atOnce = true;
+    session.close(() => {
+      this.#draining = false;
+      if (!atOnce) this.#onDrained();
+    });
+    atOnce = false;
+    this.#log.info(`the front-end of ${this.path} has gone`);
+    if (this.#draining) this.#pauseListening();
     onConnection?.(false);
+    if (!this.#draining) this.#comeBack();
+  }
+
+  /** Nothing is in flight any more that the last front-end had asked for. */
+  #onDrained(): void {
+    for (const tell of this.#onFree.splice(0)) tell();
+    if (this.#closed) return;
+    this.#listenAgain();
+    const next = this.#next;
+    this.#next = undefined;
+    if (next !== undefined) this.#begin(next);
+    else this.#comeBack();
+  }
+
+  #comeBack(): void {
+    if (!this.#closed && this.#options.role === 'connect') this.#connectLater();
+  }
+
+  /** Whoever connects meanwhile waits in the socket's queue. */
+  #pauseListening(): void {
+    const listener = this.#listener;
+    if (listener !== undefined) this.#options.loop.epoll.modify(listener.fd, 0);
   }
 }

@@ -45,6 +45,7 @@ import {
   protocolFeatureNames,
 } from './offer.ts';
 import { RingSet, type RingSetOptions } from './ring-set.ts';
+import { ringsStoppedBy } from './stops.ts';
 import type { RingDescription } from './vring.ts';
 
 /** Messages that one look at the socket handles at most: a flood must not hold the lane up. */
@@ -61,7 +62,10 @@ const MAX_MTU = 65535;
 /** The largest dirty log: enough for 128 TiB of guest addresses. */
 const MAX_LOG_BYTES = 4 * GiB;
 
-export interface SessionOptions extends OfferOptions, RingSetOptions {}
+export interface SessionOptions extends OfferOptions, RingSetOptions {
+  /** A message that waited can go on: call {@link VhostUserSession.readable}. */
+  readonly onReady?: () => void;
+}
 
 /** What `sluice show` tells of a connection. */
 export interface SessionDescription {
@@ -110,9 +114,12 @@ export class VhostUserSession {
   readonly #rings: RingSet;
   readonly #offered: bigint;
   readonly #offeredProtocol: bigint;
+  readonly #options: SessionOptions;
   #protocolFeatures = 0n;
   #status = 0;
-  #inflight: InflightArea | undefined;
+  /** A message that waits until what it stops has drained. */
+  #waiting: RawMessage | undefined;
+  #onClosed: (() => void) | undefined;
   #backEnd: MessageWriter | undefined;
   #backEndChannel: ByteChannel | undefined;
   #warnedOfSeals = false;
@@ -122,6 +129,7 @@ export class VhostUserSession {
   constructor(channel: ByteChannel, options: SessionOptions) {
     const { device } = options;
     this.#channel = channel;
+    this.#options = options;
     this.#device = device;
     this.#log = options.log;
     this.#reader = new MessageReader(channel, requestName);
@@ -131,11 +139,12 @@ export class VhostUserSession {
     this.#offeredProtocol = offeredProtocolFeatures(device, options);
     device.onConfigChange = () => this.#sendConfigChange();
     device.onBroken = (reason) => this.#onBroken(reason);
+    if (device.hold !== undefined) device.onDrained = () => this.#onDrained();
   }
 
-  /** Where requests in flight are noted, once the front-end has asked for it. */
-  get inflight(): InflightArea | undefined {
-    return this.#inflight;
+  /** A message waits until requests in flight are done: nothing more is read. */
+  get waiting(): boolean {
+    return this.#waiting !== undefined;
   }
 
   /** Replies wait for the front-end to read: {@link flush} goes on with them. */
@@ -147,9 +156,10 @@ export class VhostUserSession {
   readable(): boolean {
     try {
       for (let i = 0; i < MESSAGES_PER_TURN; i++) {
-        const message = this.#reader.read();
+        const message = this.#waiting ?? this.#reader.read();
         if (message === undefined) return true;
         if (message === 'gone' || !this.#handle(message)) return false;
+        if (this.#waiting !== undefined) return true;
       }
       return true;
     } catch (error) {
@@ -168,18 +178,41 @@ export class VhostUserSession {
     }
   }
 
-  /** Stops every ring, gives back memory and descriptors, and closes the channel. */
-  close(): void {
+  /**
+   * Closes the channel and all descriptors. Rings are stopped and memory is given back when nothing is
+   * in flight any more: `onClosed` is called then, which may be at once.
+   */
+  close(onClosed: () => void = () => undefined): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#onClosed = onClosed;
     this.#device.onConfigChange = undefined;
     this.#device.onBroken = undefined;
-    this.#rings.close();
-    this.#inflight?.release();
+    this.#waiting?.fds.close();
+    this.#waiting = undefined;
+    this.#rings.disconnect();
     this.#closeBackEnd();
     this.#reader.close();
     this.#writer.close();
     this.#channel.close();
+    this.#finishClosing();
+  }
+
+  #finishClosing(): void {
+    const onClosed = this.#onClosed;
+    if (onClosed === undefined || !this.#rings.hold(undefined)) return;
+    this.#onClosed = undefined;
+    if (this.#device.hold !== undefined) this.#device.onDrained = undefined;
+    this.#rings.close();
+    onClosed();
+  }
+
+  /** In the midst of the device's turn: rings are stopped when it is over. */
+  #onDrained(): void {
+    this.#options.loop.setTimer(0, () => {
+      if (this.#closed) this.#finishClosing();
+      else if (this.#waiting !== undefined) this.#options.onReady?.();
+    });
   }
 
   describe(): SessionDescription {
@@ -195,7 +228,8 @@ export class VhostUserSession {
 
   /** Returns false if the connection must be closed. */
   #handle(raw: RawMessage): boolean {
-    this.#messages++;
+    if (raw !== this.#waiting) this.#messages++;
+    this.#waiting = undefined;
     const { request } = raw;
     let reply: Reply | undefined;
     let failure: unknown;
@@ -203,12 +237,22 @@ export class VhostUserSession {
       if ((raw.flags & vu.FLAG_REPLY) !== 0) {
         throw protocolError(`${requestName(request)}: the reply flag in a request`);
       }
-      reply = this.#dispatch(decodeRequest(request, raw.payload, raw.fds.count), raw.fds);
+      const message = decodeRequest(request, raw.payload, raw.fds.count);
+      const stopped = ringsStoppedBy(message, this.#rings);
+      if (stopped !== undefined && !this.#rings.hold(stopped === 'all' ? undefined : stopped)) {
+        this.#waiting = raw;
+        return true;
+      }
+      try {
+        reply = this.#dispatch(message, raw.fds);
+      } finally {
+        if (stopped !== undefined) this.#rings.release();
+      }
     } catch (error) {
       if (!(error instanceof SluiceError)) throw error;
       failure = error;
     } finally {
-      raw.fds.close();
+      if (this.#waiting === undefined) raw.fds.close();
     }
     if (failure !== undefined) return this.#answerFailure(raw, failure);
     if (reply !== undefined) return this.#send(request, reply.payload, reply.fds);
@@ -491,8 +535,7 @@ export class VhostUserSession {
     const { queues, queueSize, padded } = wanted;
     this.#checkQueues(queues);
     const { area, fd } = InflightArea.create({ queues, queueSize, packed });
-    this.#inflight?.release();
-    this.#inflight = area;
+    this.#rings.setInflight(area);
     const description = { mmapSize: area.bytes, mmapOffset: 0, queues, queueSize, padded };
     return { payload: encodeInflight(description), fds: new FdBag([fd]) };
   }
@@ -501,8 +544,7 @@ export class VhostUserSession {
     this.#checkQueues(description.queues);
     this.#rings.memory.checkSeals('an in-flight area', fd);
     const area = InflightArea.map(description, this.#usesPackedRings(), fd);
-    this.#inflight?.release();
-    this.#inflight = area;
+    this.#rings.setInflight(area);
     return undefined;
   }
 

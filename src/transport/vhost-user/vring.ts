@@ -12,6 +12,7 @@ import type { GuestMemory, MemoryRegion } from '../../memory/guest-memory.ts';
 import type { PollLoop } from '../../os/poll-loop.ts';
 import { createDeviceQueue } from '../../ring/create.ts';
 import type { DeviceQueue, RingPosition } from '../../ring/device-queue.ts';
+import type { InflightRegion } from '../../ring/inflight-region.ts';
 import { VHOST_VRING_F_LOG } from '../../spec/vhost-user.ts';
 import {
   DESCRIPTOR_BYTES,
@@ -23,6 +24,7 @@ import {
   VIRTIO_F_RING_PACKED,
 } from '../../spec/virtio.ts';
 import type { VringAddress } from './codec.ts';
+import type { InflightArea } from './inflight.ts';
 import { KickLine, SignalLine } from './lines.ts';
 import type { PositionJournal, RingIdentity } from './position-journal.ts';
 
@@ -36,6 +38,8 @@ export interface RingContext {
   /** As negotiated. */
   readonly features: bigint;
   readonly dirtyLog: DirtyLog | undefined;
+  /** Where requests in flight are noted, if the front-end has asked for it. */
+  readonly inflight: InflightArea | undefined;
 }
 
 /** Areas of a ring in the arena. */
@@ -145,16 +149,22 @@ export class Vring {
     this.#position = undefined;
   }
 
-  /** Where the ring lies. A change of its log flag alone does not touch a running ring. */
-  setAddress(address: VringAddress): { readonly moved: boolean } {
+  /** True if the ring does not lie there, whether its writes are logged or not. */
+  isElsewhere(address: VringAddress): boolean {
     const old = this.#address;
-    this.#address = address;
-    if (this.#memory !== undefined) this.#memory.address = address;
-    const moved =
+    return (
       old === undefined ||
       old.descriptor !== address.descriptor ||
       old.used !== address.used ||
-      old.available !== address.available;
+      old.available !== address.available
+    );
+  }
+
+  /** Where the ring lies. A change of its log flag alone does not touch a running ring. */
+  setAddress(address: VringAddress): { readonly moved: boolean } {
+    const moved = this.isElsewhere(address);
+    this.#address = address;
+    if (this.#memory !== undefined) this.#memory.address = address;
     return { moved };
   }
 
@@ -162,10 +172,10 @@ export class Vring {
    * Starts the ring, once it is complete.
    * @throws SluiceError `ring` or `memory` for a ring that cannot be: outside memory, misaligned …
    */
-  start(): { readonly resumed: boolean } {
+  start(): { readonly resumed: boolean; readonly recovered: number } {
     const { device, arena } = this.#context;
     const address = this.#address;
-    if (address === undefined || this.#queue !== undefined) return { resumed: false };
+    if (address === undefined || this.#queue !== undefined) return { resumed: false, recovered: 0 };
     const { features } = this.#context;
     const { packed, size } = this;
     const areas = this.#locate(address);
@@ -174,7 +184,9 @@ export class Vring {
     let position = this.#position ?? decodeBase(this.#base, packed);
     let journal: Int32Array | undefined;
     let resumed = false;
-    if (packed && this.#context.journal !== undefined) {
+    const inflight = this.#inflightRegion();
+    // A position alone does not tell which of several requests were finished.
+    if (packed && this.#context.journal !== undefined && device.tracksInflight !== true) {
       const identity = this.#identity(areas);
       if (this.#position === undefined) {
         const view = {
@@ -206,14 +218,16 @@ export class Vring {
       interrupt: this.call,
       position,
       ...(journal === undefined ? {} : { journal }),
+      ...(inflight === undefined ? {} : { inflight }),
     });
+    if (inflight !== undefined) position = queue.position();
     this.#queue = queue;
     this.#memory = memory;
     device.startQueue(this.index, queue);
     // Calls that were due when a former back-end ended may never have been raised.
     const isNew = packed ? (position.avail & 0x7fff) === 0 : position.avail === 0;
-    if (resumed || !isNew) this.call.signal();
-    return { resumed };
+    if (resumed || !isNew || inflight !== undefined) this.call.signal();
+    return { resumed, recovered: queue.recovered };
   }
 
   /** Ends the device's use of the ring, which can go on where it stands. */
@@ -243,9 +257,8 @@ export class Vring {
     this.#queue?.forget();
   }
 
-  /** The front-end has gone: the ring's note stays open for its return. */
-  close(): void {
-    this.suspend();
+  /** The front-end has gone: nobody kicks, or is called. */
+  disconnect(): void {
     this.kick.clear();
     this.call.clear();
     this.error.clear();
@@ -256,6 +269,17 @@ export class Vring {
       this.#queue?.position() ?? this.#position ?? decodeBase(this.#base, this.packed);
     const { index, size, started, packed } = this;
     return { index, size, started, enabled, packed, position };
+  }
+
+  /** Where this ring's requests in flight are noted, for a device that wants that. */
+  #inflightRegion(): InflightRegion | undefined {
+    const { device, inflight } = this.#context;
+    if (device.tracksInflight !== true || inflight === undefined) return undefined;
+    if (inflight.packed === this.packed) return inflight.region(this.index);
+    throw new SluiceError(
+      'ring',
+      `ring ${this.index} is ${this.packed ? 'packed' : 'split'}, the in-flight area is not made for that`,
+    );
   }
 
   #locate(address: VringAddress): Areas {
