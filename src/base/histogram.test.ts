@@ -21,6 +21,26 @@ describe('Histogram', () => {
     );
   });
 
+  it('adds and takes away the records of another', () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(0x7fff_ffff)), fc.array(fc.nat(0x7fff_ffff)), (before, after) => {
+        const all = new Histogram();
+        const later = new Histogram();
+        for (const value of before) all.record(value);
+        const then = all.counts();
+        for (const value of after) {
+          all.record(value);
+          later.record(value);
+        }
+        const difference = new Histogram();
+        difference.addCounts(all.counts());
+        difference.addCounts(then, -1);
+        assert.deepEqual(difference.counts(), later.counts());
+        assert.equal(difference.count, after.length);
+      }),
+    );
+  });
+
   it('takes values beyond its range as the largest or as zero', () => {
     const histogram = new Histogram();
     histogram.record(-5);

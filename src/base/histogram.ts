@@ -53,6 +53,19 @@ export class Histogram {
     return LARGEST;
   }
 
+  /** The buckets that are not empty, as pairs of number and count: for {@link addCounts} elsewhere. */
+  counts(): (readonly [bucket: number, count: number])[] {
+    return [...this.#buckets.entries()].filter(([, count]) => count !== 0);
+  }
+
+  /** Adds another histogram's records; `sign` -1 takes them away again. */
+  addCounts(counts: readonly (readonly [bucket: number, count: number])[], sign: 1 | -1 = 1): void {
+    for (const [bucket, count] of counts) {
+      this.#buckets[bucket] = (this.#buckets[bucket] as number) + sign * count;
+      this.#count += sign * count;
+    }
+  }
+
   clear(): void {
     this.#buckets.fill(0);
     this.#count = 0;

@@ -4,10 +4,12 @@ import type { Kick, QueueLayout } from '../../ring/driver-queue.ts';
 export interface Frontend {
   /** Features of device and transport. */
   readonly features: bigint;
-  /** Pairs of queues that the device has. */
-  readonly maxQueuePairs: number;
+  /** Queues that the device says it has; undefined if it cannot tell. */
+  readonly maxQueues: number | undefined;
   /** The device's configuration space, as far as it can be read; empty if it cannot. */
   readConfig(bytes: number): Uint8Array;
+  /** Writes fields of the configuration space. @throws SluiceError `unsupported` where it cannot be written. */
+  writeConfig(offset: number, bytes: Uint8Array): void;
   acceptFeatures(features: bigint): void;
   /** Shares one piece of memory: `size` bytes of a file from its beginning. The descriptor stays the caller's. */
   shareMemory(fd: number, size: number, guestAddress: number): void;

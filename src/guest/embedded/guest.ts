@@ -1,6 +1,5 @@
 /** One embedded guest: its memory file, its driver, and a role for each pair of queues. */
-import { alignUp } from '../../base/bits.ts';
-import { describeError, SluiceError } from '../../base/errors.ts';
+import { SluiceError } from '../../base/errors.ts';
 import {
   DEFAULT_NET_WISHES,
   type NetFeatures,
@@ -14,21 +13,19 @@ import {
 } from '../../driver/virtio-net/net-driver.ts';
 import type { Arena } from '../../memory/arena.ts';
 import { formatMac, parseStationMac } from '../../net/mac.ts';
-import { closeFd } from '../../os/fd.ts';
-import { createMemfd, HUGE_PAGE } from '../../os/mapping.ts';
-import type { Poller, PollLoop } from '../../os/poll-loop.ts';
+import type { PollLoop } from '../../os/poll-loop.ts';
+import type { DriverMemory } from '../../ring/driver-queue.ts';
 import { ETHERNET_DEFAULT_MTU, ETHERNET_HEADER_BYTES, MAC_BYTES } from '../../spec/ethernet.ts';
 import { NET_CONFIG_MAC, NET_CONFIG_MTU } from '../../spec/virtio-net.ts';
+import { GUEST_BASE, releaseMemory, shareGuestMemory, startQueues } from './attachment.ts';
 import { Echo } from './echo.ts';
 import type { Connect, Frontend } from './frontend.ts';
 import { GuestRam } from './guest-ram.ts';
 import { Ping } from './ping.ts';
 import type { GuestInfo, GuestReading, GuestSpec, RoleSpec } from './protocol.ts';
 import type { Role, RoleContext, RoleCounts } from './role.ts';
+import { RoleRunner } from './role-runner.ts';
 import { Traffic } from './traffic.ts';
-
-/** Where a guest's memory begins: above 4 GiB, so that both halves of an address count. */
-const GUEST_BASE = 0x1_0000_0000;
 
 const DEFAULT_QUEUE_SIZE = 512;
 const DEFAULT_FRAME = 1514;
@@ -44,17 +41,12 @@ const DEVICE_BATCH = 64;
 
 type RunningRole = Role & { counts(): RoleCounts };
 
-export class EmbeddedGuest implements Poller {
+export class EmbeddedGuest {
   readonly info: GuestInfo;
-  failure: string | undefined;
-  readonly #arena: Arena;
-  readonly #loop: PollLoop;
   readonly #frontend: Frontend;
-  readonly #arenaAddress: number;
   readonly #driver: NetDriver;
   readonly #contexts: readonly RoleContext[];
-  readonly #onLost: (reason: string) => void;
-  #roles: RunningRole[];
+  readonly #runner: RoleRunner<RunningRole>;
 
   /**
    * Attaches to a device and starts as a sink.
@@ -67,38 +59,24 @@ export class EmbeddedGuest implements Poller {
     connect: Connect,
     onLost: (reason: string) => void,
   ) {
-    this.#arena = arena;
-    this.#loop = loop;
-    this.#onLost = onLost;
     const given = parseStationMac(spec.mac);
-    this.#frontend = connect(spec.socket, (reason) => this.#fail(reason));
-    let unmap = (): void => undefined;
+    this.#runner = new RoleRunner(spec.name, loop, onLost);
+    this.#frontend = connect(spec.socket, (reason) => this.#runner.fail(reason));
+    let memory: DriverMemory | undefined;
     try {
       const features = negotiateNet(this.#frontend.features, {
         ...DEFAULT_NET_WISHES,
         ...spec.wishes,
       });
-      const queuePairs = choosePairs(spec, features, this.#frontend.maxQueuePairs);
+      const queuePairs = choosePairs(spec, features, this.#frontend.maxQueues);
       const { mac, mtu } = readIdentity(this.#frontend, features, given, spec);
       const { plan, sendWindow } = planGuest(spec, features, queuePairs, mtu);
-      const size = alignUp(plan.bytes, HUGE_PAGE);
       this.#frontend.acceptFeatures(features.bits);
-      const fd = createMemfd(`sluice-guest-${spec.name}`, size);
-      try {
-        const at = arena.mapFile(fd, size, 0);
-        unmap = () => arena.unmap(at, size);
-        this.#arenaAddress = at;
-        this.#frontend.shareMemory(fd, size, GUEST_BASE);
-      } finally {
-        closeFd(fd);
-      }
-      const memory = { arena, arenaAddress: this.#arenaAddress, guestAddress: GUEST_BASE, size };
+      memory = shareGuestMemory(spec.name, plan.bytes, arena, this.#frontend);
       const kicks = plan.queues.map((_, index) => this.#frontend.kick(index));
       this.#driver = new NetDriver(plan, memory, kicks);
       this.#driver.start();
-      for (const [index, layout] of plan.queues.entries()) {
-        this.#frontend.startQueue(index, layout);
-      }
+      startQueues(this.#frontend, plan.queues);
       const ram = new GuestRam(memory);
       this.#contexts = this.#driver.pairs.map((pair) => ({
         ram,
@@ -115,39 +93,16 @@ export class EmbeddedGuest implements Poller {
         queuePairs,
         packed: features.packed,
         features: features.bits.toString(16),
-        memoryBytes: size,
+        memoryBytes: memory.size,
         sendFrames: plan.options.sendFrames,
         receiveBuffers: plan.options.receiveBuffers,
       };
     } catch (error) {
       this.#frontend.close();
-      unmap();
+      if (memory !== undefined) releaseMemory(memory);
       throw error;
     }
-    this.#roles = this.#contexts.map((context) => new Traffic(context, {}, undefined));
-    for (const role of this.#roles) role.disarm();
-    if (this.failure === undefined) loop.addPoller(this);
-  }
-
-  poll(): number {
-    const roles = this.#roles;
-    let work = 0;
-    try {
-      for (let i = 0; i < roles.length; i++) work += (roles[i] as RunningRole).poll();
-    } catch (error) {
-      this.#fail(describeError(error));
-    }
-    return work;
-  }
-
-  arm(): boolean {
-    let pending = false;
-    for (const role of this.#roles) pending = role.arm() || pending;
-    return pending;
-  }
-
-  disarm(): void {
-    for (const role of this.#roles) role.disarm();
+    this.#runner.begin(this.#contexts.map((context) => new Traffic(context, {}, undefined)));
   }
 
   /**
@@ -155,31 +110,25 @@ export class EmbeddedGuest implements Poller {
    * @throws SluiceError `state` while frames of the old roles are on their way.
    */
   start(specs: readonly RoleSpec[]): void {
-    if (this.failure !== undefined) {
-      throw new SluiceError('state', `guest ${this.info.name} has failed: ${this.failure}`);
-    }
     if (specs.length > this.#contexts.length) {
       throw new SluiceError(
         'config',
         `${specs.length} roles for the ${this.#contexts.length} queue pairs of guest ${this.info.name}`,
       );
     }
-    if (!this.drained) {
-      throw new SluiceError('state', `guest ${this.info.name} has frames on their way`, {
-        remedy: 'stop it first',
-      });
-    }
-    this.#roles = this.#contexts.map((context, index) => makeRole(context, specs[index]));
+    this.#runner.replace(() =>
+      this.#contexts.map((context, index) => makeRole(context, specs[index])),
+    );
   }
 
   /** Ends sending; see {@link drained}. */
   stop(): void {
-    for (const role of this.#roles) role.stop();
+    this.#runner.stop();
   }
 
   /** True once the device has taken all that was sent. */
   get drained(): boolean {
-    return this.failure !== undefined || this.#roles.every((role) => role.drained);
+    return this.#runner.drained;
   }
 
   read(): GuestReading {
@@ -188,30 +137,28 @@ export class EmbeddedGuest implements Poller {
       kicks += receive.queue.kicks + transmit.queue.kicks;
     }
     return {
-      pairs: this.#roles.map((role) => role.counts()),
+      pairs: this.#runner.roles.map((role) => role.counts()),
       kicks,
       calls: this.#frontend.calls,
-      failure: this.failure,
+      failure: this.#runner.failure,
     };
   }
 
   /** Detaches and gives the memory back. */
   close(): void {
-    this.#loop.removePoller(this);
+    this.#runner.end();
     this.#frontend.close();
-    this.#arena.unmap(this.#arenaAddress, this.#driver.memory.size);
-  }
-
-  #fail(reason: string): void {
-    if (this.failure !== undefined) return;
-    this.failure = reason;
-    this.#loop.removePoller(this);
-    this.#onLost(reason);
+    releaseMemory(this.#driver.memory);
   }
 }
 
-function choosePairs(spec: GuestSpec, features: NetFeatures, most: number): number {
+function choosePairs(
+  spec: GuestSpec,
+  features: NetFeatures,
+  maxQueues: number | undefined,
+): number {
   const wanted = spec.queuePairs ?? 1;
+  const most = maxQueues === undefined ? 1 : Math.floor(maxQueues / 2);
   if (wanted > 1 && !(features.multiqueue && wanted <= most)) {
     throw new SluiceError(
       'unsupported',

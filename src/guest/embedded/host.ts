@@ -4,6 +4,7 @@ import { SluiceError } from '../../base/errors.ts';
 import type { Arena } from '../../memory/arena.ts';
 import { monotonicNs } from '../../os/clock.ts';
 import type { PollLoop } from '../../os/poll-loop.ts';
+import { EmbeddedDiskGuest } from './disk-guest.ts';
 import type { Connect } from './frontend.ts';
 import { EmbeddedGuest } from './guest.ts';
 import {
@@ -24,6 +25,7 @@ export class GuestHost {
   readonly #connect: Connect;
   readonly #send: (message: Message) => void;
   readonly #guests = new Map<string, EmbeddedGuest>();
+  readonly #disks = new Map<string, EmbeddedDiskGuest>();
 
   constructor(arena: Arena, loop: PollLoop, connect: Connect, send: (message: Message) => void) {
     this.#arena = arena;
@@ -44,37 +46,42 @@ export class GuestHost {
   }
 
   close(): void {
-    for (const guest of this.#guests.values()) guest.close();
+    for (const guest of this.#all()) guest.close();
     this.#guests.clear();
+    this.#disks.clear();
   }
 
   #answer(request: Exclude<Request, { name: 'stop' }>): Requests[RequestName]['reply'] {
     switch (request.name) {
       case 'attach': {
-        const { name } = request.args;
-        if (this.#guests.has(name)) throw new SluiceError('state', `two guests named ${name}`);
-        const onLost = (reason: string): void => this.#send({ kind: 'lost', guest: name, reason });
-        const guest = new EmbeddedGuest(
-          request.args,
-          this.#arena,
-          this.#loop,
-          this.#connect,
-          onLost,
-        );
-        this.#guests.set(name, guest);
+        const guest = new EmbeddedGuest(request.args, ...this.#house(request.args.name));
+        this.#guests.set(request.args.name, guest);
+        return guest.info;
+      }
+      case 'attachDisk': {
+        const guest = new EmbeddedDiskGuest(request.args, ...this.#house(request.args.name));
+        this.#disks.set(request.args.name, guest);
         return guest.info;
       }
       case 'detach': {
-        const { guest } = request.args;
-        this.#find(guest).close();
-        this.#guests.delete(guest);
+        const { guest: name } = request.args;
+        const guest = this.#guests.get(name) ?? findIn(this.#disks, name);
+        guest.close();
+        this.#guests.delete(name);
+        this.#disks.delete(name);
         return null;
       }
       case 'start': {
         // Nobody is polled before all have their roles.
         const roles = Object.entries(request.args.roles);
-        for (const [name] of roles) this.#find(name);
-        for (const [name, specs] of roles) this.#find(name).start(specs);
+        for (const [name] of roles) findIn(this.#guests, name);
+        for (const [name, specs] of roles) findIn(this.#guests, name).start(specs);
+        return null;
+      }
+      case 'startDisks': {
+        const work = Object.entries(request.args.work);
+        for (const [name] of work) findIn(this.#disks, name);
+        for (const [name, specs] of work) findIn(this.#disks, name).start(specs);
         return null;
       }
       case 'read':
@@ -83,10 +90,10 @@ export class GuestHost {
   }
 
   #stop(id: number, timeoutMs: number): void {
-    for (const guest of this.#guests.values()) guest.stop();
+    for (const guest of this.#all()) guest.stop();
     const deadline = monotonicNs() + timeoutMs * 1e6;
     const look = (): void => {
-      const drained = [...this.#guests.values()].every((guest) => guest.drained);
+      const drained = this.#all().every((guest) => guest.drained);
       if (drained || monotonicNs() > deadline) this.#reply(id, { drained });
       else this.#loop.setTimer(DRAIN_LOOK_US, look);
     };
@@ -102,19 +109,37 @@ export class GuestHost {
       turns: this.#loop.turns,
       busyTurns: this.#loop.busyTurns,
       sleeps: this.#loop.sleeps,
-      guests: Object.fromEntries(
-        [...this.#guests].map(([name, guest]) => [name, guest.read()] as const),
-      ),
+      guests: readAll(this.#guests),
+      disks: readAll(this.#disks),
     };
   }
 
-  #find(name: string): EmbeddedGuest {
-    const guest = this.#guests.get(name);
-    if (guest === undefined) throw new SluiceError('not-found', `no guest named ${name}`);
-    return guest;
+  #all(): (EmbeddedGuest | EmbeddedDiskGuest)[] {
+    return [...this.#guests.values(), ...this.#disks.values()];
+  }
+
+  /** What a new guest needs of its process. @throws SluiceError `state` if its name is in use */
+  #house(name: string): [Arena, PollLoop, Connect, (reason: string) => void] {
+    if (this.#guests.has(name) || this.#disks.has(name)) {
+      throw new SluiceError('state', `two guests named ${name}`);
+    }
+    const onLost = (reason: string): void => this.#send({ kind: 'lost', guest: name, reason });
+    return [this.#arena, this.#loop, this.#connect, onLost];
   }
 
   #reply(id: number, value: unknown): void {
     this.#send({ kind: 'reply', id, value });
   }
+}
+
+function findIn<Guest>(guests: ReadonlyMap<string, Guest>, name: string): Guest {
+  const guest = guests.get(name);
+  if (guest === undefined) throw new SluiceError('not-found', `no guest named ${name}`);
+  return guest;
+}
+
+function readAll<Reading>(
+  guests: ReadonlyMap<string, { read(): Reading }>,
+): Record<string, Reading> {
+  return Object.fromEntries([...guests].map(([name, guest]) => [name, guest.read()] as const));
 }

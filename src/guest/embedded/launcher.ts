@@ -6,8 +6,11 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { SluiceError } from '../../base/errors.ts';
+import type { DiskWorkSpec } from './disk-options.ts';
 import { LineReader } from './line-reader.ts';
 import {
+  type DiskGuestInfo,
+  type DiskGuestSpec,
   type GuestInfo,
   type GuestSpec,
   type Message,
@@ -94,6 +97,11 @@ export class EmbeddedGuests implements AsyncDisposable {
     return this.#request('attach', spec);
   }
 
+  /** Attaches a guest to the vhost-user socket of a disk; it does nothing until it gets work. */
+  attachDisk(spec: DiskGuestSpec): Promise<DiskGuestInfo> {
+    return this.#request('attachDisk', spec);
+  }
+
   async detach(guest: string): Promise<void> {
     await this.#request('detach', { guest });
   }
@@ -103,14 +111,22 @@ export class EmbeddedGuests implements AsyncDisposable {
     await this.#request('start', { roles });
   }
 
+  /** Gives the queues of guests' disks work, by name of the guest. */
+  async startDisks(work: Readonly<Record<string, readonly DiskWorkSpec[]>>): Promise<void> {
+    await this.#request('startDisks', { work });
+  }
+
   /**
-   * Ends all sending and waits until the devices have taken what was sent.
+   * Ends all sending and waits until the devices have taken what was sent, and done what was asked of disks.
    * @throws SluiceError `state` if they do not within `timeoutMs`.
    */
   async stop(timeoutMs = DRAIN_MS): Promise<void> {
     const { drained } = await this.#request('stop', { timeoutMs });
     if (!drained) {
-      throw new SluiceError('state', `a device has not taken its frames within ${timeoutMs} ms`);
+      throw new SluiceError(
+        'state',
+        `a device has not taken its frames, or done its requests, within ${timeoutMs} ms`,
+      );
     }
   }
 

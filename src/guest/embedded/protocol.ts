@@ -3,7 +3,9 @@
  * line, requests on the process's standard input, replies and events on its standard output.
  */
 import { type ErrorCode, SluiceError } from '../../base/errors.ts';
+import type { BlkWishes } from '../../driver/virtio-blk/negotiation.ts';
 import type { NetWishes } from '../../driver/virtio-net/negotiation.ts';
+import type { DiskCounts, DiskWorkSpec } from './disk-options.ts';
 import type { RoleCounts } from './role.ts';
 
 /** A guest: a memory file, a driver, a socket. */
@@ -79,6 +81,54 @@ export interface GuestReading {
   readonly failure: string | undefined;
 }
 
+/** A guest with a disk: a memory file, a driver, a socket. */
+export interface DiskGuestSpec {
+  /** Unique in the process, among guests of all kinds. */
+  readonly name: string;
+  readonly socket: string;
+  /** Queues to use, at most what the device has; 1 unless given. */
+  readonly queues?: number;
+  /** 128 unless given. */
+  readonly queueSize?: number;
+  /** What differs from `DEFAULT_BLK_WISHES`. */
+  readonly wishes?: Partial<BlkWishes>;
+  /** Turns the disk's cache on or off; else it stays as it is. */
+  readonly writeback?: boolean;
+  /** Requests that can be on their way at once, per queue; 32 unless given. */
+  readonly slots?: number;
+  /** Bytes of the largest request; 4096 unless given. */
+  readonly requestBytes?: number;
+  /** Bytes of a segment, to have requests of several; as many as the device takes unless given. */
+  readonly segmentBytes?: number;
+}
+
+export interface DiskGuestInfo {
+  readonly name: string;
+  /** Size of the disk. */
+  readonly bytes: number;
+  readonly readonly: boolean;
+  /** Logical block of the disk. */
+  readonly blockBytes: number;
+  /** Writes are durable after a flush only. */
+  readonly writeback: boolean;
+  readonly queues: number;
+  readonly packed: boolean;
+  /** Negotiated feature bits, in hexadecimal. */
+  readonly features: string;
+  readonly memoryBytes: number;
+  readonly slots: number;
+  readonly requestBytes: number;
+}
+
+export interface DiskGuestReading {
+  /** By queue, since its work began. */
+  readonly queues: readonly DiskCounts[];
+  /** As in {@link GuestReading}. */
+  readonly kicks: number;
+  readonly calls: number;
+  readonly failure: string | undefined;
+}
+
 /** All of a process at one moment of its own thread. */
 export interface ProcessReading {
   /** CLOCK_MONOTONIC. */
@@ -91,18 +141,25 @@ export interface ProcessReading {
   readonly busyTurns: number;
   readonly sleeps: number;
   readonly guests: Readonly<Record<string, GuestReading>>;
+  readonly disks: Readonly<Record<string, DiskGuestReading>>;
 }
 
 /** Requests by name: what each takes and gives. */
 export interface Requests {
   attach: { readonly args: GuestSpec; readonly reply: GuestInfo };
+  attachDisk: { readonly args: DiskGuestSpec; readonly reply: DiskGuestInfo };
   detach: { readonly args: { readonly guest: string }; readonly reply: null };
   /** Gives pairs new roles, the first to the first; pairs without one become sinks. */
   start: {
     readonly args: { readonly roles: Readonly<Record<string, readonly RoleSpec[]>> };
     readonly reply: null;
   };
-  /** Ends all sending. The reply comes once the devices have taken what was on its way. */
+  /** Gives the queues of disks work, the first to the first; queues without any rest. */
+  startDisks: {
+    readonly args: { readonly work: Readonly<Record<string, readonly DiskWorkSpec[]>> };
+    readonly reply: null;
+  };
+  /** Ends all sending, and all work. The reply comes once the devices have taken what was on its way. */
   stop: { readonly args: { readonly timeoutMs: number }; readonly reply: { drained: boolean } };
   read: { readonly args: null; readonly reply: ProcessReading };
 }

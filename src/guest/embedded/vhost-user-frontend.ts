@@ -1,6 +1,6 @@
 /** Attaches an embedded guest to a vhost-user socket. */
 import { bitMask } from '../../base/bits.ts';
-import { describeError } from '../../base/errors.ts';
+import { describeError, SluiceError } from '../../base/errors.ts';
 import { EPOLLET, EPOLLIN, EPOLLRDHUP } from '../../os/epoll.ts';
 import { closeFd, createEventFd, signalEventFd } from '../../os/fd.ts';
 import type { PollLoop } from '../../os/poll-loop.ts';
@@ -23,7 +23,7 @@ interface QueueLines {
 
 class VhostUserFrontend implements Frontend {
   readonly features: bigint;
-  readonly maxQueuePairs: number;
+  readonly maxQueues: number | undefined;
   calls = 0;
   readonly #client: VhostUserClient;
   readonly #loop: PollLoop;
@@ -38,9 +38,7 @@ class VhostUserFrontend implements Frontend {
     try {
       this.#client.negotiate(bitMask(VIRTIO_F_VERSION_1));
       this.features = this.#client.offeredFeatures & ~EXTENSIONS;
-      this.maxQueuePairs = this.#client.has('MQ')
-        ? Math.floor(this.#client.getQueueCount() / 2)
-        : 1;
+      this.maxQueues = this.#client.has('MQ') ? this.#client.getQueueCount() : undefined;
       this.#watch(this.#client.fd, EPOLLIN | EPOLLRDHUP, () => this.#look());
       const { backEndFd } = this.#client;
       if (backEndFd !== -1) this.#watch(backEndFd, EPOLLIN | EPOLLRDHUP, () => this.#look());
@@ -53,6 +51,13 @@ class VhostUserFrontend implements Frontend {
 
   readConfig(bytes: number): Uint8Array {
     return this.#client.has('CONFIG') ? this.#client.getConfig(0, bytes) : new Uint8Array(0);
+  }
+
+  writeConfig(offset: number, bytes: Uint8Array): void {
+    if (!this.#client.has('CONFIG')) {
+      throw new SluiceError('unsupported', 'the device has no configuration space to write');
+    }
+    this.#client.setConfig(offset, bytes);
   }
 
   acceptFeatures(features: bigint): void {
