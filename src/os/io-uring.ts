@@ -5,7 +5,7 @@
  * Layouts and numbers: uapi/linux/io_uring.h.
  */
 import { SystemError } from '../base/errors.ts';
-import { type Epoll, EPOLLET, EPOLLIN } from './epoll.ts';
+import { EPOLLET, EPOLLIN, type Epoll } from './epoll.ts';
 import { closeFd, createEventFd } from './fd.ts';
 import { ENTRY_WORDS, type IoRing } from './io-ring.ts';
 import {
@@ -252,13 +252,7 @@ export class IoUring implements IoRing {
   }
 
   #register(operation: number, list: ArrayBuffer, count: number): void {
-    const result = systemCall(
-      SYS_IO_URING_REGISTER,
-      this.#fd,
-      operation,
-      addressOf(list),
-      count,
-    );
+    const result = systemCall(SYS_IO_URING_REGISTER, this.#fd, operation, addressOf(list), count);
     if (result === -1) throw systemError('io_uring_register', `operation ${operation}`);
   }
 }

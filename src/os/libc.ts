@@ -99,9 +99,11 @@ export function check(result: number, syscall: string, subject: string): number 
 export const EINTR = 4;
 export const EIO = 5;
 export const EAGAIN = 11;
+export const EACCES = 13;
 export const EBUSY = 16;
 export const EINVAL = 22;
 export const EPIPE = 32;
+export const EOPNOTSUPP = 95;
 export const ECONNRESET = 104;
 
 /** A zero-terminated UTF-8 string. */
