@@ -158,6 +158,7 @@ export function fuzzRing(random: Random, packed: boolean): void {
     eventIdx: random.oneIn(2),
     indirect: random.oneIn(2),
     indirectLength: 4,
+    windowed: random.oneIn(2),
   });
   const { arena } = pair;
   const canary = arena.allocate(CANARY_BYTES);

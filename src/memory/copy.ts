@@ -12,21 +12,21 @@ import { COPY_WASM } from './copy.wasm.ts';
 /** Jobs that are collected before they are done. */
 export const COPY_JOBS = 512;
 const JOB_WORDS = 3;
-const FRAME_JOB_WORDS = 2;
 
 /** Frames of one frame table. */
 export const TABLE_FRAMES = 64;
 
 /**
- * A frame table: what WebAssembly knows of a burst, as arrays of {@link TABLE_FRAMES} in the window.
- * Offsets in bytes from the table's beginning; `copy.wat` has the same.
+ * A frame table: what WebAssembly knows of a burst, or of the buffers for one, as arrays of
+ * {@link TABLE_FRAMES} in the window. Offsets in bytes from the table's beginning; `copy.wat` and
+ * `plain-chains.wat` have the same.
  */
 export const FRAME_TABLE = {
-  /** f64: arena address of the frame's first byte. */
+  /** f64: arena address of the first byte of frame or buffer. */
   address: 0,
   /** f64: arena address of the header to deliver. */
   headerAt: 512,
-  /** u32: bytes of the frame. */
+  /** u32: bytes in all pieces. */
   total: 1024,
   /** u32: bytes at `headerAt`. */
   headerLength: 1280,
@@ -34,9 +34,17 @@ export const FRAME_TABLE = {
   skip: 1536,
   /** u32: bytes of the frame without its virtio_net_hdr. */
   frameLength: 1792,
-  /** u32: further pieces of the frame. */
+  /** u32: further pieces. */
   more: 2048,
-  bytes: 2304,
+  /** u32: bytes of the first piece. */
+  length: 2304,
+  /** u32: bytes that were written into the buffer. */
+  written: 2560,
+  /** u16: the chain's id. */
+  id: 2816,
+  /** u32: what {@link CopyQueue.alike} and {@link CopyQueue.deliver} summed up. */
+  bytes: 2944,
+  size: 2952,
 } as const;
 
 /** Bytes that {@link CopyQueue.gather} copies of each frame. */
@@ -51,37 +59,47 @@ type Gather = (
   stride: number,
   shift: number,
 ) => number;
-type Deliver = (table: number, jobs: number, count: number) => void;
+type Alike = (
+  table: number,
+  first: number,
+  count: number,
+  at: number,
+  stride: number,
+  min: number,
+  max: number,
+  addresses: number,
+) => number;
+type Deliver = (
+  table: number,
+  list: number,
+  first: number,
+  count: number,
+  buffers: number,
+  next: number,
+  end: number,
+) => number;
 
 export class CopyQueue {
-  /** Frame jobs: pairs of destination and index of the frame in the table. Written by {@link pushFrames}' callers. */
-  readonly frameJobs: Uint32Array;
-  /** Next free word of `frameJobs`. */
-  frameNext = 0;
   readonly #run: Run;
   readonly #gather: Gather;
+  readonly #alike: Alike;
   readonly #deliver: Deliver;
   readonly #jobs: Uint32Array;
   readonly #jobsAt: number;
-  readonly #frameJobsAt: number;
   readonly #bytes: Uint8Array;
   /** Next free word of the job table. */
   #next = 0;
-  /** Arena address of the table that the frame jobs are about. */
-  #table = 0;
 
   constructor(arena: Arena) {
     const jobBytes = COPY_JOBS * JOB_WORDS * 4;
-    const frameJobBytes = COPY_JOBS * FRAME_JOB_WORDS * 4;
-    this.#jobsAt = arena.allocate(jobBytes + frameJobBytes, 'sluice-copy-jobs');
-    this.#frameJobsAt = this.#jobsAt + jobBytes;
+    this.#jobsAt = arena.allocate(jobBytes, 'sluice-copy-jobs');
     this.#jobs = new Uint32Array(arena.buffer, this.#jobsAt, COPY_JOBS * JOB_WORDS);
-    this.frameJobs = new Uint32Array(arena.buffer, this.#frameJobsAt, COPY_JOBS * FRAME_JOB_WORDS);
     this.#bytes = arena.bytes;
     const module = new wasm.Module(Buffer.from(COPY_WASM, 'base64'));
     const instance = new wasm.Instance(module, { sluice: { window: arena.window } });
     this.#run = instance.exports['run'] as Run;
     this.#gather = instance.exports['gather'] as Gather;
+    this.#alike = instance.exports['alike'] as Alike;
     this.#deliver = instance.exports['deliver'] as Deliver;
   }
 
@@ -104,18 +122,6 @@ export class CopyQueue {
   }
 
   /**
-   * Makes room for `count` frame jobs (at most {@link COPY_JOBS}) about the frames of a table, which
-   * the caller then writes to `frameJobs` from `frameNext` on. Frame and destination must lie in the window.
-   */
-  pushFrames(table: number, count: number): void {
-    const full = this.frameNext + count * FRAME_JOB_WORDS > this.frameJobs.length;
-    if (full || this.#table !== table) {
-      this.flush();
-      this.#table = table;
-    }
-  }
-
-  /**
    * Copies the first {@link GATHER_COPY_BYTES} bytes of each frame of a table, from frame `first` on,
    * to `to + stride * index + shift`, at once, and completes the table for it. A frame may be shorter:
    * what lies behind it comes along. Its virtio_net_hdr has 12 - `shift` bytes. Stops at a frame that is
@@ -132,13 +138,46 @@ export class CopyQueue {
     return this.#gather(table, first, count, to, stride, shift);
   }
 
+  /**
+   * Looks at gathered frames (their starts at `at + stride * index`) from `first` on and returns the
+   * index of the first that is shorter than `min` or longer than `max`, has offloads or an 802.1Q tag,
+   * or has not the 12 bytes at `addresses` as destination and source; or `count`. Sets the table's
+   * `bytes` to the sum of the lengths of those before it.
+   */
+  alike(
+    table: number,
+    first: number,
+    count: number,
+    at: number,
+    stride: number,
+    min: number,
+    max: number,
+    addresses: number,
+  ): number {
+    return this.#alike(table, first, count, at, stride, min, max, addresses);
+  }
+
+  /**
+   * Copies frames `list[first…count)` (arena address of bytes, each an index into `table`) into the
+   * buffers `next…end)` of the table `buffers`, at once, and sets what each holds then. Stops at a frame
+   * that is in pieces or too long for its buffer, or where one of them is not in the window. Returns how
+   * many were copied; `bytes` of the buffers' table is the sum of their lengths. Buffers for virtio_net_hdr
+   * of 12 bytes only.
+   */
+  deliver(
+    table: number,
+    list: number,
+    first: number,
+    count: number,
+    buffers: number,
+    next: number,
+    end: number,
+  ): number {
+    return this.#deliver(table, list, first, count, buffers, next, end);
+  }
+
   /** Does all jobs that were pushed. */
   flush(): void {
-    const frames = this.frameNext / FRAME_JOB_WORDS;
-    if (frames !== 0) {
-      this.frameNext = 0;
-      this.#deliver(this.#table, this.#frameJobsAt, frames);
-    }
     const count = this.#next / JOB_WORDS;
     if (count !== 0) {
       this.#next = 0;

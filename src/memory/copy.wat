@@ -4,15 +4,25 @@
 ;; to, from, length, addresses in the window. The two ends of a job do not overlap.
 ;;
 ;; A frame table (`copy.ts`, FRAME_TABLE) tells of up to 64 frames where each begins, where its header
-;; to deliver lies, and lengths. Each begins with a virtio_net_hdr of 12 - shift bytes.
+;; to deliver lies, and lengths; or of up to 64 buffers where each lies and how long it is. Each frame
+;; begins with a virtio_net_hdr of 12 - shift bytes.
 ;;
 ;; gather(table, first, count, to, stride, shift): copies the first 80 bytes of frames first … count - 1
 ;; to `to + stride * i + shift`, always 80, whatever the frame's length; sets num_buffers to 1 (shift 0)
 ;; and fills in headerAt, headerLength, skip and frameLength. Stops at the first frame that is in several
 ;; pieces or not in the window and returns its index, or count.
 ;;
-;; deliver(table, jobs, count): a job is two u32: where to, and which frame. Copies the header, then
-;; the bytes that it does not stand for, behind it.
+;; alike(table, first, count, at, stride, min, max, addresses): looks at the gathered starts at
+;; `at + stride * i` and returns the index of the first frame that needs a closer look, or count: shorter
+;; than `min` or longer than `max`, with offloads, with an 802.1Q tag, or with other addresses than the
+;; 12 bytes at `addresses` (destination, source). Sets the table's `bytes` to the sum of the lengths of
+;; those before it.
+;;
+;; deliver(table, list, first, count, buffers, next, end): copies frames list[first … count - 1] (bytes:
+;; indexes into the table) to buffers next … end - 1 of another table, header first, then the bytes that
+;; it does not stand for, and sets `written` of each buffer. Stops at the first frame that is in several
+;; pieces, is longer than its buffer, or where one of them is not in the window, or when there is no
+;; buffer left; returns how many it copied. Sets `bytes` of the buffers' table to the sum of the lengths.
 ;;
 ;; Copies of up to 16 bytes: two overlapping words; up to 512: 16-byte vectors and one overlapping tail;
 ;; above: memory.copy. (An overlapping tail has no loop for the odd bytes.)
@@ -122,27 +132,86 @@
         (br $next)))
     (local.get $i))
 
-  (func (export "deliver") (param $table i32) (param $jobs i32) (param $count i32)
-    (local $end i32) (local $wide i32) (local $word i32) (local $to i32) (local $header i32) (local $skip i32)
-    (local.set $end (i32.add (local.get $jobs) (i32.shl (local.get $count) (i32.const 3))))
+  (func (export "alike")
+    (param $table i32) (param $i i32) (param $count i32) (param $at i32) (param $stride i32)
+    (param $min i32) (param $max i32) (param $addresses i32)
+    (result i32)
+    (local $word i32) (local $length i32) (local $sum i32) (local $wanted v128)
+    (local.set $word (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 2))))
+    (local.set $at (i32.add (local.get $at) (i32.mul (local.get $i) (local.get $stride))))
+    (local.set $max (i32.sub (local.get $max) (local.get $min)))
+    (local.set $wanted (v128.load (local.get $addresses)))
     (block $done
       (loop $next
-        (br_if $done (i32.eq (local.get $jobs) (local.get $end)))
-        (local.set $to (i32.load (local.get $jobs)))
-        (local.set $word (i32.load offset=4 (local.get $jobs)))
+        (br_if $done (i32.ge_u (local.get $i) (local.get $count)))
+        (local.set $length (i32.load offset=1792 (local.get $word)))
+        (br_if $done
+          (i32.gt_u (i32.sub (local.get $length) (local.get $min)) (local.get $max)))
+        ;; flags and gso_type
+        (br_if $done (i32.load16_u (local.get $at)))
+        (br_if $done
+          (v128.any_true
+            (v128.and
+              (v128.xor (v128.load offset=12 (local.get $at)) (local.get $wanted))
+              (v128.const i32x4 -1 -1 -1 0))))
+        ;; 0x8100, big-endian
+        (br_if $done (i32.eq (i32.load16_u offset=24 (local.get $at)) (i32.const 0x0081)))
+        (local.set $sum (i32.add (local.get $sum) (local.get $length)))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (local.set $word (i32.add (local.get $word) (i32.const 4)))
+        (local.set $at (i32.add (local.get $at) (local.get $stride)))
+        (br $next)))
+    (i32.store offset=2944 (local.get $table) (local.get $sum))
+    (local.get $i))
+
+  (func (export "deliver")
+    (param $table i32) (param $list i32) (param $first i32) (param $count i32)
+    (param $buffers i32) (param $next i32) (param $end i32)
+    (result i32)
+    (local $i i32) (local $wide i32) (local $word i32) (local $to i32) (local $header i32) (local $rest i32)
+    (local $skip i32) (local $length i32) (local $sum i32) (local $address f64)
+    (local.set $i (local.get $first))
+    (block $done
+      (loop $frame
+        (br_if $done (i32.ge_u (local.get $i) (local.get $count)))
+        (br_if $done (i32.ge_u (local.get $next) (local.get $end)))
+        (local.set $word (i32.load8_u (i32.add (local.get $list) (local.get $i))))
         (local.set $wide (i32.add (local.get $table) (i32.shl (local.get $word) (i32.const 3))))
         (local.set $word (i32.add (local.get $table) (i32.shl (local.get $word) (i32.const 2))))
+        ;; what does the header not stand for?
         (local.set $header (i32.load offset=1280 (local.get $word)))
         (local.set $skip (i32.load offset=1536 (local.get $word)))
+        (local.set $rest (i32.load offset=1024 (local.get $word)))
+        (local.set $rest
+          (select
+            (i32.sub (local.get $rest) (local.get $skip))
+            (i32.const 0)
+            (i32.gt_u (local.get $rest) (local.get $skip))))
+        (local.set $length (i32.add (local.get $header) (local.get $rest)))
+        ;; the buffer: long enough, and in the window
+        (local.set $to (i32.add (local.get $buffers) (i32.shl (local.get $next) (i32.const 2))))
+        (br_if $done (i32.gt_u (local.get $length) (i32.load offset=2304 (local.get $to))))
+        (local.set $address
+          (f64.load (i32.add (local.get $buffers) (i32.shl (local.get $next) (i32.const 3)))))
+        (br_if $done (f64.ge (local.get $address) (f64.const 4292870144)))
+        ;; the frame: in one piece, and in the window
+        (br_if $done (i32.load offset=2048 (local.get $word)))
+        (br_if $done (f64.ge (f64.load (local.get $wide)) (f64.const 4292870144)))
+        (i32.store offset=2560 (local.get $to) (local.get $length))
+        (local.set $sum (i32.sub (i32.add (local.get $sum) (local.get $length)) (i32.const 12)))
+        (local.set $to (i32.trunc_f64_u (local.get $address)))
         (call $copy
           (local.get $to)
           (i32.trunc_f64_u (f64.load offset=512 (local.get $wide)))
           (local.get $header))
-        (if (i32.gt_u (i32.load offset=1024 (local.get $word)) (local.get $skip))
+        (if (local.get $rest)
           (then
             (call $copy
               (i32.add (local.get $to) (local.get $header))
               (i32.add (i32.trunc_f64_u (f64.load (local.get $wide))) (local.get $skip))
-              (i32.sub (i32.load offset=1024 (local.get $word)) (local.get $skip)))))
-        (local.set $jobs (i32.add (local.get $jobs) (i32.const 8)))
-        (br $next)))))
+              (local.get $rest))))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (local.set $next (i32.add (local.get $next) (i32.const 1)))
+        (br $frame)))
+    (i32.store offset=2944 (local.get $buffers) (local.get $sum))
+    (i32.sub (local.get $i) (local.get $first))))

@@ -53,8 +53,6 @@ export class Burst {
   readonly skip: Uint32Array;
   /** Bytes of the frame, without virtio_net_hdr and without an 802.1Q tag that was taken off. */
   readonly frameLength: Uint32Array;
-  /** All frames are in one piece and in the window: only {@link gather} finds that out. */
-  simple = false;
   /** Offloads that a receiver must take, a mask of OFFLOAD_* (`port.ts`). */
   readonly needs = new Uint8Array(BATCH);
   /** Tag control information of the frame's VLAN: priority, DEI, VLAN id (0: none). IEEE 802.1Q §9.6. */
@@ -76,21 +74,15 @@ export class Burst {
     this.copies = copies;
     this.slotBytes = options.slotBytes ?? SLOT_BYTES;
     const bytes = BATCH * this.slotBytes;
-    this.slotsAt = arena.allocate(2 * bytes + FRAME_TABLE.bytes, 'sluice-slots');
+    this.slotsAt = arena.allocate(2 * bytes + FRAME_TABLE.size, 'sluice-slots');
     this.tableAt = this.slotsAt + 2 * bytes;
-    const floats = (at: number): Float64Array =>
-      new Float64Array(arena.buffer, this.tableAt + at, BATCH);
     const words = (at: number): Uint32Array =>
       new Uint32Array(arena.buffer, this.tableAt + at, BATCH);
-    this.headerAt = floats(FRAME_TABLE.headerAt);
+    this.headerAt = new Float64Array(arena.buffer, this.tableAt + FRAME_TABLE.headerAt, BATCH);
     this.headerLength = words(FRAME_TABLE.headerLength);
     this.skip = words(FRAME_TABLE.skip);
     this.frameLength = words(FRAME_TABLE.frameLength);
-    this.chains = new ChainBatch({
-      address: floats(FRAME_TABLE.address),
-      total: words(FRAME_TABLE.total),
-      more: words(FRAME_TABLE.more),
-    });
+    this.chains = new ChainBatch({ arena, tableAt: this.tableAt });
     this.slots8 = new Uint8Array(arena.buffer, this.slotsAt, 2 * bytes);
     this.slots16 = new Uint16Array(arena.buffer, this.slotsAt, bytes / 2);
     this.slots32 = new Uint32Array(arena.buffer, this.slotsAt, bytes / 4);
@@ -103,12 +95,11 @@ export class Burst {
 
   clear(): void {
     this.chains.clear();
-    this.simple = false;
   }
 
   /** Gives the burst's memory back. */
   release(): void {
-    this.arena.unmap(this.slotsAt, 2 * BATCH * this.slotBytes + FRAME_TABLE.bytes);
+    this.arena.unmap(this.slotsAt, 2 * BATCH * this.slotBytes + FRAME_TABLE.size);
   }
 
   /**
@@ -122,13 +113,11 @@ export class Burst {
     const shift = NET_HEADER_BYTES - sourceHeaderBytes;
     const slots = this.slotsAt + SLOT_HEADROOM;
     this.tci.fill(0, 0, count);
-    this.simple = true;
     let done = 0;
     while (done < count) {
       done = copies.gather(tableAt, done, count, slots, slotBytes, shift);
       if (done === count) break;
       this.#gatherPieces(done, slots + done * slotBytes, shift);
-      this.simple = false;
       done++;
     }
     if (shift !== 0) this.#padLegacyHeaders(count);

@@ -1,6 +1,7 @@
 /** What all ports of one lane share: its memory, its one burst, its copies, its loop. */
 import { Arena, type ArenaHandle } from '../memory/arena.ts';
-import { CopyQueue } from '../memory/copy.ts';
+import { CopyQueue, FRAME_TABLE } from '../memory/copy.ts';
+import { Slab } from '../memory/slab.ts';
 import type { PollLoop } from '../os/poll-loop.ts';
 import { BATCH } from '../ring/chain-batch.ts';
 import { Burst } from './burst.ts';
@@ -17,6 +18,8 @@ export interface DataPath {
   readonly software: SoftwareOffload;
   /** Arena address of the numbers 0 to 64 as 16-bit words: what num_buffers is copied from. */
   readonly countsAt: number;
+  /** Frame tables: of buffers that were read ahead, and whatever else WebAssembly is to see. */
+  readonly tables: Slab;
   readonly loop: PollLoop;
 }
 
@@ -31,6 +34,7 @@ export function createDataPath(arena: Arena | ArenaHandle, loop: PollLoop): Data
     scatter: new Scatter(copies),
     software: new SoftwareOffload(own, copies),
     countsAt: layOutCounts(own),
+    tables: new Slab(own, FRAME_TABLE.size, 'sluice-frame-tables'),
     loop,
   };
 }

@@ -52,7 +52,6 @@ export class PatchPort implements Port {
     const out = this.#burst;
     out.clear();
     // Pieces, and what lies above the window, stay so behind the wire.
-    out.simple = burst.simple;
     let bytes = 0;
     for (let i = 0; i < count; i++) bytes += this.#take(burst, frames[i] as number, tagged);
     values[RX_FRAMES] = (values[RX_FRAMES] as number) + count;

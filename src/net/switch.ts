@@ -9,6 +9,7 @@
 import { SluiceError } from '../base/errors.ts';
 import { BATCH } from '../ring/chain-batch.ts';
 import { ETHERNET_HEADER_BYTES, VLAN_ID_MASK, VLAN_TAG_BYTES } from '../spec/ethernet.ts';
+import { NET_HEADER_BYTES } from '../spec/virtio-net.ts';
 import { type Burst, SLOT_HEADROOM } from './burst.ts';
 import type { DataPath } from './data-path.ts';
 import { MAX_FRAME_BYTES } from './frame.ts';
@@ -30,6 +31,9 @@ export const MAX_PORTS = 255;
 
 /** 802.1Q tag protocol identifier as two bytes of a frame read little-endian. */
 const TPID_LE = 0x0081;
+
+/** Where a frame's destination stands, in words from its slot's beginning. */
+const FIRST_ADDRESS = (SLOT_HEADROOM + NET_HEADER_BYTES) >>> 2;
 
 /** Targets of frames, other than a port's index. */
 const DROP = -1;
@@ -94,13 +98,17 @@ export class Switch implements PortOwner {
   readonly #byPort = new Map<Port, Member>();
   /** Where each frame of the burst goes: a port's index, DROP, FLOOD or HAIRPIN. */
   readonly #targets = new Int16Array(BATCH);
+  /** Arena address of the lists below, which WebAssembly sees. */
+  readonly #listsAt: number;
   /** Frames of the run that is being collected. */
-  readonly #run = new Uint8Array(BATCH);
+  readonly #run: Uint8Array;
   /** Frames of one VLAN that are being flooded, and the frame that is handed over by itself. */
-  readonly #flooded = new Uint8Array(BATCH);
-  readonly #single = new Uint8Array(1);
+  readonly #flooded: Uint8Array;
+  readonly #single: Uint8Array;
   /** 0, 1, 2 … 63. */
-  readonly #all = Uint8Array.from({ length: BATCH }, (_, index) => index);
+  readonly #all: Uint8Array;
+  /** Destination and source of the frames that are looked for, as three words; 16 bytes are read. */
+  readonly #addresses: Uint32Array;
   readonly #touched: Member[] = [];
   #touchedCount = 0;
   #nextSweep = 0;
@@ -110,6 +118,20 @@ export class Switch implements PortOwner {
     this.#path = path;
     this.macs = new MacTable({ ports: MAX_PORTS, ...options });
     this.#software = path.software;
+    this.#listsAt = path.tables.take();
+    const list = (index: number): Uint8Array =>
+      new Uint8Array(path.arena.buffer, this.#listsAt + index * BATCH, BATCH);
+    this.#run = list(0);
+    this.#flooded = list(1);
+    this.#single = list(2);
+    this.#all = list(3);
+    for (let index = 0; index < BATCH; index++) this.#all[index] = index;
+    this.#addresses = new Uint32Array(path.arena.buffer, this.#listsAt + 4 * BATCH, 4);
+  }
+
+  /** Gives the switch's memory back; it has no ports any more. */
+  close(): void {
+    this.#path.tables.give(this.#listsAt);
   }
 
   /** Plugs a port in. @throws SluiceError `state` if it is plugged in already or there is no room. */
@@ -155,7 +177,7 @@ export class Switch implements PortOwner {
     // All frames come from one station, plain, and go to one other: the usual case.
     if (uniform && from.target >= 0) {
       const to = this.#members[from.target];
-      if (to !== undefined) this.#send(to, burst, this.#all, burst.count);
+      if (to !== undefined) this.#sendAlike(to, burst);
     } else {
       this.#handOver(from, burst);
     }
@@ -184,7 +206,7 @@ export class Switch implements PortOwner {
    * and offloads, to the destination that `from` remembers.
    */
   #classify(from: Member, burst: Burst): boolean {
-    const { slots16, slots32, frameLength, count } = burst;
+    const { slots32, frameLength, count } = burst;
     const words = burst.slotBytes >>> 2;
     const targets = this.#targets;
     const { untagged, values } = from;
@@ -197,32 +219,23 @@ export class Switch implements PortOwner {
     let uniform = true;
     burst.needs.fill(0, 0, count);
     while (i < count) {
-      const first = i;
-      const known = from.generation === this.macs.generation && untagged !== INGRESS_DROP;
-      const { sourceLow, targetLow, target } = from;
-      const sourceHigh = from.sourceVlan === from.untaggedVlan ? from.sourceHigh : -1;
-      const targetHigh = known && from.targetVlan === from.untaggedVlan ? from.targetHigh : -1;
-      // Frames without tag and offloads from and to the stations of the one before: no call in this
-      // loop, so that the engine keeps all of the above in registers.
-      for (; i < count; i++) {
-        // The slot: virtio_net_hdr at word `at`, destination at `at + 3`, source 6 bytes later.
-        const at = i * words + (SLOT_HEADROOM >>> 2);
-        const length = frameLength[i] as number;
-        const middle = slots32[at + 4] as number;
-        const last = slots32[at + 5] as number;
-        if (length < ETHERNET_HEADER_BYTES || length > MAX_FRAME_BYTES) break;
-        if (((slots32[at] as number) & 0xffff) !== 0) break;
-        if (slots32[at + 3] !== targetLow || (middle & 0xffff) !== targetHigh) break;
-        if (((middle >>> 16) | (last << 16)) >>> 0 !== sourceLow || last >>> 16 !== sourceHigh)
-          break;
-        if (slots16[at * 2 + 12] === TPID_LE) break;
-        bytes += length;
+      const known =
+        from.generation === this.macs.generation &&
+        from.sourceVlan === from.untaggedVlan &&
+        from.targetVlan === from.untaggedVlan &&
+        from.sourceHigh >= 0 &&
+        untagged !== INGRESS_DROP;
+      // Frames without tag and offloads from and to the stations of the one before.
+      if (known && slots32[i * words + FIRST_ADDRESS] === from.targetLow) {
+        const next = this.#alike(from, burst, i);
+        if (next > i) {
+          bytes += burst.chains.sum[0] as number;
+          burst.tci.fill(untagged, i, next);
+          targets.fill(from.target, i, next);
+          i = next;
+          if (i === count) break;
+        }
       }
-      if (i > first) {
-        burst.tci.fill(untagged, first, i);
-        targets.fill(target, first, i);
-      }
-      if (i === count) break;
       uniform = false;
       targets[i] = this.#classifyOne(from, burst, i);
       bytes += frameLength[i] as number;
@@ -232,6 +245,25 @@ export class Switch implements PortOwner {
     values[TX_FRAMES] = (values[TX_FRAMES] as number) + count - dropped;
     values[TX_BYTES] = (values[TX_BYTES] as number) + bytes;
     return uniform;
+  }
+
+  /** Index of the first frame from `first` on that is not just like what `from` sent last. */
+  #alike(from: Member, burst: Burst, first: number): number {
+    const { sourceLow, sourceHigh, targetLow, targetHigh } = from;
+    const addresses = this.#addresses;
+    addresses[0] = targetLow;
+    addresses[1] = targetHigh | (sourceLow << 16);
+    addresses[2] = (sourceLow >>> 16) | (sourceHigh << 16);
+    return burst.copies.alike(
+      burst.tableAt,
+      first,
+      burst.count,
+      burst.slotsAt + SLOT_HEADROOM,
+      burst.slotBytes,
+      ETHERNET_HEADER_BYTES,
+      MAX_FRAME_BYTES,
+      addresses.byteOffset,
+    );
   }
 
   /** Where any frame goes: a port's index, FLOOD, HAIRPIN or DROP (which is counted). */
@@ -357,10 +389,7 @@ export class Switch implements PortOwner {
   #send(to: Member, burst: Burst, list: Uint8Array, count: number): void {
     const { tci, needs } = burst;
     const { port } = to;
-    if (!to.touched) {
-      to.touched = true;
-      this.#touched[this.#touchedCount++] = to;
-    }
+    this.#touch(to);
     if (to.observer !== undefined)
       to.observer.frames(burst, list, count, false, this.#path.loop.now);
     const offloads = port.offloads;
@@ -375,6 +404,24 @@ export class Switch implements PortOwner {
       return;
     }
     for (let k = 0; k < count; k++) this.#sendOne(to, burst, list[k] as number);
+  }
+
+  /** As {@link #send} for a whole burst of frames without offloads, all of one VLAN. */
+  #sendAlike(to: Member, burst: Burst): void {
+    const plain = ((burst.tci[0] as number) & VLAN_ID_MASK) === to.plainVlan;
+    if (!plain || to.observer !== undefined) {
+      this.#send(to, burst, this.#all, burst.count);
+      return;
+    }
+    this.#touch(to);
+    to.port.deliver(burst, this.#all, burst.count, false);
+  }
+
+  /** Notes that a port was handed frames: it is to publish. */
+  #touch(to: Member): void {
+    if (to.touched) return;
+    to.touched = true;
+    this.#touched[this.#touchedCount++] = to;
   }
 
   #sendOne(to: Member, burst: Burst, slot: number): void {

@@ -9,6 +9,8 @@
  * `span` and `more` are 1 and 0 unless a chain is more than one plain descriptor: whoever writes other
  * values sets `shaped`, and {@link ChainBatch.clear} puts them right.
  */
+import type { Arena } from '../memory/arena.ts';
+import { FRAME_TABLE } from '../memory/copy.ts';
 import { MAX_QUEUE_SIZE } from '../spec/virtio.ts';
 
 export const BATCH = 64;
@@ -26,18 +28,22 @@ export class ChainBatch {
   moreCount = 0;
   /** A chain has stood in the batch since {@link clear} that was more than one plain descriptor. */
   shaped = false;
+  /** Arena address of the frame table that holds most of the arrays; 0 if they lie elsewhere. */
+  readonly tableAt: number;
+  /** One number: what a pass of WebAssembly over the table summed up. */
+  readonly sum: Uint32Array;
   /** The buffer's id: the head's index (split), the id field (packed). */
-  readonly id = new Uint16Array(BATCH);
+  readonly id: Uint16Array;
   /** Descriptors that the chain takes in a packed ring; 1 in a split ring. */
   readonly span = new Uint16Array(BATCH).fill(1);
   /** Arena address of the first segment. */
   readonly address: Float64Array;
   /** Bytes of the first segment. */
-  readonly length = new Uint32Array(BATCH);
+  readonly length: Uint32Array;
   /** Bytes of all segments together (below 2^32: longer chains are refused). */
   readonly total: Uint32Array;
   /** Bytes that the device has written, for `DeviceQueue.completeWritten`. */
-  readonly written = new Uint32Array(BATCH);
+  readonly written: Uint32Array;
   /** Number of further segments. */
   readonly more: Uint32Array;
   /** Index of the first further segment. */
@@ -47,17 +53,32 @@ export class ChainBatch {
   readonly moreAddress = new Float64Array(MORE_SEGMENTS);
   readonly moreLength = new Uint32Array(MORE_SEGMENTS);
 
-  /** @param place arrays of {@link BATCH} entries for `address`, `total` and `more`, if they must lie in certain memory */
-  constructor(
-    place: {
-      readonly address?: Float64Array;
-      readonly total?: Uint32Array;
-      readonly more?: Uint32Array;
-    } = {},
-  ) {
-    this.address = place.address ?? new Float64Array(BATCH);
-    this.total = place.total ?? new Uint32Array(BATCH);
-    this.more = place.more ?? new Uint32Array(BATCH);
+  /**
+   * @param place arena address of a frame table (`memory/copy.ts`), if WebAssembly is to work on the batch
+   */
+  constructor(place?: { readonly arena: Arena; readonly tableAt: number }) {
+    const buffer = place?.arena.buffer;
+    const at = place?.tableAt ?? 0;
+    this.tableAt = at;
+    const words = (offset: number): Uint32Array =>
+      buffer === undefined ? new Uint32Array(BATCH) : new Uint32Array(buffer, at + offset, BATCH);
+    this.address =
+      buffer === undefined
+        ? new Float64Array(BATCH)
+        : new Float64Array(buffer, at + FRAME_TABLE.address, BATCH);
+    this.id =
+      buffer === undefined
+        ? new Uint16Array(BATCH)
+        : new Uint16Array(buffer, at + FRAME_TABLE.id, BATCH);
+    this.length = words(FRAME_TABLE.length);
+    this.total = words(FRAME_TABLE.total);
+    this.written = words(FRAME_TABLE.written);
+    this.more = words(FRAME_TABLE.more);
+    this.more.fill(0);
+    this.sum =
+      buffer === undefined
+        ? new Uint32Array(1)
+        : new Uint32Array(buffer, at + FRAME_TABLE.bytes, 1);
   }
 
   clear(): void {

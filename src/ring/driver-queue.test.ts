@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { MAX_QUEUE_SIZE } from '../spec/virtio.ts';
-import { ChainBatch } from './chain-batch.ts';
+import type { ChainBatch } from './chain-batch.ts';
 import { layOutQueue, SegmentList } from './driver-queue.ts';
 import { RingPair, type RingPairOptions } from './ring-pair.ts';
 
@@ -65,6 +65,7 @@ const optionsArbitrary: fc.Arbitrary<RingPairOptions> = fc
     eventIdx: fc.boolean(),
     indirect: fc.boolean(),
     inOrder: fc.boolean(),
+    windowed: fc.boolean(),
     exponent: fc.integer({ min: 0, max: 7 }),
     odd: fc.integer({ min: 1, max: 150 }),
     direction: fc.constantFrom('readable', 'writable', 'both'),
@@ -79,7 +80,7 @@ const optionsArbitrary: fc.Arbitrary<RingPairOptions> = fc
 class Model {
   readonly pair: RingPair;
   readonly options: RingPairOptions;
-  readonly batch = new ChainBatch();
+  readonly batch: ChainBatch;
   readonly list = new SegmentList(16);
   added: ModelBuffer[] = [];
   visible: ModelBuffer[] = [];
@@ -94,6 +95,7 @@ class Model {
   constructor(options: RingPairOptions) {
     this.options = options;
     this.pair = new RingPair(options);
+    this.batch = this.pair.newBatch();
     this.pair.device.disableKicks();
     this.pair.driver.disableCalls();
   }
@@ -350,7 +352,7 @@ describe('driver and device on one ring', () => {
     for (const packed of [false, true]) {
       for (const eventIdx of [false, true]) {
         const pair = new RingPair({ packed, eventIdx, size: 16, direction: 'readable' });
-        const batch = new ChainBatch();
+        const batch = pair.newBatch();
         for (let turn = 0; turn < 100; turn++) {
           assert.equal(pair.driver.enableCalls(), false);
           pair.driver.disableCalls();
@@ -371,7 +373,7 @@ describe('driver and device on one ring', () => {
   it('rewrites a descriptor of which only address, length or direction differs', () => {
     for (const packed of [false, true]) {
       const pair = new RingPair({ packed, size: 1 });
-      const batch = new ChainBatch();
+      const batch = pair.newBatch();
       const buffers = [
         [pair.buffers, 100, false],
         [pair.buffers, 100, true],

@@ -14,8 +14,12 @@ const SIZE = 8;
 /** Memory of the process on both sides of a guest's, which nothing may touch. */
 const CANARY_BYTES = 64 * 1024;
 
+/** With the loops over plain chains in JavaScript, and with those in WebAssembly. */
 function withDriver(options: RingPairOptions, use: (driver: MockDriver) => void): void {
-  const pair = new RingPair(options);
+  for (const windowed of [false, true]) withPair(new RingPair({ ...options, windowed }), use);
+}
+
+function withPair(pair: RingPair, use: (driver: MockDriver) => void): void {
   const driver = new MockDriver(pair);
   const canary = pair.arena.allocate(CANARY_BYTES);
   pair.arena.bytes.fill(0xa5, canary, canary + CANARY_BYTES);

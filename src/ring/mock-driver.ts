@@ -3,7 +3,7 @@
  * a ring. For the tests of malformed rings and for the fuzzers.
  */
 import { DESCRIPTOR_BYTES, VIRTQ_DESC_F_AVAIL, VIRTQ_DESC_F_USED } from '../spec/virtio.ts';
-import { ChainBatch } from './chain-batch.ts';
+import type { ChainBatch } from './chain-batch.ts';
 import type { RingPair } from './ring-pair.ts';
 
 /** A descriptor of a ring or of an indirect table, as its 16 bytes say it. */
@@ -19,7 +19,7 @@ export interface RawDescriptor {
 
 export class MockDriver {
   readonly pair: RingPair;
-  readonly batch = new ChainBatch();
+  readonly batch: ChainBatch;
   readonly #view: DataView;
   readonly #base: number;
   /** Split: the available index. Packed: the next descriptor and the wrap counter. */
@@ -29,6 +29,7 @@ export class MockDriver {
 
   constructor(pair: RingPair) {
     this.pair = pair;
+    this.batch = pair.newBatch();
     this.#view = pair.bytes();
     this.#base = pair.driverMemory.guestAddress;
   }

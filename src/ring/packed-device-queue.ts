@@ -12,6 +12,7 @@
 import { TWO_32 } from '../base/bits.ts';
 import {
   DESCRIPTOR_BYTES,
+  packedRingBytes,
   RING_EVENT_FLAGS_DESC,
   RING_EVENT_FLAGS_DISABLE,
   RING_EVENT_FLAGS_ENABLE,
@@ -22,7 +23,11 @@ import {
 import { BaseDeviceQueue, SHAPE_FLAGS } from './base-device-queue.ts';
 import { BATCH, type ChainBatch } from './chain-batch.ts';
 import { type DeviceQueue, RingError, type RingPosition } from './device-queue.ts';
+<<<<<<< HEAD
+import { type PlainChains, plainChainsFor } from './plain-chains.ts';
+=======
 import { PackedInflight } from './inflight-packed.ts';
+>>>>>>> 85bfc4b0b2be3e3bb0260bee63a8b0a12f46d5e4
 import type { QueueSetup } from './queue-setup.ts';
 
 /** The AVAIL and USED flags within the word of id and flags. */
@@ -71,6 +76,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   private usedWrap: number;
   /** Where the driver was told of completions last. */
   private published: number;
+  private readonly chains: PlainChains | undefined;
   /** The first completion since then: it is written last, by {@link publish}. */
   private heldAt = -1;
   private heldWord = 0;
@@ -97,8 +103,13 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     this.used = position.used & 0x7fff;
     this.usedWrap = (position.used >>> 15) & 1;
     this.published = this.used;
+<<<<<<< HEAD
+    const ends = packedRingBytes(size);
+    this.chains = plainChainsFor(arena, setup.descriptor + ends.descriptor);
+=======
     this.recovered = this.inflight?.waiting ?? 0;
     if (this.inflight !== undefined) this.forgetUnpublished();
+>>>>>>> 85bfc4b0b2be3e3bb0260bee63a8b0a12f46d5e4
   }
 
   collect(batch: ChainBatch, max: number): number {
@@ -113,10 +124,33 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     let last = first + limit;
     let { next, nextWrap } = this;
     let slot = first;
+    const { tableAt } = batch;
+    const chains = tableAt === 0 ? undefined : this.chains;
     while (slot < last) {
       const { rangeStart, rangeEnd, rangeDelta } = this;
+      if (chains !== undefined) {
+        const before = slot;
+        slot = chains.collectPacked(
+          this.descriptorsAt,
+          size,
+          next,
+          nextWrap,
+          plain,
+          tableAt,
+          slot,
+          last,
+          rangeStart,
+          rangeEnd,
+          rangeDelta,
+        );
+        next += slot - before;
+        if (next >= size) {
+          next -= size;
+          nextWrap ^= 1;
+        }
+      }
       // Plain chains: no call in this loop, so that the engine keeps all of the above in registers.
-      for (; slot < last; slot++) {
+      for (; chains === undefined && slot < last; slot++) {
         const at = next * 4;
         const word = LOADS_IN_ORDER ? (words[at + 3] as number) : Atomics.load(words, at + 3);
         if (((word >>> AVAIL_SHIFT) & 1) !== nextWrap || word >>> USED_SHIFT === nextWrap) break;

@@ -5,9 +5,12 @@
  */
 import { alignUp, MiB } from '../base/bits.ts';
 import { Arena } from '../memory/arena.ts';
+import { FRAME_TABLE } from '../memory/copy.ts';
 import { GuestMemory } from '../memory/guest-memory.ts';
+import { Slab } from '../memory/slab.ts';
 import { closeFd } from '../os/fd.ts';
 import { createMemfd } from '../os/mapping.ts';
+import { ChainBatch } from './chain-batch.ts';
 import { createDeviceQueue } from './create.ts';
 import { createDriverQueue } from './create-driver.ts';
 import type { DeviceQueue, Direction } from './device-queue.ts';
@@ -30,6 +33,8 @@ export interface RingPairOptions extends Partial<RingFeatures> {
   readonly indirectLength?: number;
   /** Bytes of the guest's memory: rounded up to 2 MiB, and enough for the ring. */
   readonly memoryBytes?: number;
+  /** Batches lie in the window, so that WebAssembly works on them. */
+  readonly windowed?: boolean;
 }
 
 let processArena: Arena | undefined;
@@ -38,6 +43,13 @@ let processArena: Arena | undefined;
 export function testArena(): Arena {
   processArena ??= Arena.create();
   return processArena;
+}
+
+let processTables: Slab | undefined;
+
+function tablesOf(arena: Arena): Slab {
+  processTables ??= new Slab(arena, FRAME_TABLE.size, 'sluice-test-tables');
+  return processTables;
 }
 
 export class RingPair {
@@ -55,9 +67,12 @@ export class RingPair {
   kicks = 0;
   calls = 0;
   readonly #bytes: number;
+  readonly #tables: Slab | undefined;
+  readonly #taken: number[] = [];
 
   constructor(options: RingPairOptions, arena: Arena = testArena()) {
     this.arena = arena;
+    this.#tables = options.windowed === true ? tablesOf(arena) : undefined;
     const { size, packed, indirectLength = 0 } = options;
     const features = {
       eventIdx: options.eventIdx ?? false,
@@ -115,12 +130,21 @@ export class RingPair {
     });
   }
 
+  /** An empty batch for chains of the ring. */
+  newBatch(): ChainBatch {
+    if (this.#tables === undefined) return new ChainBatch();
+    const tableAt = this.#tables.take();
+    this.#taken.push(tableAt);
+    return new ChainBatch({ arena: this.arena, tableAt });
+  }
+
   /** The driver's view of its memory: `view` offsets are guest physical addresses minus PAIR_BASE. */
   bytes(): DataView {
     return new DataView(this.arena.buffer, this.driverMemory.arenaAddress, this.#bytes);
   }
 
   release(): void {
+    for (const tableAt of this.#taken) this.#tables?.give(tableAt);
     this.arena.unmap(this.driverMemory.arenaAddress, this.#bytes);
     this.memory.clear();
   }

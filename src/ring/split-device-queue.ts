@@ -8,6 +8,7 @@
 import { TWO_32 } from '../base/bits.ts';
 import {
   DESCRIPTOR_BYTES,
+  splitRingBytes,
   VIRTQ_AVAIL_F_NO_INTERRUPT,
   VIRTQ_DESC_F_INDIRECT,
   VIRTQ_DESC_F_NEXT,
@@ -16,7 +17,11 @@ import {
 import { BaseDeviceQueue, SHAPE_FLAGS } from './base-device-queue.ts';
 import { BATCH, type ChainBatch } from './chain-batch.ts';
 import { type DeviceQueue, RingError, type RingPosition } from './device-queue.ts';
+<<<<<<< HEAD
+import { type PlainChains, plainChainsFor } from './plain-chains.ts';
+=======
 import { SplitInflight } from './inflight-split.ts';
+>>>>>>> 85bfc4b0b2be3e3bb0260bee63a8b0a12f46d5e4
 import type { QueueSetup } from './queue-setup.ts';
 
 /** Words of 16 bits before the ring in the driver and the device area: flags, idx. */
@@ -40,8 +45,15 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   /** Next entry of the used ring to write, and the index that the driver was shown last. */
   private used: number;
   private published: number;
+<<<<<<< HEAD
+  /** Arena addresses of the entries of the available and the used ring. */
+  private readonly availAt: number;
+  private readonly usedAt: number;
+  private readonly chains: PlainChains | undefined;
+=======
   /** Notes of what is in flight, for devices that want them. */
   private readonly inflight: SplitInflight | undefined;
+>>>>>>> 85bfc4b0b2be3e3bb0260bee63a8b0a12f46d5e4
 
   constructor(setup: QueueSetup) {
     super(setup);
@@ -65,6 +77,15 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     }
     this.recovered = this.inflight?.waiting ?? 0;
     this.published = this.used;
+    this.availAt = setup.driver + 2 * RING;
+    this.usedAt = setup.device + 2 * RING;
+    const ends = splitRingBytes(size);
+    this.chains = plainChainsFor(
+      arena,
+      setup.descriptor + ends.descriptor,
+      setup.driver + ends.driver,
+      setup.device + ends.device,
+    );
   }
 
   collect(batch: ChainBatch, max: number): number {
@@ -88,10 +109,27 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     const last = first + count;
     const { id, address, length, total } = batch;
     const readableCount = plain === 0 ? 1 : 0;
+    const { tableAt } = batch;
+    const chains = tableAt === 0 ? undefined : this.chains;
     while (slot < last) {
       const { rangeStart, rangeEnd, rangeDelta } = this;
+      if (chains !== undefined) {
+        slot = chains.collectSplit(
+          this.availAt,
+          mask,
+          next + slot - first,
+          this.descriptorsAt,
+          plain,
+          tableAt,
+          slot,
+          last,
+          rangeStart,
+          rangeEnd,
+          rangeDelta,
+        );
+      }
       // Plain chains: no call in this loop, so that the engine keeps all of the above in registers.
-      for (; slot < last; slot++) {
+      for (; chains === undefined && slot < last; slot++) {
         const head = avail[RING + ((next + slot - first) & mask)] as number;
         if (head > mask) break;
         const at = head * 4;
@@ -162,13 +200,24 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   }
 
   completeWritten(batch: ChainBatch, from: number, to: number): void {
+<<<<<<< HEAD
+    const { usedRing, mask, chains } = this;
+    const { id, written, tableAt } = batch;
+=======
     const { usedRing, mask, inflight } = this;
     const { id, written } = batch;
     if (inflight !== undefined) {
       for (let slot = from; slot < to; slot++) this.complete(batch, slot, written[slot] as number);
       return;
     }
+>>>>>>> 85bfc4b0b2be3e3bb0260bee63a8b0a12f46d5e4
     let { used } = this;
+    if (chains !== undefined && tableAt !== 0) {
+      chains.completeSplit(this.usedAt, mask, used, tableAt, from, to);
+      this.used = (used + to - from) & 0xffff;
+      if (this.logging) this.logRange(batch, from, to);
+      return;
+    }
     for (let slot = from; slot < to; slot++) {
       const at = (used & mask) * 2;
       usedRing[at] = id[slot] as number;

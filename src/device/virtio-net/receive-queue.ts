@@ -23,7 +23,10 @@ export class ReceiveQueue {
   readonly #mergeable: boolean;
   readonly #countsAt: number;
   /** Buffers read ahead from the ring: those from the cursor on are free. */
-  readonly #buffers = new ChainBatch();
+  readonly #buffers: ChainBatch;
+  readonly #tableAt: number;
+  /** Frames can be delivered as they are: with a header of 12 bytes, from the window. */
+  readonly #plain: boolean;
   #cursor = 0;
 
   constructor(queue: DeviceQueue, path: DataPath, headerBytes: number, mergeable: boolean) {
@@ -32,6 +35,9 @@ export class ReceiveQueue {
     this.#headerBytes = headerBytes;
     this.#mergeable = mergeable;
     this.#countsAt = path.countsAt;
+    this.#tableAt = path.tables.take();
+    this.#buffers = new ChainBatch({ arena: path.arena, tableAt: this.#tableAt });
+    this.#plain = headerBytes === NET_HEADER_BYTES && this.#tableAt < WINDOW_BYTES;
   }
 
   /**
@@ -61,40 +67,32 @@ export class ReceiveQueue {
 
   /**
    * As {@link put} for frames `frames[first…count)` with their headers as they are, as long as each is
-   * in one piece and fits the next buffer. Returns how many were delivered.
+   * in one piece and fits the next buffer; their copies are done at once. Returns how many were delivered.
    */
   putRun(burst: Burst, frames: Uint8Array, first: number, count: number): number {
     this.runBytes = 0;
-    if (this.#headerBytes !== NET_HEADER_BYTES) return 0;
-    if (!this.#refill()) return 0;
+    if (!this.#plain || frames.buffer !== burst.arena.buffer) return 0;
     const buffers = this.#buffers;
-    const { chains, copies, frameLength, simple } = burst;
-    copies.pushFrames(burst.tableAt, BATCH);
-    const { frameJobs } = copies;
-    const { more, address: source } = chains;
-    const { address, length, written, count: available } = buffers;
-    const start = this.#cursor;
-    let job = copies.frameNext;
-    let cursor = start;
-    let bytesOfRun = 0;
+    const { tableAt } = buffers;
+    const list = frames.byteOffset;
     let i = first;
-    for (; i < count && cursor < available; i++) {
-      const slot = frames[i] as number;
-      const bytes = (frameLength[slot] as number) + NET_HEADER_BYTES;
-      const to = address[cursor] as number;
-      if (bytes > (length[cursor] as number) || to >= WINDOW_BYTES) break;
-      if (!simple && (more[slot] !== 0 || (source[slot] as number) >= WINDOW_BYTES)) break;
-      frameJobs[job] = to;
-      frameJobs[job + 1] = slot;
-      written[cursor] = bytes;
-      bytesOfRun += bytes - NET_HEADER_BYTES;
-      job += 2;
-      cursor++;
+    while (i < count && this.#refill()) {
+      const cursor = this.#cursor;
+      const done = burst.copies.deliver(
+        burst.tableAt,
+        list,
+        i,
+        count,
+        tableAt,
+        cursor,
+        buffers.count,
+      );
+      if (done === 0) break;
+      this.runBytes += buffers.sum[0] as number;
+      this.#cursor = cursor + done;
+      this.queue.completeWritten(buffers, cursor, cursor + done);
+      i += done;
     }
-    copies.frameNext = job;
-    this.#cursor = cursor;
-    this.queue.completeWritten(buffers, start, cursor);
-    this.runBytes = bytesOfRun;
     return i - first;
   }
 
@@ -108,6 +106,11 @@ export class ReceiveQueue {
     this.queue.rewind(this.#buffers, this.#cursor);
     this.#buffers.clear();
     this.#cursor = 0;
+  }
+
+  /** Ends the use of the queue, after {@link rewind} if the ring goes on elsewhere. */
+  release(): void {
+    this.#path.tables.give(this.#tableAt);
   }
 
   /** Reads buffers ahead when none is left of those read before; false if the driver has given none. */

@@ -180,7 +180,6 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
   }
 
   reset(): void {
-    for (const receive of this.#receive) receive.rewind();
     this.#queues.fill(undefined);
     this.#enabled.fill(false);
     this.#rebuild();
@@ -361,7 +360,10 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
 
   /** Started and enabled queues, in the lists that the hot path walks. */
   #rebuild(): void {
-    for (const receive of this.#receive) receive.rewind();
+    for (const receive of this.#receive) {
+      receive.rewind();
+      receive.release();
+    }
     const active = this.#queues.map((queue, index) =>
       this.#enabled[index] === true ? queue : undefined,
     );
@@ -381,6 +383,7 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
    * ours, and thrown in this device's next turn: now may be the turn of a device that sent it frames.
    */
   #break(error: unknown): void {
+    for (const receive of this.#receive) receive.release();
     if (!(error instanceof RingError)) {
       this.#failure = error;
       this.#queues.fill(undefined);
