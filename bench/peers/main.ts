@@ -1,13 +1,14 @@
 /**
- * `npm run peers -- net`: Sluice beside its peers, with the same client, in one run. docs/peers.md
- * says how it is measured.
+ * `npm run peers -- net|disk`: Sluice beside its peers, with the same client, in one run.
+ * docs/peers.md says how it is measured.
  */
 import { join } from 'node:path';
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError } from 'commander';
 import { describeError, SluiceError } from '../../src/base/errors.ts';
-import { allowedCpus } from '../../src/bench/machine.ts';
 import { findTestbed } from '../../src/guest/testbed.ts';
+import { addDiskCommand } from './disk-command.ts';
 import { compareNet } from './net.ts';
+import { chooseProcessors, numberFrom } from './options.ts';
 import { MAX_DISTURBANCE } from './processor-time.ts';
 import { peerReportSchema, peerReportText } from './report.ts';
 import { commandSwitch, sluiceSwitch } from './switches.ts';
@@ -35,43 +36,16 @@ interface NetOptions {
   readonly allowDisturbed?: true;
 }
 
-function numberFrom(min: number, max: number, whole: boolean): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    const valid = text.trim() !== '' && value >= min && value <= max;
-    if (!valid || (whole && !Number.isInteger(value))) {
-      const kind = whole ? 'a whole number' : 'a number';
-      throw new InvalidArgumentError(`Expected ${kind}, ${min} to ${max}.`);
-    }
-    return value;
-  };
-}
-
 function frameSizes(text: string): number[] {
   return text.split(',').map(numberFrom(MIN_FRAME, MAX_FRAME, true));
 }
 
-/** The processors of client and switch: those asked for, else the last and the first we may use. */
-function processors({ clientCpu, switchCpu }: NetOptions): { client: number; other: number } {
-  const allowed = allowedCpus();
-  const other = switchCpu ?? allowed.find((cpu) => cpu !== clientCpu);
-  const client = clientCpu ?? allowed.findLast((cpu) => cpu !== other);
-  if (other === undefined || client === undefined || other === client) {
-    throw new SluiceError('usage', 'the client and the switch need a processor each', {
-      remedy: 'Give --client-cpu and --switch-cpu different numbers, on a machine that has two.',
-    });
-  }
-  for (const cpu of [client, other]) {
-    if (allowed.includes(cpu)) continue;
-    throw new SluiceError('usage', `processor ${cpu} is not one that this process may use`, {
-      remedy: `Choose from ${allowed.join(', ')}.`,
-    });
-  }
-  return { client, other };
-}
-
 async function net(options: NetOptions): Promise<void> {
-  const { client, other } = processors(options);
+  const { client, other } = chooseProcessors({
+    other: 'switch',
+    clientCpu: options.clientCpu,
+    otherCpu: options.switchCpu,
+  });
   const report = await compareNet({
     testbed: findTestbed(),
     ours: options.ours === undefined ? sluiceSwitch(SLUICE) : commandSwitch(options.ours),
@@ -152,6 +126,7 @@ function program(): Command {
     )
     .option('--allow-disturbed', 'count disturbed samples too: to try it on a busy machine')
     .action(net);
+  addDiskCommand(command, SLUICE);
   return command;
 }
 

@@ -97,6 +97,8 @@ export class PeerProcess implements AsyncDisposable {
   async stop(): Promise<void> {
     if (this.#ending !== undefined) return;
     this.signal('SIGTERM');
+    // One that is stopped hears of it only when it goes on.
+    this.signal('SIGCONT');
     const timer = setTimeout(() => this.kill(), GRACE_MS);
     await this.exited;
     clearTimeout(timer);

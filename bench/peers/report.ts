@@ -4,8 +4,10 @@
 import Table from 'cli-table3';
 import { z } from 'zod';
 import { machineSchema } from '../../src/bench/machine.ts';
+import { DISK_TARGETS } from './disk-work.ts';
 
 const amount = z.number().nonnegative();
+const latency = z.strictObject({ p50: amount, p99: amount });
 
 export const peerRowSchema = z.strictObject({
   work: z.string().describe('What is done, such as `64 B split`.'),
@@ -24,6 +26,14 @@ export const peerRowSchema = z.strictObject({
     .strictObject({ ours: z.int(), theirs: z.int() })
     .optional()
     .describe('Network: the fewest frames that were left of those the client began with.'),
+  latency_us: z
+    .strictObject({ ours: latency, theirs: latency })
+    .optional()
+    .describe("Disks: medians of the samples' percentiles, in microseconds."),
+  server_cpu_pct: z
+    .strictObject({ ours: amount, theirs: amount })
+    .optional()
+    .describe('Disks: processor time of all threads of the server; 100 is one processor.'),
 });
 
 export const netClientSchema = z
@@ -43,6 +53,25 @@ export const netClientSchema = z
   })
   .describe('The client: the same for both sides.');
 
+export const diskClientSchema = z
+  .strictObject({
+    program: z.string(),
+    driver: z.string().describe("libblkio's."),
+    queues: z.int(),
+    file_bytes: z.int().describe("Size of each side's file."),
+    direct: z
+      .partialRecord(z.enum(DISK_TARGETS), z.boolean())
+      .describe('By target: whether both sides open the file with O_DIRECT.'),
+    server_poll_us: z.int().describe('How long a server looks for work where both poll.'),
+    verify: z.boolean().describe('True where all data was checked, at the cost of the figures.'),
+    cpu: z.int().describe('The processor of the client.'),
+    server_cpu: z.int().describe('The processor of the server, ours or theirs.'),
+    warmup_seconds: z.number().describe('Before the first sample of a start.'),
+    starts: z.int().positive().describe('How often both sides were started anew for a row.'),
+    seconds: z.number().describe('Length of a sample.'),
+  })
+  .describe('The client: the same for both sides.');
+
 export const peerReportSchema = z.strictObject({
   peer: z.string().describe('Program and version, such as `dpdk 24.11.4`.'),
   rows: z.array(peerRowSchema),
@@ -53,12 +82,43 @@ export const peerReportSchema = z.strictObject({
   machine: machineSchema,
 });
 
+/** The same for disks. */
+export const diskReportSchema = peerReportSchema.extend({ client: diskClientSchema });
+
 export type PeerRow = z.output<typeof peerRowSchema>;
 export type NetClient = z.output<typeof netClientSchema>;
+export type DiskClient = z.output<typeof diskClientSchema>;
 export type PeerReport = z.output<typeof peerReportSchema>;
+export type DiskReport = z.output<typeof diskReportSchema>;
 
-/** The report as lines for a terminal or a log. */
-export function peerReportText({ peer, rows, client, machine, ...report }: PeerReport): string {
+/** The report of a network comparison as lines for a terminal or a log. */
+export function peerReportText(report: PeerReport): string {
+  const { client } = report;
+  return reportText(
+    report,
+    'higher is better',
+    `Client: ${client.program}, two ports, ${client.mode}, ${client.frames} frames circulating, rings of ${client.ring_size}, on processor ${client.cpu}; the switch on processor ${client.switch_cpu}; samples of ${client.seconds} s, ${client.starts} starts of both sides, each warmed up for ${client.warmup_seconds} s.`,
+  );
+}
+
+/** The report of a disk comparison as lines for a terminal or a log. */
+export function diskReportText(report: DiskReport): string {
+  const { client } = report;
+  const direct = Object.entries(client.direct)
+    .filter(([, yes]) => yes)
+    .map(([target]) => target);
+  return reportText(
+    report,
+    'higher is better, of latencies lower is',
+    `Client: ${client.program} (libblkio, ${client.driver}), one queue, on processor ${client.cpu}; the server on processor ${client.server_cpu}, io_uring on files of ${client.file_bytes / 2 ** 20} MiB, ${direct.length === 0 ? 'none with O_DIRECT' : `O_DIRECT on ${direct.join(', ')}`}; "polling": nobody sleeps within ${client.server_poll_us} us; samples of ${client.seconds} s, ${client.starts} starts of both sides, each warmed up for ${client.warmup_seconds} s.`,
+    ...(client.verify ? ['All data was checked: the figures are those of the checks.'] : []),
+  );
+}
+
+type AnyReport = Pick<PeerReport, 'peer' | 'rows' | 'counts_disturbed' | 'machine'>;
+
+function reportText(report: AnyReport, better: string, ...setting: readonly string[]): string {
+  const { peer, rows, machine } = report;
   const table = new Table({
     head: ['work', 'unit', 'Sluice', peer, 'ratio', 'of pairs', 'samples', 'discarded'],
     colAligns: ['left', 'left', 'right', 'right', 'right', 'left', 'right', 'right'],
@@ -78,8 +138,8 @@ export function peerReportText({ peer, rows, client, machine, ...report }: PeerR
   }
   const lines = [
     table.toString(),
-    `Medians; ratio is Sluice/${peer}, taken within each pair of samples; higher is better.`,
-    `Client: ${client.program}, two ports, ${client.mode}, ${client.frames} frames circulating, rings of ${client.ring_size}, on processor ${client.cpu}; the switch on processor ${client.switch_cpu}; samples of ${client.seconds} s, ${client.starts} starts of both sides, each warmed up for ${client.warmup_seconds} s.`,
+    `Medians; ratio is Sluice/${peer}, taken within each pair of samples; ${better}.`,
+    ...setting,
     `Machine: ${machine.cpu}, ${machine.cores} cores, Node.js ${machine.node}, Linux ${machine.kernel}.`,
     ...(report.counts_disturbed
       ? ['Disturbed samples were counted: these figures mean nothing.']
