@@ -28,18 +28,19 @@ import {
 import type { VirtioDevice } from '../virtio-device.ts';
 import { encodeLifetime, encodeSerial } from './answers.ts';
 import { type BlockCounter, newBlockCounters } from './counters.ts';
+import { DrainWatch } from './drain-watch.ts';
 import {
   CONFIG_FEATURES,
   DEFAULT_SEG_MAX,
   EXTRA_SEGMENTS,
   encodeConfig,
-  MAX_RANGES,
   MOST_SEGMENTS,
   mustWriteThrough,
   offeredFeatures,
   rangeSectors,
 } from './features.ts';
 import { Outcomes } from './outcomes.ts';
+import { RANGES_LEFT, RangeRequests } from './range-requests.ts';
 import {
   PARSED_BROKEN,
   PARSED_GET_ID,
@@ -56,6 +57,7 @@ import {
   STEP_RANGE,
   STEP_SINGLE,
 } from './request-slots.ts';
+import { Submitter } from './submitter.ts';
 
 /** QEMU's vhost-user takes no more. */
 const MAX_RING = 1024;
@@ -124,28 +126,25 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
   private readonly log: Logger;
   private readonly view: DataView;
   private readonly diskQueue: DiskQueue;
+  private readonly submitter: Submitter;
   private readonly slots: RequestSlots;
+  private readonly ranges: RangeRequests;
   private readonly parser: RequestParser;
   private readonly outcomes: Outcomes;
   private readonly serial: Uint8Array;
   private readonly watch: { readonly remove: () => void };
-  /** Started queues by index; whether each is enabled, held, has completions to publish; its chains in flight. */
+  private readonly drain: DrainWatch;
+  /** Started queues by index; whether each is enabled, and has completions to publish. */
   private readonly queues: (DeviceQueue | undefined)[];
   private readonly enabled: boolean[];
-  private readonly held: boolean[];
   private readonly touched: Uint8Array;
+  /** {@link DrainWatch.inFlight} */
   private readonly inFlight: Uint32Array;
   /** Queues that are started, enabled and not held: by index, and themselves. */
   private active: number[] = [];
   private activeQueues: DeviceQueue[] = [];
   /** The queue to begin with in the next turn: all get their share of the slots. */
   private turn = 0;
-  /** Whoever holds waits for these: a queue each, and (`drainAll`) everything. */
-  private readonly draining: boolean[];
-  private drainAll = false;
-  private anyDraining = false;
-  /** Something was submitted since the disk was flushed. */
-  private submitted = false;
   /** Some queue was touched. */
   private published = true;
   /** Chains of the present batch that have no slot yet. */
@@ -189,15 +188,16 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
     this.writeback = options.cacheMode?.load() ?? options.writeback ?? true;
     this.queues = new Array(queues).fill(undefined);
     this.enabled = new Array(queues).fill(false);
-    this.held = new Array(queues).fill(false);
-    this.draining = new Array(queues).fill(false);
     this.touched = new Uint8Array(queues);
-    this.inFlight = new Uint32Array(queues);
+    this.drain = new DrainWatch(queues);
+    this.inFlight = this.drain.inFlight;
     // Twice what a driver may use: each segment may lie across the border of two memory regions.
     this.slots = new RequestSlots(arena, slots, Math.min(2 * segMax, MOST_SEGMENTS));
     this.parser = new RequestParser(arena, this.slots);
     this.outcomes = new Outcomes(name, disk.name, this.counters, log, loop);
     this.diskQueue = disk.open({ requests: this.slots.table, sink: this, loop });
+    this.submitter = new Submitter(this.diskQueue);
+    this.ranges = new RangeRequests(this.slots, this.submitter, this.outcomes);
     this.watch = disk.onChange(() => {
       this.refresh();
       this.onConfigChange?.();
@@ -250,7 +250,7 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
     }
     this.requireDrained(index);
     this.queues[index] = queue;
-    this.held[index] = false;
+    this.drain.held[index] = false;
     queue.disableKicks();
     this.rebuild();
   }
@@ -264,30 +264,22 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
 
   setQueueEnabled(index: number, enabled: boolean): void {
     this.enabled[index] = enabled;
-    if (enabled) this.held[index] = false;
+    if (enabled) this.drain.held[index] = false;
     this.rebuild();
   }
 
   hold(index: number | undefined): boolean {
-    if (index === undefined) this.held.fill(true);
-    else this.held[index] = true;
+    const drained = this.drain.hold(index, this.drained);
     this.rebuild();
-    if (index === undefined ? this.drained : this.inFlight[index] === 0) return true;
-    if (index === undefined) this.drainAll = true;
-    else this.draining[index] = true;
-    this.anyDraining = true;
-    return false;
+    return drained;
   }
 
   reset(): void {
     for (let index = 0; index < this.maxQueues; index++) this.requireDrained(index);
     this.queues.fill(undefined);
     this.enabled.fill(false);
-    this.held.fill(false);
     this.touched.fill(0);
-    this.draining.fill(false);
-    this.drainAll = false;
-    this.anyDraining = false;
+    this.drain.reset();
     this.rebuild();
     // The cache mode stays (§5.2.5): a VMM keeps its own copy of the field over a reset.
     this.setDriverFeatures(0n);
@@ -339,14 +331,14 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
       }
     }
     if (this.ownFlushDue) this.flushOwn();
-    if (this.submitted) this.send();
+    this.submitter.send();
     // At once, so that what the disk did inline is not answered a turn later.
     if (this.diskQueue.inFlight > 0) {
       work += this.diskQueue.poll();
-      if (this.submitted) this.send();
+      this.submitter.send();
     }
     if (!this.published) this.publish();
-    if (this.anyDraining) this.tellDrained();
+    if (this.drain.waiting && this.drain.take(this.drained)) this.onDrained?.();
     if (this.failure !== undefined && this.diskQueue.inFlight === 0) throw this.failure;
     return work;
   }
@@ -408,11 +400,10 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
     this.inFlight[index] = (this.inFlight[index] as number) + 1;
     switch (outcome) {
       case PARSED_REQUEST:
-        this.diskQueue.submit(slot);
-        this.submitted = true;
+        this.submitter.submit(slot);
         return;
       case PARSED_RANGES:
-        this.startRanges(slot);
+        this.ranges.start(slot, this.reserved);
         return;
       case PARSED_NOTHING:
         this.answer(slot, VIRTIO_BLK_S_OK);
@@ -492,43 +483,13 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
     this.answer(slot, VIRTIO_BLK_S_OK);
   }
 
-  /** Begins with a chain's ranges: as many at once as there are slots that nobody else needs now. */
-  private startRanges(parent: number): void {
-    const { slots } = this;
-    this.submitRange(parent, parent);
-    while (
-      (slots.nextRange[parent] as number) < (slots.ranges[parent] as number) &&
-      slots.free > this.reserved
-    ) {
-      this.submitRange(parent, slots.take());
-    }
-  }
-
-  /** Sends the parent's next range on its way, in `slot`. */
-  private submitRange(parent: number, slot: number): void {
-    const { slots } = this;
-    const { table } = slots;
-    const k = parent * MAX_RANGES + (slots.nextRange[parent] as number);
-    slots.nextRange[parent] = (slots.nextRange[parent] as number) + 1;
-    slots.running[parent] = (slots.running[parent] as number) + 1;
-    slots.step[slot] = STEP_RANGE;
-    slots.parent[slot] = parent;
-    table.op[slot] = table.op[parent] as number;
-    table.flags[slot] = slots.rangeFlags[k] as number;
-    table.offset[slot] = slots.rangeOffset[k] as number;
-    table.bytes[slot] = slots.rangeBytes[k] as number;
-    table.count[slot] = 0;
-    this.diskQueue.submit(slot);
-    this.submitted = true;
-  }
-
   /** One of the disk's requests is done that is not a whole chain. */
   private advance(slot: number, result: number): void {
     const { slots } = this;
     const { table } = slots;
     switch (slots.step[slot]) {
       case STEP_RANGE:
-        this.endRange(slot, result);
+        this.endRanges(this.ranges.end(slot, result));
         break;
       case STEP_FLUSH:
         if (result >= 0) table.op[slot] = DISK_WRITE_ZEROES;
@@ -540,29 +501,9 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
     }
   }
 
-  /** A range is done: goes on with the next. */
-  private endRange(slot: number, result: number): void {
-    const { slots } = this;
-    const parent = slots.parent[slot] as number;
-    if (result >= 0) {
-      this.outcomes.succeedRange(slots, slot);
-    } else if (slots.result[parent] === 0) {
-      // The log gets the first range that failed, the guest one answer for all.
-      this.outcomes.tell(slots, slot, result);
-      slots.result[parent] = result;
-    }
-    slots.running[parent] = (slots.running[parent] as number) - 1;
-    const isLast = slots.nextRange[parent] === slots.ranges[parent];
-    if (!isLast && slots.result[parent] === 0) {
-      this.submitRange(parent, slot);
-      return;
-    }
-    // The parent's own slot is its chain's until that is answered.
-    if (slot !== parent) slots.give(slot);
-    if (slots.running[parent] === 0) this.endRanges(parent);
-  }
-
+  /** The ranges of a chain are done, unless some are left. */
   private endRanges(parent: number): void {
+    if (parent === RANGES_LEFT) return;
     const { slots } = this;
     const { table } = slots;
     const result = slots.result[parent] as number;
@@ -574,8 +515,7 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
       // A disk may write zeroes by giving blocks back, which not everywhere is durable by itself.
       slots.step[parent] = STEP_FLUSH;
       table.begin(parent, DISK_FLUSH, 0, 0, 0);
-      this.diskQueue.submit(parent);
-      this.submitted = true;
+      this.submitter.submit(parent);
     }
   }
 
@@ -587,13 +527,7 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
     this.ownFlushDue = false;
     slots.step[slot] = STEP_OWN_FLUSH;
     slots.table.begin(slot, DISK_FLUSH, 0, 0, 0);
-    this.diskQueue.submit(slot);
-    this.submitted = true;
-  }
-
-  private send(): void {
-    this.submitted = false;
-    this.diskQueue.flush();
+    this.submitter.submit(slot);
   }
 
   /** Shows the drivers what was completed. */
@@ -605,20 +539,6 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
       touched[index] = 0;
       queues[index]?.publish();
     }
-  }
-
-  private tellDrained(): void {
-    const { draining, inFlight } = this;
-    let done = this.drainAll && this.drained;
-    if (done) this.drainAll = false;
-    for (let index = 0; index < draining.length; index++) {
-      if (draining[index] !== true || inFlight[index] !== 0) continue;
-      draining[index] = false;
-      done = true;
-    }
-    if (!done) return;
-    this.anyDraining = this.drainAll || draining.includes(true);
-    this.onDrained?.();
   }
 
   /** What the disk, the driver's features and the cache mode mean for requests. */
@@ -641,7 +561,7 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
     this.activeQueues = [];
     this.turn = 0;
     for (const [index, queue] of this.queues.entries()) {
-      if (queue === undefined || this.enabled[index] !== true || this.held[index] === true)
+      if (queue === undefined || this.enabled[index] !== true || this.drain.held[index] === true)
         continue;
       this.active.push(index);
       this.activeQueues.push(queue);
