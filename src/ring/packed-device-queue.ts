@@ -23,11 +23,8 @@ import {
 import { BaseDeviceQueue, SHAPE_FLAGS } from './base-device-queue.ts';
 import { BATCH, type ChainBatch } from './chain-batch.ts';
 import { type DeviceQueue, RingError, type RingPosition } from './device-queue.ts';
-<<<<<<< HEAD
-import { type PlainChains, plainChainsFor } from './plain-chains.ts';
-=======
 import { PackedInflight } from './inflight-packed.ts';
->>>>>>> 85bfc4b0b2be3e3bb0260bee63a8b0a12f46d5e4
+import { type PlainChains, plainChainsFor } from './plain-chains.ts';
 import type { QueueSetup } from './queue-setup.ts';
 
 /** The AVAIL and USED flags within the word of id and flags. */
@@ -103,13 +100,10 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     this.used = position.used & 0x7fff;
     this.usedWrap = (position.used >>> 15) & 1;
     this.published = this.used;
-<<<<<<< HEAD
     const ends = packedRingBytes(size);
     this.chains = plainChainsFor(arena, setup.descriptor + ends.descriptor);
-=======
     this.recovered = this.inflight?.waiting ?? 0;
     if (this.inflight !== undefined) this.forgetUnpublished();
->>>>>>> 85bfc4b0b2be3e3bb0260bee63a8b0a12f46d5e4
   }
 
   collect(batch: ChainBatch, max: number): number {

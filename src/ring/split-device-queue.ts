@@ -17,11 +17,8 @@ import {
 import { BaseDeviceQueue, SHAPE_FLAGS } from './base-device-queue.ts';
 import { BATCH, type ChainBatch } from './chain-batch.ts';
 import { type DeviceQueue, RingError, type RingPosition } from './device-queue.ts';
-<<<<<<< HEAD
-import { type PlainChains, plainChainsFor } from './plain-chains.ts';
-=======
 import { SplitInflight } from './inflight-split.ts';
->>>>>>> 85bfc4b0b2be3e3bb0260bee63a8b0a12f46d5e4
+import { type PlainChains, plainChainsFor } from './plain-chains.ts';
 import type { QueueSetup } from './queue-setup.ts';
 
 /** Words of 16 bits before the ring in the driver and the device area: flags, idx. */
@@ -45,15 +42,12 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   /** Next entry of the used ring to write, and the index that the driver was shown last. */
   private used: number;
   private published: number;
-<<<<<<< HEAD
   /** Arena addresses of the entries of the available and the used ring. */
   private readonly availAt: number;
   private readonly usedAt: number;
   private readonly chains: PlainChains | undefined;
-=======
   /** Notes of what is in flight, for devices that want them. */
   private readonly inflight: SplitInflight | undefined;
->>>>>>> 85bfc4b0b2be3e3bb0260bee63a8b0a12f46d5e4
 
   constructor(setup: QueueSetup) {
     super(setup);
@@ -200,17 +194,12 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
   }
 
   completeWritten(batch: ChainBatch, from: number, to: number): void {
-<<<<<<< HEAD
-    const { usedRing, mask, chains } = this;
+    const { usedRing, mask, chains, inflight } = this;
     const { id, written, tableAt } = batch;
-=======
-    const { usedRing, mask, inflight } = this;
-    const { id, written } = batch;
     if (inflight !== undefined) {
       for (let slot = from; slot < to; slot++) this.complete(batch, slot, written[slot] as number);
       return;
     }
->>>>>>> 85bfc4b0b2be3e3bb0260bee63a8b0a12f46d5e4
     let { used } = this;
     if (chains !== undefined && tableAt !== 0) {
       chains.completeSplit(this.usedAt, mask, used, tableAt, from, to);
