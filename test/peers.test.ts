@@ -1,11 +1,17 @@
-/** `npm run peers`: that both sides move the client's frames, and lose none. */
+/** `npm run peers`: that both sides move the client's frames and lose none, and keep its data. */
 // suite: timeout=300 cores=2
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { peerReportSchema } from '../bench/peers/report.ts';
-import { withoutTestbed } from './support/testbed.ts';
+import { buildDiskClient, DiskClient } from '../bench/peers/disk-client.ts';
+import { PeerProcess } from '../bench/peers/peer-process.ts';
+import { diskReportSchema, peerReportSchema } from '../bench/peers/report.ts';
+import { allowedCpus } from '../src/bench/machine.ts';
+import { SharedDirectories } from '../src/guest/guest-process.ts';
+import { findTestbed } from '../src/guest/testbed.ts';
+import { socketDirectory, withoutTestbed } from './support/testbed.ts';
 
 const MAIN = join(import.meta.dirname, '../bench/peers/main.ts');
 
@@ -20,6 +26,12 @@ test('a wrong command line is told, with exit code 2', () => {
     [['net', '--sizes', '63'], /64 to 9000/],
     [['net', '--samples', '0'], /1 to 1000/],
     [['net', '--client-cpu', '0', '--switch-cpu', '0'], /a processor each/],
+    [['disk', '--targets', 'floppy'], /some of tmpfs,disk/],
+    [['disk', '--size', '9'], /multiple of 8 MiB/],
+    [['disk', '--depths', '2'], /some of 1,32,8/],
+    [['disk', '--rw', 'read', '--depths', '1'], /sequential ones 8/],
+    [['disk', '--directory', './there-is-none'], /there-is-none is not a directory/],
+    [['disk', '--client-cpu', '0', '--server-cpu', '0'], /a processor each/],
   ] as const) {
     const { status, stderr } = peers(...args);
     assert.match(stderr, message);
@@ -43,4 +55,60 @@ test("Sluice and DPDK's switch", { skip: withoutTestbed() }, () => {
     assert.ok(row.ours > 0, row.work);
     assert.deepEqual(row.circulating, { ours: frames, theirs: frames }, row.work);
   }
+});
+
+test('Sluice and qemu-storage-daemon, with all data checked', { skip: withoutTestbed() }, () => {
+  const short = ['--samples', '1', '--starts', '1', '--seconds', '0.2', '--warmup', '0.2'];
+  const small = ['--targets', 'tmpfs', '--size', '8', '--depths', '8,32'];
+  const { status, stdout, stderr } = peers(
+    ...['disk', '--json', '--verify', '--allow-disturbed', ...small, ...short],
+  );
+  assert.equal(status, 0, stderr);
+  const report = diskReportSchema.parse(JSON.parse(stdout));
+  assert.match(report.peer, /^qemu-storage-daemon \d/);
+  assert.deepEqual(
+    report.rows.map(({ work, unit }) => `${work}: ${unit}`),
+    ['', ' polling'].flatMap((mode) => [
+      `tmpfs 4 KiB randread depth 32${mode}: kIOPS`,
+      `tmpfs 4 KiB randwrite depth 32${mode}: kIOPS`,
+      `tmpfs 128 KiB read depth 8${mode}: GB/s`,
+      `tmpfs 128 KiB write depth 8${mode}: GB/s`,
+    ]),
+  );
+  for (const row of report.rows) {
+    assert.ok(row.ours > 0, row.work);
+    assert.ok((row.latency_us?.ours.p50 ?? 0) > 0, row.work);
+    assert.ok((row.server_cpu_pct?.ours ?? 0) > 0, row.work);
+  }
+});
+
+test('a disk that forgets what was written is found out', { skip: withoutTestbed() }, async (t) => {
+  const testbed = findTestbed();
+  const socket = join(socketDirectory(t), 'disk.sock');
+  const shared = new SharedDirectories();
+  const command = [
+    ...['qemu-storage-daemon', '--blockdev'],
+    'driver=null-co,node-name=none,size=1048576,read-zeroes=on',
+    '--export',
+    `type=vhost-user-blk,id=export0,node-name=none,writable=on,addr.type=unix,addr.path=${shared.inside(socket)}`,
+  ];
+  await using server = new PeerProcess({
+    name: 'qemu-storage-daemon',
+    command: [testbed.enter, ...shared.options(), '--', ...command],
+  });
+  await server.until('socket', 20_000, () => existsSync(socket) || undefined);
+  const options = {
+    testbed,
+    program: buildDiskClient(testbed),
+    cpu: allowedCpus()[0] ?? 0,
+    work: { target: 'tmpfs', mode: 'interrupt', rw: 'randread', bs: 4096, depth: 4 },
+  } as const;
+  {
+    await using careless = await DiskClient.start(socket, { ...options, verify: false });
+    const answer = await careless.run(0, 0.1);
+    assert.ok(answer.requests > 0);
+    assert.equal(answer.verified, 0);
+  }
+  await using careful = await DiskClient.start(socket, { ...options, verify: true });
+  await assert.rejects(careful.run(0, 0.1), { message: /wrong data at byte \d+ of the disk/ });
 });

@@ -71,8 +71,11 @@ test('a wait that was not over at the end is told by the later snapshot', () => 
 test('a sample that lost more than a little is disturbed, and why', () => {
   const quiet = { busiest: 0.99, others: 0, kept: 0.005, stolen: 0.005 };
   assert.equal(disturbance('the lane', quiet), undefined);
-  assert.match(disturbance('the lane', { ...quiet, kept: 0.02 }) ?? '', /the lane.* 2\.0 %/);
+  assert.match(disturbance('the lane', { ...quiet, kept: 0.04 }) ?? '', /the lane.* 4\.0 %/);
   assert.match(disturbance('the lane', { ...quiet, stolen: 0.5 }) ?? '', /the host .* 50\.0 %/);
+  const some = { ...quiet, kept: 0.02 };
+  assert.equal(disturbance('the lane', some), undefined);
+  assert.match(disturbance('the lane', some, 0.01) ?? '', /the lane.* 2\.0 %/);
 });
 
 test('children are found, and their time', async () => {
