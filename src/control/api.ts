@@ -3,6 +3,7 @@
  * the unix socket control.sock of the run directory; who may open that socket may do everything.
  */
 import { z } from 'zod';
+import { BLOCK_COUNTERS } from '../device/virtio-blk/counters.ts';
 import { LANE_COUNTERS } from '../engine/lane-counters.ts';
 import { PORT_COUNTERS } from '../net/port.ts';
 
@@ -34,10 +35,39 @@ const port = z.object({
   counters: counters(PORT_COUNTERS).describe("Directions are the guest's view."),
 });
 
+const device = z.object({
+  device: z.string(),
+  disk: z.string(),
+  lane: z.int(),
+  connected: z.boolean().describe('A VMM is connected.'),
+  running: z.boolean().describe("The guest's driver has started."),
+  features: z.string().describe('Feature bits that the driver took, in hexadecimal.'),
+  protocolFeatures: z.array(z.string()),
+  memoryBytes: z.number().describe('Memory that the guest shares.'),
+  fault: z.string().nullable().describe('Why the device was stopped.'),
+  counters: counters(BLOCK_COUNTERS),
+});
+
+const disk = z.object({
+  disk: z.string(),
+  kind: z.enum(['file', 'memory', 'nbd', 'image']),
+  source: z.string().describe('File, URI, or `memory`.'),
+  readonly: z.boolean(),
+  serial: z.string(),
+  lanes: z.array(z.int()).describe('Lanes that have it open; none while no guest has it.'),
+  bytes: z.number().nullable().describe('Its size; null while it is not open.'),
+  blockBytes: z.int().describe('Its logical block.'),
+  usedBy: z.array(z.string()).describe('Devices, such as web/disk0.'),
+  details: z
+    .record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()]))
+    .describe('What its kind has to tell, while it is open.'),
+  counters: counters(BLOCK_COUNTERS).describe('Of all its devices together.'),
+});
+
 const ring = z.object({
-  port: z.string(),
+  port: z.string().describe('A port or a disk device.'),
   ring: z.int(),
-  direction: z.enum(['rx', 'tx']),
+  direction: z.enum(['rx', 'tx', 'request']),
   size: z.int(),
   packed: z.boolean(),
   started: z.boolean(),
@@ -55,6 +85,16 @@ const guest = z.object({
       method: z.string(),
       switch: z.string(),
       mac: z.string(),
+      socket: z.string(),
+      connected: z.boolean(),
+      running: z.boolean(),
+    }),
+  ),
+  disk: z.array(
+    z.object({
+      device: z.string(),
+      method: z.string(),
+      disk: z.string(),
       socket: z.string(),
       connected: z.boolean(),
       running: z.boolean(),
@@ -94,10 +134,12 @@ const applied = z.object({
   failed: z.array(z.object({ action: z.string(), error: z.string() })),
 });
 
-interface Endpoint {
+export interface Endpoint {
   readonly method: 'GET' | 'POST';
   readonly path: string;
   readonly summary: string;
+  /** What the request's body holds, as JSON. */
+  readonly body?: z.ZodObject;
   readonly reply: z.ZodType;
 }
 
@@ -111,7 +153,7 @@ export const API = {
   guests: {
     method: 'GET',
     path: '/v1/guests',
-    summary: 'Guests and their cards.',
+    summary: 'Guests with their cards and disks.',
     reply: z.array(guest),
   },
   ports: {
@@ -125,6 +167,29 @@ export const API = {
     path: '/v1/rings',
     summary: 'Rings of connected guests.',
     reply: z.array(ring),
+  },
+  disks: {
+    method: 'GET',
+    path: '/v1/disks',
+    summary: 'Disks, with what their devices have counted.',
+    reply: z.array(disk),
+  },
+  devices: {
+    method: 'GET',
+    path: '/v1/devices',
+    summary: "Guests' disk devices with their counters.",
+    reply: z.array(device),
+  },
+  resizeDisk: {
+    method: 'POST',
+    path: '/v1/disks/resize',
+    summary: 'Gives a disk another size, and tells its guests.',
+    body: z.object({
+      disk: z.string(),
+      bytes: z.int().positive(),
+      shrink: z.boolean().default(false).describe('What lies behind a smaller size may be lost.'),
+    }),
+    reply: disk,
   },
   switches: {
     method: 'GET',
@@ -161,6 +226,20 @@ export const API = {
 export type ApiName = keyof typeof API;
 
 export type ApiReply<Name extends ApiName> = z.infer<(typeof API)[Name]['reply']>;
+
+/** What a request takes: nothing, or its body. */
+export type ApiArguments<Name extends ApiName> = (typeof API)[Name] extends {
+  readonly body: infer Body extends z.ZodObject;
+}
+  ? readonly [body: z.input<Body>]
+  : readonly [];
+
+/** What the daemon gets of it. */
+export type ApiBody<Name extends ApiName> = (typeof API)[Name] extends {
+  readonly body: infer Body extends z.ZodObject;
+}
+  ? z.output<Body>
+  : undefined;
 
 /** How an error is told, with an HTTP status of 4xx or 5xx. */
 export const errorReply = z.object({

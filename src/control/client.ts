@@ -2,7 +2,7 @@
 import { type IncomingMessage, request } from 'node:http';
 import { type ErrorCode, SluiceError } from '../base/errors.ts';
 import { controlSocketPath } from '../daemon/run-directory.ts';
-import { API, type ApiName, type ApiReply, errorReply } from './api.ts';
+import { API, type ApiArguments, type ApiName, type ApiReply, errorReply } from './api.ts';
 
 export class ControlClient {
   readonly #run: string;
@@ -13,9 +13,12 @@ export class ControlClient {
   }
 
   /** @throws SluiceError what the daemon answers, or `state` if none runs there. */
-  async call<Name extends ApiName>(name: Name): Promise<ApiReply<Name>> {
+  async call<Name extends ApiName>(
+    name: Name,
+    ...[body]: ApiArguments<Name>
+  ): Promise<ApiReply<Name>> {
     const { method, path, reply } = API[name];
-    const text = await this.text(method, path);
+    const text = await this.text(method, path, body);
     return reply.parse(JSON.parse(text)) as ApiReply<Name>;
   }
 

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { LaneFigures, PortFigures } from '../daemon/daemon.ts';
+import type { DeviceFigures } from '../daemon/disks.ts';
+import { BLOCK_COUNTER_INDEX, newBlockCounters } from '../device/virtio-blk/counters.ts';
 import { LANE_COUNTERS } from '../engine/lane-counters.ts';
 import { newPortCounters, PORT_COUNTER_INDEX } from '../net/port.ts';
 import { metricsText } from './metrics.ts';
@@ -28,10 +30,30 @@ function port(name: string, frames: number): PortFigures {
   };
 }
 
+function device(name: string, reads: number): DeviceFigures {
+  const counters = newBlockCounters();
+  counters.values[BLOCK_COUNTER_INDEX.reads] = reads;
+  counters.values[BLOCK_COUNTER_INDEX.error_io] = 2;
+  return {
+    device: name,
+    disk: 'root',
+    lane: 0,
+    connected: true,
+    running: false,
+    features: '0x0',
+    protocolFeatures: [],
+    memoryBytes: 0,
+    fault: null,
+    counters: counters.snapshot(),
+  };
+}
+
 test('each family has one type line and a sample for each port or lane', () => {
-  const lines = metricsText([lane(0), lane(1)], [port('a/net0', 12), port('b/net0', 1e15)]).split(
-    '\n',
-  );
+  const lines = metricsText(
+    [lane(0), lane(1)],
+    [port('a/net0', 12), port('b/net0', 1e15)],
+    [device('a/disk0', 3)],
+  ).split('\n');
   const families = lines
     .filter((line) => line.startsWith('# TYPE '))
     .map((line) => line.split(' ')[2]);
@@ -47,11 +69,16 @@ test('each family has one type line and a sample for each port or lane', () => {
   assert.ok(lines.includes('sluice_lane_sleeps_total{lane="0"} 7'));
   assert.ok(lines.includes('sluice_port_connected{port="a/net0",switch="lan"} 1'));
   assert.ok(lines.includes('sluice_port_running{port="a/net0",switch="lan"} 0'));
+  assert.ok(lines.includes('sluice_disk_reads_total{device="a/disk0",disk="root"} 3'));
+  assert.deepEqual(
+    lines.filter((line) => line.startsWith('sluice_disk_errors_total{') && !line.endsWith(' 0')),
+    ['sluice_disk_errors_total{device="a/disk0",disk="root",reason="io"} 2'],
+  );
   assert.equal(lines.at(-1), '');
   for (const line of lines.slice(0, -1))
     assert.match(line, /^(# TYPE \w+ (counter|gauge)|\w+\{[^}]*\} [\d.e+]+)$/);
 });
 
 test('label values are escaped', () => {
-  assert.match(metricsText([], [port('a"\\\n/net0', 0)]), /port="a\\"\\\\\\n\/net0"/);
+  assert.match(metricsText([], [port('a"\\\n/net0', 0)], []), /port="a\\"\\\\\\n\/net0"/);
 });

@@ -1,5 +1,7 @@
 /** The counters in Prometheus' text format (exposition format 0.0.4). */
 import type { LaneFigures, PortFigures } from '../daemon/daemon.ts';
+import type { DeviceFigures } from '../daemon/disks.ts';
+import { BLOCK_COUNTERS } from '../device/virtio-blk/counters.ts';
 import { LANE_COUNTERS, type LaneCounter } from '../engine/lane-counters.ts';
 import { PORT_COUNTERS } from '../net/port.ts';
 
@@ -10,8 +12,15 @@ const GAUGES: ReadonlySet<LaneCounter> = new Set(['heap_used_bytes']);
 
 type Labels = Readonly<Record<string, string | number>>;
 
+/** Counters of errors of a disk device: one family, by reason. */
+const ERROR = 'error_';
+
 /** The whole page. */
-export function metricsText(lanes: readonly LaneFigures[], ports: readonly PortFigures[]): string {
+export function metricsText(
+  lanes: readonly LaneFigures[],
+  ports: readonly PortFigures[],
+  devices: readonly DeviceFigures[],
+): string {
   const lines: string[] = [];
   const family = (
     name: string,
@@ -60,6 +69,35 @@ export function metricsText(lanes: readonly LaneFigures[], ports: readonly PortF
     'gauge',
     ports.map((port) => [{ port: port.port, switch: port.switch }, Number(port.running)]),
   );
+  const deviceLabels = ({ device, disk }: DeviceFigures): Labels => ({ device, disk });
+  for (const name of BLOCK_COUNTERS.filter((other) => !other.startsWith(ERROR))) {
+    family(
+      `sluice_disk_${name}_total`,
+      'counter',
+      devices.map((device) => [deviceLabels(device), device.counters[name]]),
+    );
+  }
+  const errors = BLOCK_COUNTERS.filter((name) => name.startsWith(ERROR));
+  family(
+    'sluice_disk_errors_total',
+    'counter',
+    devices.flatMap((device) =>
+      errors.map(
+        (name) =>
+          [
+            { ...deviceLabels(device), reason: name.slice(ERROR.length) },
+            device.counters[name],
+          ] as const,
+      ),
+    ),
+  );
+  for (const state of ['connected', 'running'] as const) {
+    family(
+      `sluice_disk_${state}`,
+      'gauge',
+      devices.map((device) => [deviceLabels(device), Number(device[state])]),
+    );
+  }
   return `${lines.join('\n')}\n`;
 }
 

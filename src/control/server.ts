@@ -5,11 +5,18 @@ import type { Server } from 'node:http';
 import { PassThrough, Readable } from 'node:stream';
 import type { ReadableStream } from 'node:stream/web';
 import { createAdaptorServer } from '@hono/node-server';
-import { Hono } from 'hono';
+import { Hono, type HonoRequest } from 'hono';
 import { z } from 'zod';
 import { describeError, SluiceError } from '../base/errors.ts';
 import type { Daemon } from '../daemon/daemon.ts';
-import { API, type ApiName, CAPTURE_PATH, captureRequest, METRICS_PATH } from './api.ts';
+import {
+  API,
+  type ApiName,
+  CAPTURE_PATH,
+  captureRequest,
+  type Endpoint,
+  METRICS_PATH,
+} from './api.ts';
 import { METRICS_TYPE, metricsText } from './metrics.ts';
 import { handlersOf } from './views.ts';
 
@@ -58,10 +65,17 @@ export class ControlServer {
   }
 }
 
-function parseCapture(body: unknown): z.infer<typeof captureRequest> {
-  const parsed = captureRequest.safeParse(body);
+/** The body of a request. @throws SluiceError `usage` if it is not what is expected */
+async function bodyOf<Schema extends z.ZodType>(
+  request: HonoRequest,
+  schema: Schema,
+): Promise<z.output<Schema>> {
+  const body: unknown = await request.json().catch((cause: unknown) => {
+    throw new SluiceError('usage', `${request.path}: no JSON: ${describeError(cause)}`, { cause });
+  });
+  const parsed = schema.safeParse(body);
   if (parsed.success) return parsed.data;
-  throw new SluiceError('usage', `capture request: ${z.prettifyError(parsed.error)}`);
+  throw new SluiceError('usage', `${request.path}: ${z.prettifyError(parsed.error)}`);
 }
 
 /** The API as an application without a socket, for tests. */
@@ -70,15 +84,17 @@ export function createApp(daemon: Daemon, version: string, shutdown: () => void)
   const app = new Hono();
   for (const name of Object.keys(API) as ApiName[]) {
     const { method, path } = API[name];
-    app.on(method, path, async (context) => context.json((await handlers[name]()) as object));
+    const { body: schema }: Endpoint = API[name];
+    // Which body belongs to which handler is checked where both are declared.
+    const handle = handlers[name] as (body: unknown) => Promise<object>;
+    app.on(method, path, async (context) =>
+      context.json(
+        await handle(schema === undefined ? undefined : await bodyOf(context.req, schema)),
+      ),
+    );
   }
   app.post(CAPTURE_PATH, async (context) => {
-    const body: unknown = await context.req.json().catch((cause: unknown) => {
-      throw new SluiceError('usage', `capture request: no JSON: ${describeError(cause)}`, {
-        cause,
-      });
-    });
-    const { port, snaplen } = parseCapture(body);
+    const { port, snaplen } = await bodyOf(context.req, captureRequest);
     const stream = new PassThrough();
     const capture = daemon.capture(port, snaplen, stream);
     // What is wrong from the start is an error reply; what comes later can only end the stream.
@@ -92,7 +108,7 @@ export function createApp(daemon: Daemon, version: string, shutdown: () => void)
     });
   });
   app.get(METRICS_PATH, async (context) => {
-    const text = metricsText(daemon.lanes(), await daemon.ports());
+    const text = metricsText(daemon.lanes(), await daemon.ports(), await daemon.devices());
     return context.body(text, 200, { 'content-type': METRICS_TYPE });
   });
   app.notFound((context) =>

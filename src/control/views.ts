@@ -1,8 +1,12 @@
 /** What the control API shows of a daemon: one function an endpoint. */
+import { SluiceError } from '../base/errors.ts';
 import type { Daemon } from '../daemon/daemon.ts';
-import type { ApiName, ApiReply } from './api.ts';
+import type { DiskFigures } from '../daemon/disks.ts';
+import type { ApiBody, ApiName, ApiReply } from './api.ts';
 
-export type Handlers = { readonly [Name in ApiName]: () => Promise<ApiReply<Name>> };
+export type Handlers = {
+  readonly [Name in ApiName]: (body: ApiBody<Name>) => Promise<ApiReply<Name>>;
+};
 
 /** @param shutdown begins the end of the daemon, after the reply is on its way. */
 export function handlersOf(daemon: Daemon, version: string, shutdown: () => void): Handlers {
@@ -17,7 +21,8 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
     }),
     guests: async () => {
       const ports = new Map((await daemon.ports()).map((port) => [port.port, port]));
-      return daemon.config.guests.map(({ name, memoryBytes, net }) => ({
+      const devices = new Map((await daemon.devices()).map((item) => [item.device, item]));
+      return daemon.config.guests.map(({ name, memoryBytes, net, disk }) => ({
         guest: name,
         memoryBytes,
         net: net.map((card) => ({
@@ -29,6 +34,14 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
           connected: ports.get(card.port)?.connected ?? false,
           running: ports.get(card.port)?.running ?? false,
         })),
+        disk: disk.map(({ device, method, disk: of, socket }) => ({
+          device,
+          method,
+          disk: of,
+          socket,
+          connected: devices.get(device)?.connected ?? false,
+          running: devices.get(device)?.running ?? false,
+        })),
       }));
     },
     ports: async () =>
@@ -36,6 +49,18 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
         ...port,
         protocolFeatures: [...port.protocolFeatures],
       })),
+    disks: async () => (await daemon.disks()).map(diskRow),
+    devices: async () =>
+      (await daemon.devices()).map((device) => ({
+        ...device,
+        protocolFeatures: [...device.protocolFeatures],
+      })),
+    resizeDisk: async ({ disk, bytes, shrink }) => {
+      await daemon.resizeDisk(disk, bytes, shrink);
+      const now = (await daemon.disks()).find((other) => other.disk === disk);
+      if (now === undefined) throw new SluiceError('not-found', `disk ${disk} has gone meanwhile`);
+      return diskRow(now);
+    },
     rings: async () => [...(await daemon.rings())],
     switches: async () => {
       const ports = Map.groupBy(await daemon.ports(), (port) => port.switch);
@@ -60,6 +85,10 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
       return Promise.resolve({});
     },
   };
+}
+
+function diskRow(disk: DiskFigures): ApiReply<'disks'>[number] {
+  return { ...disk, lanes: [...disk.lanes], usedBy: [...disk.usedBy] };
 }
 
 function wireText(wire: NonNullable<Daemon['config']['switches'][number]['wire']>): string {

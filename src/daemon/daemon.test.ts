@@ -24,7 +24,7 @@ import { TEST_FEATURES, TestGuest, TestRing } from '../transport/vhost-user/test
 import { loadConfig, type NetConfig } from './config.ts';
 import { Daemon } from './daemon.ts';
 import type { LaneCommands, LaneEvent } from './lane-commands.ts';
-import { NetLane } from './lane-program.ts';
+import { DomainLane } from './lane-program.ts';
 
 /** Name of a switch that makes this file's lane crash, a moment after it was added. */
 const FATAL_SWITCH = 'fatal';
@@ -95,7 +95,7 @@ async function ping(guests: EmbeddedGuests, daemon: Daemon, from: string, to: st
 
 if (!isMainThread) {
   runLane<LaneCommands, LaneEvent>((host) => {
-    const lane = new NetLane(host);
+    const lane = new DomainLane(host);
     const { addSwitch } = lane.commands;
     return {
       commands: {

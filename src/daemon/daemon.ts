@@ -2,12 +2,13 @@
  * The daemon: brings what runs to what the configuration says, and keeps it so until it is told
  * to stop. Lives on the main thread and never touches guest memory.
  */
-import { readdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { rmSync } from 'node:fs';
 import type { Writable } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { CounterBlock } from '../base/counters.ts';
 import { describeError, SluiceError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import type { BlockCounter } from '../device/virtio-blk/counters.ts';
 import type { LaneCounter } from '../engine/lane-counters.ts';
 import { LaneHandle } from '../engine/lane-handle.ts';
 import { Arena } from '../memory/arena.ts';
@@ -15,22 +16,40 @@ import type { CaptureSummary } from '../net/capture-writer.ts';
 import { newPortCounters, type PortCounter } from '../net/port.ts';
 import { Captures } from './captures.ts';
 import { type Config, loadConfig } from './config.ts';
-import { type Action, differenceOf, type Part, partKey, partsOf } from './difference.ts';
+import {
+  type Action,
+  differenceOf,
+  needs,
+  type Part,
+  partKey,
+  partsOf,
+  partTitle,
+} from './difference.ts';
+import { type DeviceFigures, type DiskFigures, Disks } from './disks.ts';
 import type {
   Fault,
+  Lane,
   LaneCommands,
   LaneEvent,
   LaneSettings,
+  LaneSnapshot,
   MacState,
   PortCounters,
   PortState,
   RingState,
 } from './lane-commands.ts';
-import { planLanes } from './lane-plan.ts';
+import { type LanePlan, planLanes } from './lane-plan.ts';
 import { suggestion } from './near-miss.ts';
-import { controlSocketPath, JOURNAL_SUFFIX, journalName, RunDirectory } from './run-directory.ts';
+import {
+  cacheModeName,
+  controlSocketPath,
+  journalName,
+  RunDirectory,
+  removeKeptStates,
+} from './run-directory.ts';
 
-type Lane = LaneHandle<LaneCommands, LaneEvent>;
+/** How long requests that are on their way to disks may take when the daemon ends, in ms. */
+const DRAIN_MS = 10_000;
 
 /** What a reload did. */
 export interface ApplyReport {
@@ -81,6 +100,9 @@ export class Daemon {
   readonly #portsOf = new Map<string, readonly string[]>();
   readonly #faults: FaultLog;
   readonly #captures: Captures;
+  readonly #disks: Disks;
+  /** Fails when the daemon is to stop, for what would wait long. */
+  readonly #stopping = Promise.withResolvers<never>();
   #queue: Promise<unknown> = Promise.resolve();
   readonly #ending = Promise.withResolvers<Error | undefined>();
   #ended = false;
@@ -98,6 +120,8 @@ export class Daemon {
     this.#faults = faults;
     this.log = log;
     this.#captures = new Captures(log);
+    this.#disks = new Disks(log);
+    this.#stopping.promise.catch(() => undefined);
   }
 
   /**
@@ -120,7 +144,7 @@ export class Daemon {
           failed.map(({ action, error }) => `${action}: ${error}`).join('\n'),
         );
       }
-      removeOldJournals(config);
+      removeOldStates(config);
       return daemon;
     } catch (error) {
       await daemon.stop();
@@ -186,15 +210,10 @@ export class Daemon {
     return this.#inTurn(async () => {
       const next = loadConfig(this.#config.file);
       checkReloadable(this.#config, next);
-      const lanes = new Map(
-        this.#running.flatMap((part) =>
-          part.kind === 'switch' ? [[part.name, part.lane] as const] : [],
-        ),
-      );
-      const plan = planLanes(next, lanes);
+      const plan = planLanes(next, placesOf(this.#running));
       const report = await this.#perform(differenceOf(this.#running, partsOf(next, plan)));
       this.#config = next;
-      removeOldJournals(next);
+      removeOldStates(next);
       for (const { action, error } of report.failed) this.log.error(error, { action });
       this.log.info('reloaded', { done: report.done.length, failed: report.failed.length });
       return report;
@@ -202,22 +221,54 @@ export class Daemon {
   }
 
   async ports(): Promise<PortFigures[]> {
-    const found = await Promise.all(
-      this.#lanes.map(async (lane) => {
-        const { ports } = await lane.request('snapshot', undefined);
-        return ports.map((port) => ({
-          ...port,
-          lane: lane.index,
-          counters: this.countersOf(port.port),
-        }));
-      }),
+    return (await this.#snapshots()).flatMap(({ lane, snapshot }) =>
+      snapshot.ports.map((port) => ({ ...port, lane, counters: this.countersOf(port.port) })),
     );
-    return found.flat();
   }
 
   async rings(): Promise<RingState[]> {
-    const found = await Promise.all(this.#lanes.map((lane) => lane.request('snapshot', undefined)));
-    return found.flatMap(({ rings }) => rings);
+    return (await this.#snapshots()).flatMap(({ snapshot }) => snapshot.rings);
+  }
+
+  async #snapshots(): Promise<{ readonly lane: number; readonly snapshot: LaneSnapshot }[]> {
+    return await Promise.all(
+      this.#lanes.map(async (lane) => ({
+        lane: lane.index,
+        snapshot: await lane.request('snapshot', undefined),
+      })),
+    );
+  }
+
+  /** The disks of the configuration, whether a guest has them or not. */
+  async disks(): Promise<DiskFigures[]> {
+    return this.#disks.list(this.#config, await this.#snapshots());
+  }
+
+  /**
+   * Gives a disk another size; its guests are told.
+   * @param shrink whether what lies behind a smaller size may be lost
+   * @throws SluiceError for a disk that is not there, is not open, or cannot have that size
+   */
+  async resizeDisk(name: string, bytes: number, shrink: boolean): Promise<void> {
+    await this.#inTurn(async () => {
+      const names = this.#config.disks.map((disk) => disk.name);
+      if (!names.includes(name)) {
+        throw new SluiceError('not-found', `no disk ${name}${suggestion(name, names)}`, {
+          remedy: names.length === 0 ? 'there are no disks' : `there are ${names.join(', ')}`,
+        });
+      }
+      await this.#disks.resize(this.#lanes, name, bytes, shrink);
+    });
+  }
+
+  /** Guests' disk devices. */
+  async devices(): Promise<DeviceFigures[]> {
+    return this.#disks.devices(await this.#snapshots());
+  }
+
+  /** Live counters of a disk device. @throws SluiceError `not-found`. */
+  deviceCountersOf(device: string): Record<BlockCounter, number> {
+    return this.#disks.countersOf(device);
   }
 
   async macs(): Promise<MacState[]> {
@@ -289,8 +340,12 @@ export class Daemon {
     });
   }
 
-  /** Ends everything: guests are disconnected, their sockets removed. */
+  /**
+   * Ends everything: guests are disconnected, their sockets removed, requests that are on their way
+   * to disks are completed.
+   */
   async stop(): Promise<void> {
+    this.#stopping.reject(new SluiceError('state', 'sluice is ending'));
     await this.#inTurn(() => this.#end(undefined));
   }
 
@@ -298,10 +353,29 @@ export class Daemon {
     if (this.#ended) return;
     this.#ended = true;
     await this.#captures.close();
+    if (reason === undefined) await this.#drain();
     await Promise.all(this.#lanes.map((lane) => lane.stop()));
+    await this.#disks.close();
     rmSync(this.controlSocket, { force: true });
     this.#run.release();
     this.#ending.resolve(reason);
+  }
+
+  /** Completes the requests that are on their way to disks, unless that takes too long. */
+  async #drain(): Promise<void> {
+    const timer = new AbortController();
+    const drained = this.#lanes.map(async (lane) => {
+      try {
+        await lane.request('drain', undefined);
+      } catch (error) {
+        this.log.error(`disks of lane ${lane.index} did not end well: ${describeError(error)}`);
+      }
+      return lane.index;
+    });
+    const late = delay(DRAIN_MS, 'late', { signal: timer.signal }).catch(() => undefined);
+    if ((await Promise.race([Promise.all(drained), late])) === 'late')
+      this.log.error('ending while requests to disks are on their way: their outcome is unknown');
+    timer.abort();
   }
 
   /** Changes happen one after the other. */
@@ -328,12 +402,18 @@ export class Daemon {
   async #perform(actions: readonly Action[]): Promise<ApplyReport> {
     const done: string[] = [];
     const failed: { action: string; error: string }[] = [];
+    const missing = new Map<string, string>();
     for (const action of actions) {
-      const text = `${action.verb} ${partKey(action.part)}`;
+      const { verb, part } = action;
+      const text = `${verb} ${partTitle(part)}`;
       try {
+        const need = needs(part).find((key) => missing.has(key));
+        if (verb === 'add' && need !== undefined)
+          throw new SluiceError('state', `it needs ${missing.get(need)}`);
         await this.#performOne(action);
         done.push(text);
       } catch (error) {
+        if (verb === 'add') missing.set(partKey(part), partTitle(part));
         failed.push({ action: text, error: describeError(error) });
       }
     }
@@ -363,6 +443,33 @@ export class Daemon {
       }
       case 'port':
         return await lane.request('addPort', part.net);
+      case 'disk':
+        await this.#disks.add(lane, part);
+        return [];
+      case 'device':
+        await this.#disks.addDevice(lane, part);
+        return [];
+    }
+  }
+
+  async #removePart(lane: Lane, part: Part): Promise<void> {
+    switch (part.kind) {
+      case 'switch':
+        await lane.request('removeSwitch', part.name);
+        return;
+      case 'wire':
+        await lane.request('removeWire', part.name);
+        return;
+      case 'port':
+        await lane.request('removePort', part.name);
+        return;
+      case 'disk':
+        await this.#disks.remove(lane, part);
+        return;
+      case 'device':
+        // Requests to a server that has vanished may take as long as it likes.
+        await Promise.race([this.#disks.removeDevice(lane, part), this.#stopping.promise]);
+        return;
     }
   }
 
@@ -372,7 +479,7 @@ export class Daemon {
     if (verb === 'remove') {
       const key = partKey(part);
       for (const port of this.#portsOf.get(key) ?? []) this.#captures.end(port);
-      await removePart(lane, part);
+      await this.#removePart(lane, part);
       this.#running = this.#running.filter((other) => partKey(other) !== key);
       for (const port of this.#portsOf.get(key) ?? []) this.#counters.delete(port);
       this.#portsOf.delete(key);
@@ -388,28 +495,24 @@ export class Daemon {
   }
 }
 
-async function removePart(lane: Lane, part: Part): Promise<void> {
-  switch (part.kind) {
-    case 'switch':
-      await lane.request('removeSwitch', part.name);
-      return;
-    case 'wire':
-      await lane.request('removeWire', part.name);
-      return;
-    case 'port':
-      await lane.request('removePort', part.name);
-      return;
+/** Where switches and guests with disks run. */
+function placesOf(running: readonly Part[]): LanePlan {
+  const switches = new Map<string, number>();
+  const guests = new Map<string, number>();
+  for (const part of running) {
+    if (part.kind === 'switch') switches.set(part.name, part.lane);
+    if (part.kind === 'device') guests.set(part.guestDisk.guest, part.lane);
   }
+  return { switches, guests };
 }
 
-/** Journals of cards that are configured no more: a new card of that name begins anew. */
-function removeOldJournals(config: Config): void {
-  const kept = new Set(
-    config.guests.flatMap(({ net }) => net.map(({ port }) => journalName(port))),
-  );
-  for (const file of readdirSync(config.run.path)) {
-    if (file.endsWith(JOURNAL_SUFFIX) && !kept.has(file)) rmSync(join(config.run.path, file));
-  }
+/** States of cards and disks that are configured no more: a new one of that name begins anew. */
+function removeOldStates({ run, guests }: Config): void {
+  const kept = guests.flatMap(({ net, disk }) => [
+    ...net.map(({ port }) => journalName(port)),
+    ...disk.map(({ device }) => cacheModeName(device)),
+  ]);
+  removeKeptStates(run.path, new Set(kept));
 }
 
 /** @throws SluiceError `config` for what only a restart can change. */

@@ -43,6 +43,7 @@ test('defaults are filled in', () => {
       guest: 'web',
       disk: 'root',
       queues: 1,
+      segMax: 126,
       packed: false,
       server: 'listen',
       socket: '/etc/sluice/run/web-disk0.sock',
@@ -63,7 +64,7 @@ guests:
   web:
     disk:
       - { method: paravirtual, disk: fast }
-      - { method: paravirtual, disk: far, queues: 4, packed: on, server: connect }
+      - { method: paravirtual, disk: far, queues: 4, seg_max: 254, packed: on, server: connect }
 `);
   assert.deepEqual(
     config.disks.map(({ source }) => source),
@@ -103,15 +104,16 @@ guests:
   );
   assert.equal(far?.readonly, true);
   assert.deepEqual(
-    config.guests[0]?.disk.map(({ device, queues, packed, server }) => [
+    config.guests[0]?.disk.map(({ device, queues, segMax, packed, server }) => [
       device,
       queues,
+      segMax,
       packed,
       server,
     ]),
     [
-      ['web/disk0', 1, false, 'listen'],
-      ['web/disk1', 4, true, 'connect'],
+      ['web/disk0', 1, 126, false, 'listen'],
+      ['web/disk1', 4, 254, true, 'connect'],
     ],
   );
 });
@@ -181,6 +183,11 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
     [
       'f.yaml:1:23: disks.root.nbd: "10.0.0.1:10809" is not valid: expected a URI, such as "nbd://127.0.0.1:10809/export"',
     ],
+  ],
+  [
+    'a URI with what it cannot have',
+    'disks: { root: { nbd: "nbd://a/b?x=1" } }',
+    ['f.yaml:1:23: disks.root.nbd: NBD URI nbd://a/b?x=1: unknown parameter x'],
   ],
   [
     'a block size that no disk has',

@@ -51,6 +51,7 @@ export interface GuestDiskConfig {
   readonly guest: string;
   readonly disk: string;
   readonly queues: number;
+  readonly segMax: number;
   readonly packed: boolean;
   readonly server: 'listen' | 'connect';
   readonly socket: string;
@@ -112,6 +113,7 @@ export function toGuestDisk(
     guest,
     disk: disk.disk,
     queues: disk.queues,
+    segMax: disk.seg_max,
     packed: isOn(disk.packed),
     server: disk.server,
     socket: resolve(run, `${guest}-disk${index}.sock`),

@@ -1,10 +1,15 @@
 /** The form of disks in the configuration file: `disks`, and `disk` of a guest. */
 import { z } from 'zod';
+import { describeError } from '../base/errors.ts';
+import { parseNbdUri } from '../block/nbd/uri.ts';
+import { DEFAULT_SEG_MAX } from '../device/virtio-blk/features.ts';
 import { BLK_ID_BYTES } from '../spec/virtio-blk.ts';
 import { choice, integer, name, onOff, path, size, text } from './config-values.ts';
 
 /** One vhost-user device has at most 256 rings. */
 const MAX_QUEUES = 256;
+/** A queue has at most 1024 descriptors; two of a chain are the request's head and status. */
+const MAX_SEGMENTS = 1022;
 const MAX_CONNECTIONS = 16;
 const MAX_IOPS = 100_000_000;
 const MAX_BURST_S = 3600;
@@ -96,6 +101,15 @@ export function kindOf(disk: Partial<Record<DiskKind, unknown>>): DiskKind | und
   return given.length === 1 ? given[0] : undefined;
 }
 
+function problemOf(uri: string): string | undefined {
+  try {
+    parseNbdUri(uri);
+    return undefined;
+  } catch (error) {
+    return describeError(error);
+  }
+}
+
 /** What contradicts itself in a disk: key ('' for the disk as a whole) and message. */
 function contradictionsOf(disk: DiskObject): (readonly [key: string, message: string])[] {
   const kind = kindOf(disk);
@@ -109,6 +123,10 @@ function contradictionsOf(disk: DiskObject): (readonly [key: string, message: st
   }
   if (kind === 'image' && disk.format === undefined)
     found.push(['format', `missing: expected one of ${IMAGE_FORMATS.join(', ')}`]);
+  if (disk.nbd !== undefined) {
+    const problem = problemOf(disk.nbd);
+    if (problem !== undefined) found.push(['nbd', problem]);
+  }
   if (disk.burst !== undefined && LIMITS.every((limit) => disk[limit] === undefined))
     found.push(['burst', `without a limit; expected one of ${LIMITS.join(', ')}`]);
   return found;
@@ -129,6 +147,9 @@ export const guestDiskSchema = z.strictObject(
     queues: integer(1, MAX_QUEUES, 'a number of queues')
       .default(1)
       .describe('Queues, best one for each processor of the guest.'),
+    seg_max: integer(1, MAX_SEGMENTS, 'a number of segments')
+      .default(DEFAULT_SEG_MAX)
+      .describe("Segments of one request: at most two less than the guest's queues are long."),
     packed: onOff
       .default(false)
       .describe('Packed rings (VIRTIO 1.3 §2.8) if the driver knows them.'),

@@ -1,6 +1,14 @@
 /** What the daemon can have a lane do, and what it gets back: everything here can be posted. */
+
+import type { FileDiskDescription } from '../block/file.ts';
+import type { MemoryDiskDescription } from '../block/memory.ts';
+import type { LaneHandle } from '../engine/lane-handle.ts';
 import type { Isolation } from '../memory/guest-memory.ts';
 import type { NetConfig, WireConfig } from './config.ts';
+import type { DiskConfig, GuestDiskConfig } from './disk-config.ts';
+
+/** A disk that the main thread has opened, for the lane that uses it. */
+export type DiskDescription = FileDiskDescription | MemoryDiskDescription;
 
 /** Settings of a lane that hold for all that it runs. */
 export interface LaneSettings {
@@ -15,6 +23,12 @@ export interface LaneSettings {
 /** The counters of a port, live: see `base/counters.ts`. */
 export interface PortCounters {
   readonly port: string;
+  readonly shared: SharedArrayBuffer;
+}
+
+/** The counters of a disk device, live. */
+export interface DeviceCounters {
+  readonly device: string;
   readonly shared: SharedArrayBuffer;
 }
 
@@ -36,10 +50,37 @@ export interface PortState {
   readonly fault: string | null;
 }
 
+/** What a disk device looks like from its lane. */
+export interface DeviceState {
+  /** `web/disk0` */
+  readonly device: string;
+  readonly disk: string;
+  /** A VMM is connected. */
+  readonly connected: boolean;
+  /** The guest's driver has started. */
+  readonly running: boolean;
+  /** Feature bits that the driver took, in hexadecimal. */
+  readonly features: string;
+  readonly protocolFeatures: readonly string[];
+  /** Bytes of memory that the guest shares. */
+  readonly memoryBytes: number;
+  /** Why the device was stopped; null while it works. */
+  readonly fault: string | null;
+}
+
+/** What a disk looks like from its lane. */
+export interface DiskState {
+  readonly disk: string;
+  readonly bytes: number;
+  readonly blockBytes: number;
+  readonly readonly: boolean;
+}
+
 export interface RingState {
+  /** A port or a disk device. */
   readonly port: string;
   readonly ring: number;
-  readonly direction: 'rx' | 'tx';
+  readonly direction: 'rx' | 'tx' | 'request';
   readonly size: number;
   readonly packed: boolean;
   readonly started: boolean;
@@ -67,6 +108,8 @@ export interface Fault {
 export interface LaneSnapshot {
   readonly ports: readonly PortState[];
   readonly rings: readonly RingState[];
+  readonly disks: readonly DiskState[];
+  readonly devices: readonly DeviceState[];
 }
 
 export type LaneCommands = {
@@ -88,6 +131,21 @@ export type LaneCommands = {
   readonly removeWire: { readonly args: string; readonly reply: undefined };
   readonly addPort: { readonly args: NetConfig; readonly reply: readonly PortCounters[] };
   readonly removePort: { readonly args: string; readonly reply: undefined };
+  readonly addDisk: {
+    readonly args: { readonly disk: DiskConfig; readonly description: DiskDescription };
+    readonly reply: undefined;
+  };
+  readonly removeDisk: { readonly args: string; readonly reply: undefined };
+  /** The size has changed, or is about to become `most` bytes; guests are told. */
+  readonly refreshDisk: {
+    readonly args: { readonly disk: string; readonly most: number };
+    readonly reply: undefined;
+  };
+  readonly addDevice: { readonly args: GuestDiskConfig; readonly reply: DeviceCounters };
+  /** Answered when the requests that were on their way are complete. */
+  readonly removeDevice: { readonly args: string; readonly reply: undefined };
+  /** Removes all disk devices and disks; answered when no request is on its way. */
+  readonly drain: { readonly args: undefined; readonly reply: undefined };
   /** Shows the frames of a port to a capture. */
   readonly startCapture: {
     readonly args: {
@@ -104,3 +162,6 @@ export type LaneCommands = {
 
 /** What a lane tells without being asked. */
 export type LaneEvent = { readonly kind: 'fault'; readonly fault: Fault };
+
+/** A lane as the daemon has it. */
+export type Lane = LaneHandle<LaneCommands, LaneEvent>;

@@ -1,4 +1,4 @@
-/** What a lane runs: its switches, their wires, its guests' cards. Here lane and methods meet. */
+/** What a lane runs: its switches, their wires, its guests' cards and disks. Here lane and methods meet. */
 import { join } from 'node:path';
 import { SluiceError } from '../base/errors.ts';
 import type { LaneHost, LaneProgram } from '../engine/lane.ts';
@@ -8,6 +8,7 @@ import { CaptureRing } from '../net/capture-ring.ts';
 import { createDataPath, type DataPath } from '../net/data-path.ts';
 import type { Port } from '../net/port.ts';
 import { Switch } from '../net/switch.ts';
+import type { SocketAccess } from '../os/unix-socket.ts';
 import type { NetConfig } from './config.ts';
 import type {
   LaneCommands,
@@ -19,24 +20,34 @@ import type {
   PortState,
   RingState,
 } from './lane-commands.ts';
+import { LaneDisks } from './lane-disks.ts';
 import { plugWire, type Wire } from './lane-wires.ts';
 import { journalName } from './run-directory.ts';
 
 /** What the guests' sockets allow: their owner and group may connect. */
 const SOCKET_MODE = 0o660;
 
-export class NetLane implements LaneProgram<LaneCommands> {
+export class DomainLane implements LaneProgram<LaneCommands> {
   readonly #host: LaneHost<LaneEvent>;
   readonly #settings: LaneSettings;
+  readonly #access: SocketAccess;
   readonly #path: DataPath;
   readonly #switches = new Map<string, Switch>();
   readonly #wires = new Map<string, Wire>();
   readonly #ports = new Map<string, ParavirtualPort>();
+  readonly #disks: LaneDisks;
 
   constructor(host: LaneHost<LaneEvent>) {
     this.#host = host;
     this.#settings = host.settings as LaneSettings;
+    const { uid, gid } = this.#settings;
+    this.#access = {
+      mode: SOCKET_MODE,
+      ...(uid === undefined ? {} : { uid }),
+      ...(gid === undefined ? {} : { gid }),
+    };
     this.#path = createDataPath(host.arena, host.loop);
+    this.#disks = new LaneDisks(host, this.#settings, this.#access);
   }
 
   readonly commands: LaneProgram<LaneCommands>['commands'] = {
@@ -71,6 +82,12 @@ export class NetLane implements LaneProgram<LaneCommands> {
       this.#ports.delete(name);
       return undefined;
     },
+    addDisk: ({ disk, description }) => this.#disks.add(disk, description),
+    removeDisk: (name) => this.#disks.remove(name),
+    refreshDisk: ({ disk, most }) => this.#disks.refresh(disk, most),
+    addDevice: (guestDisk) => this.#disks.addDevice(guestDisk),
+    removeDevice: (name) => this.#disks.removeDevice(name),
+    drain: () => this.#disks.drain(),
     startCapture: ({ port: name, ring, snapLength }) => {
       const { owner, port } = this.#plugged(name);
       owner.observe(port, new CaptureTap(new CaptureRing(ring), 0, snapLength));
@@ -88,6 +105,7 @@ export class NetLane implements LaneProgram<LaneCommands> {
   close(): void {
     for (const port of this.#ports.values()) port.close();
     for (const wire of this.#wires.values()) wire.close();
+    this.#disks.close();
   }
 
   #switch(name: string): Switch {
@@ -106,16 +124,12 @@ export class NetLane implements LaneProgram<LaneCommands> {
   }
 
   #addPort(net: NetConfig): readonly PortCounters[] {
-    const { run, isolation, uid, gid } = this.#settings;
+    const { run, isolation } = this.#settings;
     const port = new ParavirtualPort(
       {
         ...net,
         isolation,
-        access: {
-          mode: SOCKET_MODE,
-          ...(uid === undefined ? {} : { uid }),
-          ...(gid === undefined ? {} : { gid }),
-        },
+        access: this.#access,
         journal: join(run, journalName(net.port)),
         onFailure: (reason) =>
           this.#host.emit({ kind: 'fault', fault: { port: net.port, reason } }),
@@ -145,9 +159,11 @@ export class NetLane implements LaneProgram<LaneCommands> {
         }),
       ),
     );
+    const { rings, ...disks } = this.#disks.describe();
     return {
       ports: [...guests.map(({ state }) => state), ...wires],
-      rings: guests.flatMap(({ rings }): readonly RingState[] => rings),
+      rings: [...guests.flatMap((guest): readonly RingState[] => guest.rings), ...rings],
+      ...disks,
     };
   }
 

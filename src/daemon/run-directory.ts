@@ -8,7 +8,9 @@ import {
   closeSync,
   ftruncateSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   writeSync,
 } from 'node:fs';
@@ -35,11 +37,26 @@ export interface Ownership {
 }
 
 /** What the name of a card's position journal ends in. */
-export const JOURNAL_SUFFIX = '.journal';
+const JOURNAL_SUFFIX = '.journal';
+/** What the name of the file ends in that keeps the cache mode of a guest's disk. */
+const CACHE_MODE_SUFFIX = '.cache';
 
 /** File name of the position journal of a port, such as `web/net0`. */
 export function journalName(port: string): string {
   return port.replace('/', '-') + JOURNAL_SUFFIX;
+}
+
+/** File name of what keeps the cache mode of a disk device, such as `web/disk0`. */
+export function cacheModeName(device: string): string {
+  return device.replace('/', '-') + CACHE_MODE_SUFFIX;
+}
+
+/** Removes what was kept for ports and devices, except the files named in `kept`. */
+export function removeKeptStates(run: string, kept: ReadonlySet<string>): void {
+  for (const file of readdirSync(run)) {
+    const isState = file.endsWith(JOURNAL_SUFFIX) || file.endsWith(CACHE_MODE_SUFFIX);
+    if (isState && !kept.has(file)) rmSync(join(run, file));
+  }
 }
 
 export function controlSocketPath(run: string): string {

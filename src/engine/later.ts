@@ -10,7 +10,7 @@ type Outcome<Value> =
 
 export class Later<Value> {
   #outcome: Outcome<Value> | undefined;
-  #tell: ((outcome: Outcome<Value>) => void) | undefined;
+  #listeners: ((outcome: Outcome<Value>) => void)[] = [];
 
   /** @throws SluiceError `state` if it is settled already. */
   resolve(value: Value): void {
@@ -22,17 +22,18 @@ export class Later<Value> {
     this.#settle({ isError: true, error });
   }
 
-  /** Calls one of the two once: at once if the value is there, else when it comes. For one listener. */
+  /** Calls one of the two once: at once if the value is there, else when it comes. */
   whenSettled(onValue: (value: Value) => void, onError: (error: unknown) => void): void {
     const tell = (outcome: Outcome<Value>): void =>
       outcome.isError ? onError(outcome.error) : onValue(outcome.value);
-    if (this.#outcome === undefined) this.#tell = tell;
+    if (this.#outcome === undefined) this.#listeners.push(tell);
     else tell(this.#outcome);
   }
 
   #settle(outcome: Outcome<Value>): void {
     if (this.#outcome !== undefined) throw new SluiceError('state', 'a value came twice');
     this.#outcome = outcome;
-    this.#tell?.(outcome);
+    for (const tell of this.#listeners) tell(outcome);
+    this.#listeners = [];
   }
 }

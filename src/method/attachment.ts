@@ -135,9 +135,17 @@ export class Attachment {
     };
   }
 
-  /** Disconnects the guest; the socket disappears. */
+  /**
+   * Disconnects the guest; the socket disappears at once. A device that has requests of the guest on
+   * their way is polled on: `onDrained` is called when they are complete, which may be at once.
+   */
+  disconnect(onDrained: () => void): void {
+    this.server.close(onDrained);
+  }
+
+  /** Disconnects the guest, and polls the device no more. */
   close(): void {
-    this.#host.loop.removePoller(this.#poller);
     this.server.close();
+    this.#host.loop.removePoller(this.#poller);
   }
 }
