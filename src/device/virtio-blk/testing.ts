@@ -15,6 +15,7 @@ import { SegmentList } from '../../ring/driver-queue.ts';
 import { RingPair, type RingPairOptions, testArena } from '../../ring/ring-pair.ts';
 import { VIRTIO_BLK_T_IN } from '../../spec/virtio-blk.ts';
 import { BLOCK_COUNTERS, type BlockCounter } from './counters.ts';
+import { DEFAULT_SEG_MAX, EXTRA_SEGMENTS } from './features.ts';
 import { VirtioBlk, type VirtioBlkOptions } from './virtio-blk.ts';
 
 export const testLoop = new PollLoop();
@@ -249,6 +250,16 @@ export class GuestQueue {
     this.pair.driver.publish();
   }
 
+  /** The segments of a request at `at`: header, data in two halves, status. */
+  segments(at: number, header: number, data: number, fills: boolean): SegmentList {
+    const segments = new SegmentList(4);
+    segments.push(at, header, false);
+    segments.push(at + header, data / 2, fills);
+    segments.push(at + header + data / 2, data / 2, fills);
+    segments.push(at + header + data, 1, true);
+    return segments;
+  }
+
   /** Takes back what the device has used. */
   collect(): Offered[] {
     const { driver } = this.pair;
@@ -327,11 +338,13 @@ export class BlkGuest {
   constructor(options: BlkGuestOptions = {}) {
     this.disk = options.disk ?? new FakeDisk();
     const count = options.device?.queues ?? 1;
+    const ring = { size: 64, packed: false, ...options.ring };
     this.device = new VirtioBlk({
       name: 'web/disk0',
       disk: this.disk,
       queues: count,
       serial: 'a serial number',
+      segMax: Math.min(ring.size - EXTRA_SEGMENTS, DEFAULT_SEG_MAX),
       arena: testArena(),
       loop: testLoop,
       log: loggerTo((level, message) => this.records.push({ level, message })),
@@ -341,10 +354,7 @@ export class BlkGuest {
     this.device.onBroken = (reason) => this.broken.push(reason);
     this.device.onDrained = () => this.drained++;
     this.device.setDriverFeatures(options.features ?? this.device.features);
-    this.queues = Array.from(
-      { length: count },
-      () => new GuestQueue({ size: 64, packed: false, ...options.ring }),
-    );
+    this.queues = Array.from({ length: count }, () => new GuestQueue(ring));
     for (const [index, queue] of this.queues.entries()) {
       this.device.startQueue(index, queue.pair.device);
       this.device.setQueueEnabled(index, true);
@@ -391,4 +401,24 @@ export class BlkGuest {
     this.device.close();
     for (const queue of this.queues) queue.pair.release();
   }
+}
+
+/** Bytes that tell where they belong. */
+export function pattern(bytes: number, seed: number): Buffer {
+  return Buffer.from(
+    Uint8Array.from({ length: bytes }, (_, i) => (i * 7 + seed * 31 + (i >> 8)) & 0xff),
+  );
+}
+
+/** The data of a discard or write zeroes: first sector, sectors, flags of each range. */
+export function ranges(
+  ...list: readonly (readonly [sector: number | bigint, sectors: number, flags?: number])[]
+): Buffer {
+  const out = Buffer.alloc(16 * list.length);
+  for (const [i, [sector, sectors, flags = 0]] of list.entries()) {
+    out.writeBigUInt64LE(BigInt(sector), 16 * i);
+    out.writeUInt32LE(sectors, 16 * i + 8);
+    out.writeUInt32LE(flags, 16 * i + 12);
+  }
+  return out;
 }

@@ -242,7 +242,7 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
 
   startQueue(index: number, queue: DeviceQueue): void {
     const { segMax } = this;
-    if (queue.size < segMax + EXTRA_SEGMENTS && this.slots.table.segments > queue.size) {
+    if (queue.size < segMax + EXTRA_SEGMENTS) {
       this.log.warn(
         `${this.name}: queue ${index} has ${queue.size} entries, too few for a request of ${segMax} segments: ` +
           `give the guest longer queues, or set seg_max to ${Math.max(queue.size - EXTRA_SEGMENTS, 1)}`,
