@@ -125,6 +125,13 @@ test('reads and writes are limited apart, and none holds the other up', () => {
   assert.equal(client.inFlight, 1);
   end(client, loop);
 
+  const both = limited({ iopsRead: 1, iopsWrite: 1 });
+  for (const op of [DISK_READ, DISK_READ, DISK_WRITE_ZEROES, DISK_WRITE_ZEROES]) {
+    both.client.submit({ op, bytes: 512 });
+  }
+  assert.equal(settle(both.client), 2);
+  end(both.client, both.loop);
+
   const reads = limited({ bpsRead: 512 });
   for (const op of [DISK_READ, DISK_READ, DISK_WRITE_ZEROES, DISK_DISCARD, DISK_FLUSH]) {
     reads.client.submit({ op, bytes: op === DISK_FLUSH ? 0 : 512 });

@@ -213,13 +213,12 @@ class LimitedQueue implements DiskQueue {
 
   submit(slot: number): void {
     const kind = this.#requests.op[slot] === DISK_READ ? READS : WRITES;
-    const waiting = this.#waiting[kind];
-    if (waiting.count === 0 && this.#disk.isFree(kind)) {
+    if (this.#disk.isFree(kind)) {
       this.#queue.submit(slot);
       return;
     }
     this.#order = (this.#order + 1) | 0;
-    waiting.push(slot, this.#order);
+    this.#waiting[kind].push(slot, this.#order);
   }
 
   flush(): void {
