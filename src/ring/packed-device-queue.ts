@@ -371,6 +371,10 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
       this.put(id[slot] as number, span[slot] as number, lengths[slot] as number);
       slot++;
     }
+    if (this.chains !== undefined && batch.tableAt !== 0 && !batch.shaped) {
+      this.putPlain(batch, slot, to, lengths);
+      return;
+    }
     let { used, usedWrap } = this;
     for (; slot < to; slot++) {
       const position = used | (usedWrap << 15);
@@ -388,6 +392,40 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     }
     this.used = used;
     this.usedWrap = usedWrap;
+  }
+
+  /**
+   * As {@link putAll} for chains of one descriptor, behind one that is held. They are noted all together,
+   * and once they are written, as if each had been noted by itself.
+   */
+  private putPlain(batch: ChainBatch, from: number, to: number, lengths: Uint32Array): void {
+    const { journal, size, used, usedWrap } = this;
+    if (from === to) return;
+    const last = this.after(to - from - 1);
+    const end = this.after(to - from);
+    journal[JOURNAL_LAST] = used | (usedWrap << 15) | (end << 16);
+    const mask = lengths === NOTHING_WRITTEN ? 0 : -1;
+    this.chains?.completePacked(
+      this.descriptorsAt,
+      size,
+      used,
+      usedWrap,
+      batch.tableAt,
+      from,
+      to,
+      mask,
+    );
+    journal[JOURNAL_LAST] = last | (end << 16);
+    this.used = end & ~WRAP_BIT;
+    this.usedWrap = end >>> 15;
+  }
+
+  /** The position so many descriptors (at most the ring's size) after the next to be written. */
+  private after(count: number): number {
+    const index = this.used + count;
+    return index < this.size
+      ? index | (this.usedWrap << 15)
+      : (index - this.size) | ((this.usedWrap ^ 1) << 15);
   }
 
   /** §2.8.14, and the example of §2.8.21.3: was the event position among the new completions? */

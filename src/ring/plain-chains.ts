@@ -43,6 +43,16 @@ export interface PlainChains {
     from: number,
     to: number,
   ): void;
+  completePacked(
+    descriptors: number,
+    size: number,
+    used: number,
+    wrap: number,
+    table: number,
+    from: number,
+    to: number,
+    mask: number,
+  ): void;
 }
 
 const byArena = new WeakMap<Arena, PlainChains>();

@@ -13,6 +13,9 @@
 ;;
 ;; completeSplit(ring, mask, used, table, from, to): writes used entries from index `used` on, of the
 ;; device area's entries at `ring`, for slots from … to - 1: `id` and `written`.
+;;
+;; completePacked(descriptors, size, used, wrap, table, from, to, mask): the same in a packed ring, from
+;; descriptor `used` on, where the device's wrap counter is `wrap`; lengths are `written` & `mask`.
 (module
   (memory (import "sluice" "window") 65536 65536 shared)
 
@@ -130,4 +133,36 @@
             (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 2)))))
         (local.set $i (i32.add (local.get $i) (i32.const 1)))
         (local.set $used (i32.add (local.get $used) (i32.const 1)))
+        (br $next))))
+
+  (func (export "completePacked")
+    (param $descriptors i32) (param $size i32) (param $used i32) (param $wrap i32)
+    (param $table i32) (param $i i32) (param $to i32) (param $mask i32)
+    (local $at i32) (local $written i32)
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $i) (local.get $to)))
+        (local.set $at (i32.add (local.get $descriptors) (i32.shl (local.get $used) (i32.const 4))))
+        (local.set $written
+          (i32.and
+            (local.get $mask)
+            (i32.load offset=2560
+              (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 2))))))
+        ;; Flags before length: a length never changes in what still looks available.
+        (i32.store offset=12 (local.get $at)
+          (i32.or
+            (i32.or
+              (i32.load16_u offset=2816
+                (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 1))))
+              ;; VIRTQ_DESC_F_AVAIL and _USED, as the wrap counter says
+              (select (i32.const 0x80800000) (i32.const 0) (local.get $wrap)))
+            ;; VIRTQ_DESC_F_WRITE: there is a length
+            (select (i32.const 0x20000) (i32.const 0) (local.get $written))))
+        (i32.store offset=8 (local.get $at) (local.get $written))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (local.set $used (i32.add (local.get $used) (i32.const 1)))
+        (if (i32.eq (local.get $used) (local.get $size))
+          (then
+            (local.set $used (i32.const 0))
+            (local.set $wrap (i32.xor (local.get $wrap) (i32.const 1)))))
         (br $next)))))

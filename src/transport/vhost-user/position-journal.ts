@@ -240,8 +240,9 @@ function wasWritten(ring: PackedRingView, index: number): boolean {
 
 /**
  * Finishes completions that a process had begun to write when it ended. If the batch was published
- * nothing is left to do; else the first descriptor of the batch still waits to be written, the last
- * one maybe, and those between have been. Their data may not have arrived: in a queue that the
+ * nothing is left to do; else the first descriptor of the batch still waits to be written, those from
+ * `last` on maybe, and those between have been. Nobody looks behind the first one, so what stands in the
+ * middle of a chain may be marked as well. Their data may not have arrived: in a queue that the
  * device writes to they are returned empty.
  */
 function finishBatch(ring: PackedRingView, batch: number, last: number, end: number): void {
@@ -258,8 +259,17 @@ function finishBatch(ring: PackedRingView, batch: number, last: number, end: num
       if (written) setLength(ring, index, 0);
     }
   }
-  if (last !== batch && isWaiting(ring, last)) completeEmpty(ring, last);
-  if (held) completeEmpty(ring, batch);
+  if (!held) return;
+  const { size } = ring;
+  let at = last;
+  for (let left = distance(size, last, end); left > 0; ) {
+    const waits = isWaiting(ring, at);
+    const length = waits ? chainLength(ring, at & INDEX_MASK) : 1;
+    if (waits && at !== batch) completeEmpty(ring, at);
+    at = advance(size, at, length);
+    left -= length;
+  }
+  completeEmpty(ring, batch);
 }
 
 /** Descriptors from one position forward to another; both wrap counters make a full circle. */
