@@ -269,13 +269,16 @@ function alignmentOf(
   if (known !== undefined) return known;
   // A kernel that does not tell: what can be read of the first block is what can be read.
   const memory = pinned(2 * PAGE);
-  const at = BigInt(alignUp(Number(memory.address), PAGE));
   const vector = pinned(16);
-  for (let bytes = device?.logicalBytes ?? SECTOR_BYTES; bytes < LARGEST_BLOCK; bytes *= 2) {
-    new BigUint64Array(vector.buffer).set([at, BigInt(bytes)]);
-    if (readVector(fd, vector.address, 1, 0) >= 0) return { memory: bytes, offset: bytes };
+  const iovec = new BigUint64Array(vector.buffer);
+  iovec[0] = BigInt(alignUp(Number(memory.address), PAGE));
+  let bytes = device?.logicalBytes ?? SECTOR_BYTES;
+  for (; bytes < LARGEST_BLOCK; bytes *= 2) {
+    iovec[1] = BigInt(bytes);
+    if (readVector(fd, vector.address, 1, 0) >= 0) break;
   }
-  return { memory: LARGEST_BLOCK, offset: LARGEST_BLOCK };
+  // Named after the loop, the buffer lives as long as the kernel is given its address.
+  return { memory: Math.min(bytes, memory.buffer.byteLength), offset: bytes };
 }
 
 /** Whether a file can have holes: asked for behind its end, where there is nothing to lose. */

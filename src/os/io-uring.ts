@@ -33,11 +33,18 @@ const SETUP_SUBMIT_ALL = 1 << 7;
 const SETUP_COOP_TASKRUN = 1 << 8;
 const SETUP_TASKRUN_FLAG = 1 << 9;
 const SETUP_SINGLE_ISSUER = 1 << 12;
-const SETUP_DEFER_TASKRUN = 1 << 13;
 
-export const SETUPS: readonly number[] = [
-  SETUP_CLAMP | SETUP_SUBMIT_ALL | SETUP_SINGLE_ISSUER | SETUP_DEFER_TASKRUN | SETUP_TASKRUN_FLAG,
-  SETUP_CLAMP | SETUP_SUBMIT_ALL | SETUP_SINGLE_ISSUER | SETUP_COOP_TASKRUN | SETUP_TASKRUN_FLAG,
+/**
+ * Ways to set a ring up, best first; a kernel that does not know a flag refuses it whole. SINGLE_ISSUER
+ * is Linux 6.0, COOP_TASKRUN 5.19, SUBMIT_ALL 5.18.
+ *
+ * COOP_TASKRUN: no interrupt of the lane for a result, which is brought about when the lane next enters
+ * the kernel; TASKRUN_FLAG tells it that it should. DEFER_TASKRUN, which also puts results off that a
+ * kernel thread has ready, measured no faster for reads and slower for what such threads do (fsync,
+ * fallocate): each of those then costs a call of its own.
+ */
+const SETUPS: readonly number[] = [
+  SETUP_CLAMP | SETUP_SUBMIT_ALL | SETUP_COOP_TASKRUN | SETUP_TASKRUN_FLAG | SETUP_SINGLE_ISSUER,
   SETUP_CLAMP | SETUP_SUBMIT_ALL | SETUP_COOP_TASKRUN | SETUP_TASKRUN_FLAG,
   SETUP_CLAMP,
 ];
@@ -76,7 +83,7 @@ interface Setup {
 }
 
 /** Makes the rings with the best of the set-ups that the kernel knows. */
-function setUp(entries: number, setups: readonly number[]): Setup {
+function setUp(entries: number, setups: readonly number[] = SETUPS): Setup {
   for (const flags of setups) {
     const { buffer, address } = pinned(PARAMS_BYTES);
     const params = new Uint32Array(buffer);
@@ -92,7 +99,7 @@ function setUp(entries: number, setups: readonly number[]): Setup {
 /** Why this process cannot use io_uring, such as `EPERM: io_uring_setup`; undefined if it can. */
 export function ioUringRefusal(): string | undefined {
   try {
-    const { fd, params } = setUp(1, SETUPS);
+    const { fd, params } = setUp(1);
     closeFd(fd);
     if (((params[P_FEATURES] as number) & FEATURES) === FEATURES) return undefined;
     return 'its io_uring is older than Linux 5.6';
@@ -109,6 +116,7 @@ export interface IoUringOptions {
   readonly files: readonly number[];
   /** Where results wake the caller between `arm` and `disarm`. */
   readonly epoll: Epoll;
+  /** IORING_SETUP_* flags to try, in this order. Default: the best that the kernel knows. */
   readonly setups?: readonly number[];
 }
 
@@ -139,7 +147,7 @@ export class IoUring implements IoRing {
 
   /** @throws SystemError what the kernel answers where it refuses */
   constructor(options: IoUringOptions) {
-    const { fd, params } = setUp(options.entries, options.setups ?? SETUPS);
+    const { fd, params } = setUp(options.entries, options.setups);
     const p = (index: number): number => params[index] as number;
     const sqEntries = p(P_SQ_ENTRIES);
     const array = p(P_SQ_OFF + 6);
@@ -252,7 +260,9 @@ export class IoUring implements IoRing {
   }
 
   #register(operation: number, list: ArrayBuffer, count: number): void {
-    const result = systemCall(SYS_IO_URING_REGISTER, this.#fd, operation, addressOf(list), count);
-    if (result === -1) throw systemError('io_uring_register', `operation ${operation}`);
+    const at = addressOf(list);
+    const result = systemCall(SYS_IO_URING_REGISTER, this.#fd, operation, at, count);
+    // Named after the call, the list lives as long as the kernel reads it.
+    if (result === -1) throw systemError('io_uring_register', `${operation}, ${list.byteLength} bytes`);
   }
 }
