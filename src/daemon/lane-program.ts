@@ -56,6 +56,7 @@ export class DomainLane implements LaneProgram<LaneCommands> {
       return undefined;
     },
     removeSwitch: (name) => {
+      this.#switches.get(name)?.close();
       this.#switches.delete(name);
       return undefined;
     },
