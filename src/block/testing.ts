@@ -565,9 +565,14 @@ export function testDisk(name: string, makeDisk: MakeDisk, options: TestDiskOpti
         for (let i = 0; i < 20; i++) {
           client.submit({ op: DISK_READ, offset: i * block, bytes: block });
           client.queue.flush();
-          const complete = client.arm();
+          let vain = 0;
+          while (client.arm()) {
+            client.disarm();
+            // What completes below may have more to do above: but not for ever.
+            vain = client.poll() === 0 ? vain + 1 : 0;
+            assert.ok(vain < 5, 'arm tells of completions that are none');
+          }
           client.disarm();
-          if (complete) assert.ok(client.poll() > 0, 'arm told of a completion that is none');
           await client.drain();
           assert.equal(client.arm(), false, 'nothing is in flight');
           client.disarm();
