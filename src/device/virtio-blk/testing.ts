@@ -199,6 +199,9 @@ export interface Offered {
 
 const UNWRITTEN = 0xee;
 
+/** Turns of the device that any request has finished in, if its disk completes all that it has. */
+const MOST_TURNS = 100;
+
 /** One queue of a guest: a driver that lays requests out in any shape. */
 export class GuestQueue {
   readonly pair: RingPair;
@@ -375,9 +378,12 @@ export class BlkGuest {
   ): Offered {
     const offered = this.queue.offer(type, sector, out, room, shape);
     this.queue.publish();
-    this.device.poll();
-    this.device.poll();
-    const [used, ...others] = this.queue.collect();
+    let list: readonly Offered[] = [];
+    for (let turns = 0; list.length === 0 && turns < MOST_TURNS; turns++) {
+      this.device.poll();
+      list = this.queue.collect();
+    }
+    const [used, ...others] = list;
     assert.equal(used, offered, 'not used');
     assert.equal(others.length, 0);
     return offered;
