@@ -9,7 +9,7 @@ import type { Testbed } from '../../src/guest/testbed.ts';
 import { SERVER_POLL_US } from './disk-work.ts';
 import { PeerProcess } from './peer-process.ts';
 
-const START_TIMEOUT_MS = 20_000;
+const START_TIMEOUT_MS = 60_000;
 
 /** What a server is given. */
 export interface DiskServerPlace {
