@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -227,6 +228,50 @@ describe('vhost-user server', () => {
     assert.equal(statSync(bench.path).mode & 0o777, 0o600);
     bench.close();
   });
+});
+
+/** Run in a process that may have few descriptors. */
+const OUT_OF_DESCRIPTORS = `
+import { closeSync, openSync } from 'node:fs';
+const base = process.argv[1], path = process.argv[2];
+const { Arena } = await import(base + '/memory/arena.ts');
+const { loggerTo } = await import(base + '/base/log.ts');
+const { PollLoop } = await import(base + '/os/poll-loop.ts');
+const { connectUnix } = await import(base + '/os/unix-socket.ts');
+const { VhostUserServer } = await import(base + '/transport/vhost-user/server.ts');
+const { ReturningDevice } = await import(base + '/transport/vhost-user/testing.ts');
+const loop = new PollLoop();
+const arena = Arena.create();
+const lines = [];
+const log = loggerTo((level, message) => lines.push(level + ': ' + message));
+const connected = () => loop.stop();
+const device = new ReturningDevice(arena);
+const server = new VhostUserServer({ arena, loop, device, log, path, onConnection: connected });
+connectUnix(path);
+const files = [];
+try {
+  for (;;) files.push(openSync('/dev/null'));
+} catch {}
+for (let i = 0; i < 10; i++) loop.epoll.wait(0);
+for (const file of files) closeSync(file);
+if (server.connected) throw new Error('connected without a descriptor');
+loop.run();
+console.log(JSON.stringify({ lines, connected: server.connected }));
+process.exit(0);
+`;
+
+test('test_running_out_of_descriptors_is_said_once_and_waited_for', () => {
+  const path = newPath();
+  const run = 'ulimit -n 64; exec "$0" --no-warnings --input-type=module -e "$1" "$2" "$3"';
+  const source = join(import.meta.dirname, '../..');
+  const args = ['-c', run, process.execPath, OUT_OF_DESCRIPTORS, source, path];
+  const output = execFileSync('/bin/sh', args, { encoding: 'utf8' });
+  const { lines, connected } = JSON.parse(output) as { lines: string[]; connected: boolean };
+  assert.ok(connected);
+  assert.deepEqual(lines, [
+    `error: accepting on ${path}: EMFILE: accept4 ${path}`,
+    `info: a front-end is connected to ${path}`,
+  ]);
 });
 
 describe('vhost-user server that connects', () => {

@@ -142,6 +142,89 @@ export class ReturningDevice implements VirtioDevice {
   }
 }
 
+interface Request {
+  readonly index: number;
+  readonly id: number;
+  readonly span: number;
+  /** Where its buffer lies. */
+  readonly address: number;
+}
+
+/** Takes requests when it is polled, and finishes them when it is told to. */
+export class SlowDevice extends ReturningDevice {
+  readonly tracksInflight = true;
+  onDrained: (() => void) | undefined;
+  /** Oldest first. */
+  requests: Request[] = [];
+  readonly held = new Set<number>();
+  #draining: number | undefined | 'nothing' = 'nothing';
+  readonly #taken = new ChainBatch();
+
+  override startQueue(index: number, queue: DeviceQueue): void {
+    this.held.delete(index);
+    super.startQueue(index, queue);
+  }
+
+  override stopQueue(index: number): void {
+    if (this.#inFlight(index))
+      throw new Error(`queue ${index} was stopped with requests in flight`);
+    super.stopQueue(index);
+  }
+
+  override setQueueEnabled(index: number, enabled: boolean): void {
+    if (enabled) this.held.delete(index);
+    super.setQueueEnabled(index, enabled);
+  }
+
+  override reset(): void {
+    if (this.requests.length > 0) throw new Error('the device was reset with requests in flight');
+    this.held.clear();
+    super.reset();
+  }
+
+  hold(index: number | undefined): boolean {
+    for (const queue of index === undefined ? this.queues.keys() : [index]) this.held.add(queue);
+    if (!this.#inFlight(index)) return true;
+    this.#draining = index;
+    return false;
+  }
+
+  override poll(): number {
+    let work = 0;
+    for (const [index, queue] of this.queues) {
+      if (!this.enabled.has(index) || this.held.has(index)) continue;
+      const batch = this.#taken;
+      batch.clear();
+      work += queue.collect(batch, BATCH);
+      for (let slot = 0; slot < batch.count; slot++) {
+        this.requests.push({
+          index,
+          id: batch.id[slot] as number,
+          span: batch.span[slot] as number,
+          address: batch.address[slot] as number,
+        });
+      }
+    }
+    return work;
+  }
+
+  /** Finishes the request at a place in the list. */
+  finish(at = 0): void {
+    const [request] = this.requests.splice(at, 1);
+    if (request === undefined) throw new Error('nothing is in flight');
+    const queue = this.queues.get(request.index);
+    queue?.completeChain(request.id, request.span, request.index % 2 === 0 ? 100 : 0);
+    queue?.publish();
+    if (this.#draining === 'nothing' || this.#inFlight(this.#draining)) return;
+    this.#draining = 'nothing';
+    this.onDrained?.();
+  }
+
+  #inFlight(index: number | undefined): boolean {
+    return this.requests.some((request) => index === undefined || request.index === index);
+  }
+}
+
 /** A guest's memory of one piece, and its rings. */
 export class TestGuest {
   readonly fd: number;
