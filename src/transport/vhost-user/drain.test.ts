@@ -221,6 +221,11 @@ for (const packed of [false, true]) {
       // QEMU knows of a split ring what it shows, of a packed one where it began.
       ring.start(second.client, packed ? ring.initialBase : 3);
       const device = second.device as SlowDevice;
+      // A guest that is paused and goes on before anything is taken up.
+      const base = second.client.stopRing(1);
+      second.client.setStatus(0);
+      second.client.setFeatures(second.client.features);
+      ring.start(second.client, base);
       assert.match(second.log.join(), /ring 1 takes 7 requests up again that were in flight/);
       assert.equal(device.poll(), 7);
       assert.deepEqual(

@@ -26,8 +26,12 @@ describe('in-flight area', () => {
     const again = InflightArea.map(description, false, fd);
     assert.ok(again.isInitialized(2));
     assert.equal(again.region(2).get8(again.region(2).bytes - 1), 77);
-    again.clear();
+    again.forgetPositions();
     assert.ok(!again.isInitialized(2));
+    again.region(1).set16(INFLIGHT_SPLIT.version, INFLIGHT_VERSION);
+    again.region(1).set8(INFLIGHT_SPLIT.headerBytes + 255 * INFLIGHT_SPLIT.entryBytes, 1);
+    again.forgetPositions();
+    assert.ok(again.isInitialized(1), 'a request is in flight there');
     again.release();
     closeFd(fd);
     assert.equal(readdirSync('/proc/self/fd').length, before);

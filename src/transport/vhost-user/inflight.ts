@@ -98,11 +98,24 @@ export class InflightArea {
     return this.region(queue).get16(INFLIGHT_SPLIT.version) === INFLIGHT_VERSION;
   }
 
-  /** The device was reset: its rings begin anew, with nothing in flight. */
-  clear(): void {
+  /**
+   * The device was reset: its rings may begin anew, elsewhere. Regions that note nothing in flight are
+   * as good as new; others stay, because QEMU resets a device's status when it pauses a guest, too.
+   */
+  forgetPositions(): void {
     for (let queue = 0; queue < this.queues; queue++) {
-      this.region(queue).set16(INFLIGHT_SPLIT.version, 0);
+      const region = this.region(queue);
+      if (!this.#hasRequests(region)) region.set16(INFLIGHT_SPLIT.version, 0);
     }
+  }
+
+  #hasRequests(region: InflightRegion): boolean {
+    const layout = this.packed ? INFLIGHT_PACKED : INFLIGHT_SPLIT;
+    for (let entry = 0; entry < this.queueSize; entry++) {
+      const at = layout.headerBytes + entry * layout.entryBytes + layout.entry.inflight;
+      if (region.get8(at) !== 0) return true;
+    }
+    return false;
   }
 
   release(): void {

@@ -238,7 +238,7 @@ export class RingSet implements RingContext {
     this.#features = undefined;
     this.#broken = undefined;
     this.device.reset();
-    if (this.device.tracksInflight === true) this.#inflight?.clear();
+    if (this.device.tracksInflight === true) this.#inflight?.forgetPositions();
     this.#applyLogging();
   }
 
