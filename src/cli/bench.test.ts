@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { netReportSchema } from '../bench/report-schema.ts';
+import { diskReportSchema, netReportSchema } from '../bench/report-schema.ts';
 
 const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
 
@@ -28,6 +28,26 @@ test('bench net --json prints one object of the published form and nothing else'
   assert.deepEqual([report.guests, report.frame, report.runs], [2, 1514, 2]);
 });
 
+test('bench disk --json prints one object of the published form and nothing else', () => {
+  const { status, stdout, stderr } = sluice(
+    ...'disk --method paravirtual --rw randrw --bs 4k --iodepth 4 --numjobs 2 --guests 2'.split(
+      ' ',
+    ),
+    ...'--size 1M --runtime 0.2 --runs 2 --fsync 8 --packed --verify --json'.split(' '),
+  );
+  assert.equal(stderr, '');
+  assert.equal(status, 0);
+  const report = diskReportSchema.parse(JSON.parse(stdout));
+  const { guests, bs, iodepth, numjobs, runs, packed, disk_bytes } = report;
+  assert.deepEqual(
+    [guests, bs, iodepth, numjobs, runs, packed, disk_bytes],
+    [2, 4096, 4, 2, 2, true, 2 ** 20],
+  );
+  assert.deepEqual(report.errors, { failed: 0, stale: 0, corrupt: 0 });
+  const { results } = report;
+  assert.ok(results.read_iops > 0 && results.write_iops > 0 && results.flushes_per_s > 0);
+});
+
 test('wrong usage is told in a line and ends with 2', () => {
   for (const [words, pattern] of [
     [['net', '--guests', '3'], /3 guests cannot be paired/],
@@ -35,7 +55,15 @@ test('wrong usage is told in a line and ends with 2', () => {
     [['net', '--method', 'magic'], /paravirtual/],
     [['net', '--frame', '5'], /--frame/],
     [['net', '--soak', '0'], /--soak/],
-    [['disk'], /disk/],
+    [['tape'], /tape/],
+    [['disk', '--rw', 'append'], /randread/],
+    [['disk', '--bs', '4x'], /4x/],
+    [['disk', '--bs', '1000'], /--bs/],
+    [['disk', '--disk', 'floppy'], /memory, tmpfs or file:PATH/],
+    [['disk', '--disk', 'memory', '--direct'], /--direct/],
+    [['disk', '--size', '4k', '--numjobs', '2'], /do not fit/],
+    [['disk', '--disk', `file:${MAIN}`, '--rw', 'randrw'], /--overwrite/],
+    [['disk', '--disk', `file:${MAIN}`, '--guests', '2'], /cannot share/],
   ] as const) {
     const { status, stdout, stderr } = sluice(...words);
     assert.equal(status, 2, words.join(' '));

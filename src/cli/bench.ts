@@ -1,16 +1,26 @@
-/** `sluice bench net` and `sluice bench all`: measure the methods. */
+/** `sluice bench net`, `sluice bench disk` and `sluice bench all`: measure the methods. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { SluiceError } from '../base/errors.ts';
+import type { BenchControl } from '../bench/bench-control.ts';
 import { shortNumber } from '../bench/chart.ts';
+import { runDiskBench } from '../bench/disk-bench.ts';
+import { type DiskOptions, parseBytes, parseDiskOptions } from '../bench/disk-options.ts';
+import { DISK_COLUMNS, diskCells, diskReportText } from '../bench/disk-text.ts';
 import { matrixReportHtml } from '../bench/html-report.ts';
-import { matrixReport, matrixRows, measureIdleDomain } from '../bench/matrix-bench.ts';
+import {
+  matrixDiskRows,
+  matrixReport,
+  matrixRows,
+  measureIdleDomain,
+} from '../bench/matrix-bench.ts';
 import { runNetBench } from '../bench/net-bench.ts';
 import { type NetOptions, parseNetOptions } from '../bench/net-options.ts';
-import type { BenchControl } from '../bench/net-rig.ts';
 import {
   DIRECTIONS,
+  DISK_GUEST_KINDS,
+  type DiskReport,
   GUEST_KINDS,
   type MatrixReport,
   METHODS,
@@ -24,6 +34,7 @@ import {
   netReportText,
   soakReportText,
 } from '../bench/text-report.ts';
+import { READ_WRITE } from '../guest/embedded/disk-options.ts';
 import { printJson, printTable } from './output.ts';
 import { runSteps } from './progress.ts';
 
@@ -35,11 +46,19 @@ function number(text: string): number {
   return value;
 }
 
+/** A number of bytes, with a unit or without. */
+function bytes(text: string): number {
+  const value = parseBytes(text);
+  if (Number.isNaN(value)) throw new InvalidArgumentError('Not a size, such as 4096, 4k or 1M.');
+  return value;
+}
+
 /** The commands. `version` goes into reports. */
 export function benchCommand(version: string): Command {
   return new Command('bench')
     .description('measure the methods')
     .addCommand(netCommand())
+    .addCommand(diskCommand())
     .addCommand(allCommand(version));
 }
 
@@ -112,9 +131,78 @@ async function runNet({ json, soak, ...flags }: NetFlags): Promise<void> {
   else process.stdout.write(result.text ?? '');
 }
 
+function diskCommand(): Command {
+  return new Command('disk')
+    .description("requests, latency and processor time of guests' disks; options as fio names them")
+    .addOption(
+      new Option('--method <method>', 'how guests get their disk')
+        .choices(METHODS)
+        .default('paravirtual'),
+    )
+    .addOption(
+      new Option('--guest <kind>', 'who the guests are')
+        .choices(DISK_GUEST_KINDS)
+        .default('embedded'),
+    )
+    .option('--guests <n>', 'number of guests, each with a disk of its own', number, 1)
+    .addOption(
+      new Option('--rw <rw>', 'in order or at random, reads, writes or both')
+        .choices(READ_WRITE)
+        .default('randread'),
+    )
+    .option('--bs <bytes>', 'bytes of a request, such as 4k', bytes, 4096)
+    .option('--iodepth <n>', 'requests on their way at once, of each job', number, 32)
+    .option('--numjobs <n>', 'queues of each disk, each with a job of its own', number, 1)
+    .option('--runtime <seconds>', 'length of a run', number, 3)
+    .option('--runs <n>', 'number of runs; medians are reported', number, 3)
+    .option('--rwmixread <percent>', 'percentage of reads, where both are done', number, 50)
+    .option('--fsync <n>', 'a flush after so many writes', number, 0)
+    .option('--size <bytes>', 'bytes of each disk to work on, such as 1G (default: 256M)', bytes)
+    .option(
+      '--disk <disk>',
+      'memory, tmpfs, or file:PATH (a directory for files that are removed again, or an existing file)',
+      'memory',
+    )
+    .option('--direct', 'files: past the page cache of the host', false)
+    .option('--packed', 'packed rings', false)
+    .option(
+      '--verify',
+      'check each block when it is read, and all that were written at the end',
+      false,
+    )
+    .option('--overwrite', 'what an existing file holds may be lost', false)
+    .option('--json', 'print one JSON object', false)
+    .action(runDisk);
+}
+
+interface DiskFlags extends Omit<DiskOptions, 'size'> {
+  readonly size?: number;
+  readonly json: boolean;
+}
+
+async function runDisk({ json, ...flags }: DiskFlags): Promise<void> {
+  const options = parseDiskOptions(flags);
+  let report: DiskReport | undefined;
+  await runSteps(json || !process.stdout.isTTY, [
+    {
+      title: 'bench disk',
+      run: async (control) => {
+        report = await runDiskBench(options, control);
+        return undefined;
+      },
+    },
+  ]);
+  if (report === undefined) throw new SluiceError('state', 'the disk was not measured');
+  const { failed, stale, corrupt } = report.errors;
+  // Lost data are a failure, also for a script that only looks at the exit code.
+  if (failed + stale + corrupt > 0) process.exitCode = 1;
+  if (json) printJson(report);
+  else process.stdout.write(diskReportText(report));
+}
+
 function allCommand(version: string): Command {
   return new Command('all')
-    .description('every method, with small, full and segmented frames and 2 to 30 guests')
+    .description('every method, over sizes of frames and requests, and numbers of guests')
     .option('--report <file>', 'write a report with charts (HTML); the JSON goes beside it')
     .option('--json', 'print one JSON object', false)
     .action((flags: AllFlags) => runAll(version, flags));
@@ -127,6 +215,7 @@ interface AllFlags {
 
 async function runAll(version: string, { report: file, json }: AllFlags): Promise<void> {
   const rows: NetReport[] = [];
+  const disks: DiskReport[] = [];
   let idle: MatrixReport['idle'] | undefined;
   await runSteps(json, [
     ...matrixRows().map((options) => ({
@@ -135,6 +224,14 @@ async function runAll(version: string, { report: file, json }: AllFlags): Promis
         const row = await runNetBench(options, control, false);
         rows.push(row);
         return `${shortNumber(row.results.gbps)} Gb/s, ${shortNumber(row.results.ns_per_frame)} ns a frame`;
+      },
+    })),
+    ...matrixDiskRows().map((options) => ({
+      title: `${options.method}, ${options.guests === 1 ? 'a guest' : `${options.guests} guests`}, ${options.rw} of ${options.bs} bytes, depth ${options.iodepth}`,
+      run: async (control: BenchControl) => {
+        const row = await runDiskBench(options, control, false);
+        disks.push(row);
+        return `${shortNumber(row.results.iops)} requests/s, ${shortNumber(row.results.latency_us.p50)} us`;
       },
     })),
     {
@@ -146,7 +243,7 @@ async function runAll(version: string, { report: file, json }: AllFlags): Promis
     },
   ]);
   if (idle === undefined) throw new SluiceError('state', 'the idle lane was not measured');
-  const report = matrixReport(version, rows, idle);
+  const report = matrixReport(version, rows, disks, idle);
   if (file !== undefined) writeReport(report, file);
   if (json) {
     printJson(report);
@@ -154,6 +251,8 @@ async function runAll(version: string, { report: file, json }: AllFlags): Promis
   }
   process.stdout.write('\n');
   printTable(MATRIX_COLUMNS, rows.map(matrixCells), 'no rows');
+  process.stdout.write('\n');
+  printTable(DISK_COLUMNS, disks.map(diskCells), 'no rows');
   process.stdout.write(`\n${matrixNotes(report)}`);
   if (file !== undefined) process.stdout.write(`Report with charts: ${resolve(file)}\n`);
 }

@@ -141,7 +141,17 @@ describe('words and exit codes', () => {
     assert.match(version.stdout, /^\d+\.\d+\.\d+\n$/);
     const help = await place.sluice('--help');
     assert.equal(help.code, 0);
-    for (const command of ['up', 'show', 'reload', 'down', 'guest', 'capture', 'bench', 'schema'])
+    for (const command of [
+      'up',
+      'show',
+      'reload',
+      'down',
+      'guest',
+      'disk',
+      'capture',
+      'bench',
+      'schema',
+    ])
       assert.match(help.stdout, new RegExp(`^  ${command} `, 'm'));
   });
 
@@ -152,7 +162,7 @@ describe('words and exit codes', () => {
     assert.match(command.stderr, /unknown command 'shwo'\n\(Did you mean show\?\)/);
     const subject = await place.sluice('show', 'portz');
     assert.equal(subject.code, 2);
-    assert.match(subject.stderr, /Allowed choices are guests, ports, rings/);
+    assert.match(subject.stderr, /Allowed choices are guests, ports, disks, devices, rings/);
     assert.equal((await place.sluice('up', '--nonsense')).code, 2);
     const json = await place.sluice('show', 'portz', '--json');
     assert.equal(json.code, 2);
@@ -180,7 +190,7 @@ describe('words and exit codes', () => {
     assert.equal(code, 1);
     assert.equal(
       stderr,
-      `sluice: ./sluice.yaml:1:1: swiches: unknown key; allowed here: run, isolation, lanes, switches, guests; did you mean "switches"?
+      `sluice: ./sluice.yaml:1:1: swiches: unknown key; allowed here: run, isolation, lanes, switches, disks, guests; did you mean "switches"?
 sluice: ./sluice.yaml:2:8: lanes: "none" is not valid: expected a number of lanes, 1 to 64, or a list of { cpus: [N] }
 `,
     );
@@ -226,6 +236,38 @@ guests:
     assert.deepEqual(await place.json('guest', 'qemu-args', 'web'), expected);
     const { stdout } = await place.sluice('guest', 'qemu-args', 'web');
     assert.deepEqual(stdout.trim().split(' '), expected);
+  });
+
+  const DISKS = `disks: { root: { file: root.img }, data: { memory: 16M } }
+guests:
+  web:
+    disk:
+      - { method: paravirtual, disk: root }
+      - { method: paravirtual, disk: data, queues: 4, seg_max: 254, packed: on, server: connect }
+`;
+
+  test('qemu-args gives each disk a socket and a device, and boots from the first', async () => {
+    await using place = new Place(DISKS);
+    const list = (await place.json('guest', 'qemu-args', 'web')) as string[];
+    assert.deepEqual(list.slice(6), [
+      '-chardev',
+      `socket,id=sluice-disk0-socket,path=${place.run}/web-disk0.sock,reconnect-ms=1000`,
+      '-device',
+      'vhost-user-blk-pci,id=sluice-disk0,chardev=sluice-disk0-socket,num-queues=1,bootindex=0',
+      '-chardev',
+      `socket,id=sluice-disk1-socket,path=${place.run}/web-disk1.sock,server=on,wait=off`,
+      '-device',
+      'vhost-user-blk-pci,id=sluice-disk1,chardev=sluice-disk1-socket,num-queues=4,queue-size=256,packed=on',
+    ]);
+  });
+
+  test('uml-args gives each disk its socket', async () => {
+    await using place = new Place(DISKS.replace(', server: connect', ''));
+    assert.deepEqual(await place.json('guest', 'uml-args', 'web'), [
+      'mem=512M',
+      `virtio_uml.device=${place.run}/web-disk0.sock:2`,
+      `virtio_uml.device=${place.run}/web-disk1.sock:2`,
+    ]);
   });
 
   test('isolation: strict asks for sealed memory', async () => {
@@ -291,7 +333,7 @@ describe('the daemon', () => {
     const text = await place.sluice('show');
     assert.match(
       text.stdout,
-      /^GUEST {2}PORT .*\nweb +web\/net0 +paravirtual +lan +52:54:00:00:00:01 +running /,
+      /^GUEST {2}DEVICE .*\nweb +web\/net0 +paravirtual +switch lan, 52:54:00:00:00:01 +running /,
     );
     assert.deepEqual(await place.json('show', 'faults'), []);
     assert.deepEqual(await place.json('show', 'switches'), [
@@ -505,6 +547,7 @@ test('the JSON schema is that of the configuration', async () => {
     'isolation',
     'lanes',
     'switches',
+    'disks',
     'guests',
   ]);
 });

@@ -43,6 +43,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: 'print how to attach a guest',
     load: async () => (await import('./guest.ts')).guestCommand(),
   },
+  disk: {
+    description: 'show or resize a disk of a running sluice',
+    load: async () => (await import('./disk.ts')).diskCommand(),
+  },
   capture: {
     description: 'write the frames of a port as pcapng',
     load: async () => (await import('./capture.ts')).captureCommand(),
@@ -60,7 +64,7 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
 /** All commands, of which only the one that `words` begin with is loaded whole. */
 async function program(words: readonly string[]): Promise<Command> {
   const all = new Command('sluice')
-    .description('a driver domain in user space: network cards for virtual machines')
+    .description('a driver domain in user space: network cards and disks for virtual machines')
     .version(version())
     .showHelpAfterError('(sluice --help, or sluice COMMAND --help)');
   const wanted = words.find((word) => !word.startsWith('-') && word !== 'help');

@@ -48,6 +48,19 @@ export function printTable(
   process.stdout.write(`${lines.map((line) => line.trimEnd()).join('\n')}\n`);
 }
 
+const UNITS = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB'] as const;
+
+/** `20 GiB`, `1.5 MiB`: at most three digits after the point, rounded. */
+export function sizeText(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < UNITS.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${Number(value.toFixed(3))} ${UNITS[unit]}`;
+}
+
 /** Prints an error: what, where, remedy. The stack only with SLUICE_DEBUG. */
 export function printError(error: unknown, json: boolean): void {
   if (json) {

@@ -1,15 +1,19 @@
-/** The arguments with which QEMU gives a guest the cards that Sluice serves. */
+/** The arguments with which QEMU gives a guest the cards and disks that Sluice serves. */
 import { MiB } from '../base/bits.ts';
 import type { GuestConfig, NetConfig } from '../daemon/config.ts';
+import type { GuestDiskConfig } from '../daemon/disk-config.ts';
+import { EXTRA_SEGMENTS } from '../device/virtio-blk/features.ts';
 
 /** QEMU's largest; only vhost-user takes it for both directions. */
 const RING_SIZE = 1024;
+/** Descriptors of a disk's queues, as QEMU has them. */
+const DISK_RING_SIZE = 128;
 /** How often QEMU looks for Sluice when the connection is gone. */
 const RECONNECT_MS = 1000;
 const MEMORY_ID = 'sluice-mem';
 
 /**
- * Machine type, processor, disks and the rest are the caller's.
+ * Machine type, processor and the rest are the caller's.
  * @param strict isolation: strict, which wants memory that cannot shrink
  */
 export function qemuArguments(guest: GuestConfig, strict: boolean): string[] {
@@ -24,17 +28,15 @@ export function qemuArguments(guest: GuestConfig, strict: boolean): string[] {
     '-machine',
     `memory-backend=${MEMORY_ID}`,
     ...guest.net.flatMap(cardArguments),
+    ...guest.disk.flatMap(diskArguments),
   ];
 }
 
 function cardArguments(net: NetConfig, index: number): string[] {
   const id = `sluice-net${index}`;
-  const connects = net.server === 'listen';
-  const chardev = connects ? `reconnect-ms=${RECONNECT_MS}` : 'server=on,wait=off';
   const multi = net.queues > 1;
   return [
-    '-chardev',
-    `socket,id=${id}-socket,path=${escapeCommas(net.socket)},${chardev}`,
+    ...socketArguments(id, net),
     '-netdev',
     `vhost-user,id=${id},chardev=${id}-socket,queues=${net.queues}`,
     '-device',
@@ -47,6 +49,30 @@ function cardArguments(net: NetConfig, index: number): string[] {
       ...(net.mtu === undefined ? [] : [`host_mtu=${net.mtu}`]),
     ].join(','),
   ];
+}
+
+function diskArguments(disk: GuestDiskConfig, index: number): string[] {
+  const id = `sluice-disk${index}`;
+  const ringSize = 2 ** Math.ceil(Math.log2(disk.segMax + EXTRA_SEGMENTS));
+  return [
+    ...socketArguments(id, disk),
+    '-device',
+    [
+      `vhost-user-blk-pci,id=${id},chardev=${id}-socket,num-queues=${disk.queues}`,
+      ...(ringSize > DISK_RING_SIZE ? [`queue-size=${ringSize}`] : []),
+      ...(disk.packed ? ['packed=on'] : []),
+      // The firmware boots from the first.
+      ...(index === 0 ? ['bootindex=0'] : []),
+    ].join(','),
+  ];
+}
+
+function socketArguments(
+  id: string,
+  { server, socket }: Pick<NetConfig, 'server' | 'socket'>,
+): string[] {
+  const mode = server === 'listen' ? `reconnect-ms=${RECONNECT_MS}` : 'server=on,wait=off';
+  return ['-chardev', `socket,id=${id}-socket,path=${escapeCommas(socket)},${mode}`];
 }
 
 /** In QEMU's option lists a comma in a value is written twice. */

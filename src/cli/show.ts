@@ -1,13 +1,23 @@
-/** `sluice show [guests|ports|rings|switches|macs|faults|status]`: what a running daemon does. */
+/** `sluice show [guests|ports|disks|rings|switches|macs|faults|status]`: what a running daemon does. */
 import { Argument, type Command } from 'commander';
 import type { ApiReply } from '../control/api.ts';
 import type { ControlClient } from '../control/client.ts';
-import { printJson, printTable } from './output.ts';
+import { printJson, printTable, sizeText } from './output.ts';
 import { clientFor, controlCommand, type JsonOption, type PlaceOptions } from './place.ts';
 
 const MiB = 1024 * 1024;
 
-const SUBJECTS = ['guests', 'ports', 'rings', 'switches', 'macs', 'faults', 'status'] as const;
+const SUBJECTS = [
+  'guests',
+  'ports',
+  'disks',
+  'devices',
+  'rings',
+  'switches',
+  'macs',
+  'faults',
+  'status',
+] as const;
 type Subject = (typeof SUBJECTS)[number];
 
 export function showCommand(): Command {
@@ -23,6 +33,8 @@ export function showCommand(): Command {
 const SHOW: Readonly<Record<Subject, (client: ControlClient) => Promise<void>>> = {
   guests: async (client) => showGuests(await client.call('guests')),
   ports: async (client) => showPorts(await client.call('ports')),
+  disks: async (client) => showDisks(await client.call('disks')),
+  devices: async (client) => showDevices(await client.call('devices')),
   rings: async (client) => showRings(await client.call('rings')),
   switches: async (client) =>
     printTable(
@@ -49,32 +61,39 @@ const SHOW: Readonly<Record<Subject, (client: ControlClient) => Promise<void>>> 
     ),
   faults: async (client) =>
     printTable(
-      ['TIME', 'PORT', 'REASON'],
+      ['TIME', 'DEVICE', 'REASON'],
       (await client.call('faults')).map(({ time, port, reason }) => [time, port, reason]),
       'no faults',
     ),
   status: async (client) => showStatus(await client.call('status')),
 };
 
-/** Where a card stands on its way to carrying frames. */
+/** Where a card or a disk stands on its way to working. */
 function stateOf(port: { readonly connected: boolean; readonly running: boolean }): string {
   return port.running ? 'running' : port.connected ? 'connected' : 'waiting';
 }
 
 function showGuests(guests: ApiReply<'guests'>): void {
   printTable(
-    ['GUEST', 'PORT', 'METHOD', 'SWITCH', 'MAC', 'STATE', 'SOCKET'],
-    guests.flatMap(({ guest, net }) =>
-      net.map((card) => [
+    ['GUEST', 'DEVICE', 'METHOD', 'AT', 'STATE', 'SOCKET'],
+    guests.flatMap(({ guest, net, disk }) => [
+      ...net.map((card) => [
         guest,
         card.port,
         card.method,
-        card.switch,
-        card.mac,
+        `switch ${card.switch}, ${card.mac}`,
         stateOf(card),
         card.socket,
       ]),
-    ),
+      ...disk.map((device) => [
+        guest,
+        device.device,
+        device.method,
+        `disk ${device.disk}`,
+        stateOf(device),
+        device.socket,
+      ]),
+    ]),
     'no guests',
   );
 }
@@ -91,24 +110,72 @@ function showPorts(ports: ApiReply<'ports'>): void {
       port.counters.tx_bytes,
       port.counters.rx_frames,
       port.counters.rx_bytes,
-      dropsOf(port.counters),
+      reasonsOf(port.counters, DROPS),
     ]),
     'no ports',
   );
 }
 
-/** `no_buffer 12, spoof 3`, or `0`. */
-function dropsOf(counters: Readonly<Record<string, number>>): string | number {
-  const drops = Object.entries(counters).flatMap(([name, value]) => {
-    const reason = /^[rt]x_drop_(.*)$/.exec(name)?.[1];
+/** Counters that are not zero, of the names that a pattern fits: `no_buffer 12, spoof 3`, or `0`. */
+function reasonsOf(counters: Readonly<Record<string, number>>, pattern: RegExp): string {
+  const reasons = Object.entries(counters).flatMap(([name, value]) => {
+    const reason = pattern.exec(name)?.[1];
     return reason === undefined || value === 0 ? [] : [`${reason} ${value}`];
   });
-  return drops.length === 0 ? '0' : drops.join(', ');
+  return reasons.length === 0 ? '0' : reasons.join(', ');
+}
+
+const DROPS = /^[rt]x_drop_(.*)$/;
+const ERRORS = /^error_(.*)$/;
+
+const IO_HEAD = ['READS', 'READ bytes', 'WRITES', 'WRITTEN bytes', 'FLUSHES', 'ERRORS'] as const;
+
+function ioColumns(counters: ApiReply<'disks'>[number]['counters']): readonly (string | number)[] {
+  return [
+    counters.reads,
+    counters.read_bytes,
+    counters.writes,
+    counters.write_bytes,
+    counters.flushes,
+    reasonsOf(counters, ERRORS),
+  ];
+}
+
+function showDisks(disks: ApiReply<'disks'>): void {
+  printTable(
+    ['DISK', 'KIND', 'SIZE', 'ACCESS', 'USED BY', 'ENGINE', ...IO_HEAD],
+    disks.map((disk) => [
+      disk.disk,
+      disk.kind,
+      disk.bytes === null ? '-' : sizeText(disk.bytes),
+      disk.readonly ? 'readonly' : 'read, write',
+      disk.usedBy.join(' ') || '-',
+      String(disk.details['engine'] ?? '-'),
+      ...ioColumns(disk.counters),
+    ]),
+    'no disks',
+  );
+}
+
+function showDevices(devices: ApiReply<'devices'>): void {
+  printTable(
+    ['DEVICE', 'DISK', 'LANE', 'STATE', ...IO_HEAD, 'KICKS', 'CALLS'],
+    devices.map((device) => [
+      device.device,
+      device.disk,
+      device.lane,
+      device.fault === null ? stateOf(device) : `failed: ${device.fault}`,
+      ...ioColumns(device.counters),
+      device.counters.kicks,
+      device.counters.calls,
+    ]),
+    'no disk devices',
+  );
 }
 
 function showRings(rings: ApiReply<'rings'>): void {
   printTable(
-    ['PORT', 'RING', 'DIR', 'SIZE', 'LAYOUT', 'STATE', 'AVAIL', 'USED'],
+    ['DEVICE', 'RING', 'DIR', 'SIZE', 'LAYOUT', 'STATE', 'AVAIL', 'USED'],
     rings.map((ring) => [
       ring.port,
       ring.ring,

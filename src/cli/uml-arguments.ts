@@ -1,24 +1,34 @@
-/** The kernel arguments with which User-Mode Linux gets the cards that Sluice serves. */
+/** The kernel arguments with which User-Mode Linux gets the cards and disks that Sluice serves. */
 import { MiB } from '../base/bits.ts';
 import { SluiceError } from '../base/errors.ts';
 import type { GuestConfig } from '../daemon/config.ts';
-import { VIRTIO_ID_NET } from '../spec/virtio.ts';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_NET } from '../spec/virtio.ts';
 
 /** @throws SluiceError `unsupported`: virtio_uml connects and cannot be connected to. */
 export function umlArguments(guest: GuestConfig): string[] {
   return [
     `mem=${guest.memoryBytes / MiB}M`,
-    ...guest.net.map(({ port, server, socket }) => {
-      if (server === 'connect') {
-        throw new SluiceError(
-          'unsupported',
-          `${port} has server: connect, and User-Mode Linux does not listen`,
-          {
-            remedy: 'set server: listen',
-          },
-        );
-      }
-      return `virtio_uml.device=${socket}:${VIRTIO_ID_NET}`;
-    }),
+    ...guest.net.map(({ port, server, socket }) =>
+      deviceArgument(port, server, socket, VIRTIO_ID_NET),
+    ),
+    ...guest.disk.map(({ device, server, socket }) =>
+      deviceArgument(device, server, socket, VIRTIO_ID_BLOCK),
+    ),
   ];
+}
+
+function deviceArgument(
+  name: string,
+  server: 'listen' | 'connect',
+  socket: string,
+  id: number,
+): string {
+  if (server === 'connect') {
+    throw new SluiceError(
+      'unsupported',
+      `${name} has server: connect, and User-Mode Linux does not listen`,
+      { remedy: 'set server: listen' },
+    );
+  }
+  return `virtio_uml.device=${socket}:${id}`;
 }

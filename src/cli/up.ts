@@ -66,6 +66,7 @@ async function reload(daemon: Daemon, log: Logger): Promise<void> {
 function announce(daemon: Daemon, json: boolean): void {
   const { config, controlSocket } = daemon;
   const cards = config.guests.flatMap(({ net }) => net);
+  const disks = config.guests.flatMap(({ disk }) => disk);
   if (json) {
     printJson({
       event: 'up',
@@ -79,13 +80,17 @@ function announce(daemon: Daemon, json: boolean): void {
         socket,
         server,
       })),
+      disks: disks.map(({ device, disk, socket, server }) => ({ device, disk, socket, server })),
     });
     return;
   }
   process.stdout.write(`sluice serves ${config.file}\n\n`);
   printTable(
-    ['PORT', 'SWITCH', 'MAC', 'SOCKET'],
-    cards.map(({ port, switch: lan, mac, socket }) => [port, lan, mac, socket]),
+    ['DEVICE', 'AT', 'SOCKET'],
+    [
+      ...cards.map(({ port, switch: lan, mac, socket }) => [port, `switch ${lan}, ${mac}`, socket]),
+      ...disks.map(({ device, disk, socket }) => [device, `disk ${disk}`, socket]),
+    ],
     'No guests yet: add some to the file, then sluice reload.',
   );
   const [first] = config.guests;

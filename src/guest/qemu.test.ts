@@ -78,6 +78,41 @@ test('QEMU listens where it is told to', () => {
   assert.match(argument(command, '-chardev', 'socket,id=c0'), /,server=on,wait=off$/);
 });
 
+test('a disk has a queue and QEMU’s defaults, or what it is told', () => {
+  const command = qemuCommand(
+    {
+      name: 'g',
+      disk: [
+        { socket: '/a' },
+        {
+          socket: '/b',
+          queues: 2,
+          packed: true,
+          ringSize: 256,
+          reconnectMs: 50,
+          bootIndex: 0,
+          properties: { serial: 'S' },
+        },
+      ],
+    },
+    'tcg',
+    (path) => `/inside${path}`,
+  );
+  assert.equal(argument(command, '-chardev', 'socket,id=b0'), 'socket,id=b0,path=/inside/a');
+  assert.equal(
+    argument(command, '-device', 'vhost-user-blk-pci,id=disk0'),
+    'vhost-user-blk-pci,id=disk0,chardev=b0,num-queues=1',
+  );
+  assert.equal(
+    argument(command, '-chardev', 'socket,id=b1'),
+    'socket,id=b1,path=/inside/b,reconnect-ms=50',
+  );
+  assert.equal(
+    argument(command, '-device', 'vhost-user-blk-pci,id=disk1'),
+    'vhost-user-blk-pci,id=disk1,chardev=b1,num-queues=2,queue-size=256,packed=on,bootindex=0,serial=S',
+  );
+});
+
 test('a User-Mode Linux guest gets its devices by virtio id', () => {
   const command = umlCommand(
     {
@@ -85,7 +120,8 @@ test('a User-Mode Linux guest gets its devices by virtio id', () => {
       memory: 128,
       pin: '1',
       net: [{ socket: '/n' }],
-      devices: [{ socket: '/b', id: 2 }],
+      disk: [{ socket: '/b' }],
+      devices: [{ socket: '/r', id: 4 }],
     },
     (path) => `/inside${path}`,
   );
@@ -93,6 +129,10 @@ test('a User-Mode Linux guest gets its devices by virtio id', () => {
   assert.ok(command.includes('mem=128M'));
   assert.deepEqual(
     command.filter((word) => word.startsWith('virtio_uml')),
-    ['virtio_uml.device=/inside/n:1', 'virtio_uml.device=/inside/b:2'],
+    [
+      'virtio_uml.device=/inside/n:1',
+      'virtio_uml.device=/inside/b:2',
+      'virtio_uml.device=/inside/r:4',
+    ],
   );
 });

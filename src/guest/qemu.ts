@@ -32,6 +32,26 @@ export interface QemuNet extends VhostUserNet {
   readonly properties?: Readonly<Record<string, string | number | boolean>>;
 }
 
+/** A vhost-user disk of a QEMU guest. */
+export interface QemuDisk {
+  /** Path of the back-end's socket on the host. Its directory must exist when the guest starts. */
+  readonly socket: string;
+  /** Default 1. */
+  readonly queues?: number;
+  /** Packed instead of split rings. */
+  readonly packed?: boolean;
+  /** Descriptors of each queue: a power of two up to 1024; default 128, QEMU's own. */
+  readonly ringSize?: number;
+  /** Milliseconds between attempts to reconnect when the back-end goes; default: none. */
+  readonly reconnectMs?: number;
+  /** True: QEMU listens on the socket and the back-end connects. */
+  readonly listens?: boolean;
+  /** Place in the order in which the firmware tries to boot; default: not from this. */
+  readonly bootIndex?: number;
+  /** Further properties of vhost-user-blk-pci. */
+  readonly properties?: Readonly<Record<string, string | number | boolean>>;
+}
+
 export interface QemuOptions {
   readonly name: string;
   /** MiB, default 512. */
@@ -39,6 +59,7 @@ export interface QemuOptions {
   /** Default 1. */
   readonly cpus?: number;
   readonly net?: readonly QemuNet[];
+  readonly disk?: readonly QemuDisk[];
   /** Default: {@link chooseAccelerator}. */
   readonly accelerator?: Accelerator;
   /** Host CPUs to run on, such as `0` or `0,1`; default: all. */
@@ -100,15 +121,40 @@ function netOptions(net: QemuNet, index: number, inside: (path: string) => strin
       : {}),
     ...net.properties,
   };
-  const mode = net.listens === true ? ',server=on,wait=off' : '';
-  const reconnect = net.reconnectMs === undefined ? '' : `,reconnect-ms=${net.reconnectMs}`;
   return [
-    '-chardev',
-    `socket,id=c${index},path=${inside(net.socket).replaceAll(',', ',,')}${mode}${reconnect}`,
+    ...socketOptions(`c${index}`, net, inside),
     '-netdev',
     `vhost-user,id=n${index},chardev=c${index},queues=${queues}`,
     '-device',
     `virtio-net-pci,id=net${index},netdev=n${index},romfile=${propertyList(properties)}`,
+  ];
+}
+
+function diskOptions(disk: QemuDisk, index: number, inside: (path: string) => string): string[] {
+  const properties: Record<string, string | number | boolean> = {
+    'num-queues': disk.queues ?? 1,
+    ...(disk.ringSize === undefined ? {} : { 'queue-size': disk.ringSize }),
+    ...(disk.packed === true ? { packed: true } : {}),
+    ...(disk.bootIndex === undefined ? {} : { bootindex: disk.bootIndex }),
+    ...disk.properties,
+  };
+  return [
+    ...socketOptions(`b${index}`, disk, inside),
+    '-device',
+    `vhost-user-blk-pci,id=disk${index},chardev=b${index}${propertyList(properties)}`,
+  ];
+}
+
+function socketOptions(
+  id: string,
+  { socket, listens, reconnectMs }: Pick<QemuNet, 'socket' | 'listens' | 'reconnectMs'>,
+  inside: (path: string) => string,
+): string[] {
+  const mode = listens === true ? ',server=on,wait=off' : '';
+  const reconnect = reconnectMs === undefined ? '' : `,reconnect-ms=${reconnectMs}`;
+  return [
+    '-chardev',
+    `socket,id=${id},path=${inside(socket).replaceAll(',', ',,')}${mode}${reconnect}`,
   ];
 }
 
@@ -164,6 +210,7 @@ export function qemuCommand(
       ? ['-virtfs', 'local,path=/,mount_tag=tools,security_model=none,readonly=on,multidevs=remap']
       : []),
     ...(options.net ?? []).flatMap((net, index) => netOptions(net, index, inside)),
+    ...(options.disk ?? []).flatMap((disk, index) => diskOptions(disk, index, inside)),
     ...(options.options?.(inside) ?? []),
   ];
 }
@@ -184,7 +231,8 @@ export class QemuGuest extends GuestProcess {
 
   /**
    * Gives QEMU a command of its machine protocol, such as `set_link`, `device_del`, `device_add`.
-   * Network device N has the ids `netN` (device), `nN` (back-end) and `cN` (socket).
+   * Network device N has the ids `netN` (device), `nN` (back-end) and `cN` (socket), disk N has `diskN`
+   * and `bN` (socket).
    * @throws SluiceError `protocol` if QEMU refuses it, `state` if it has ended.
    */
   qmp(command: string, parameters: { readonly [name: string]: Json } = {}): Promise<Json> {

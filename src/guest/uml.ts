@@ -3,14 +3,18 @@
  *
  * Its vhost-user front-end is the kernel's own (arch/um/drivers/virtio_uml.c).
  */
-import { VIRTIO_ID_NET } from '../spec/virtio.ts';
+import { VIRTIO_ID_BLOCK, VIRTIO_ID_NET } from '../spec/virtio.ts';
 import { GuestProcess, SharedDirectories, type VhostUserNet } from './guest-process.ts';
 import { findTestbed, type Testbed } from './testbed.ts';
 
-/** A vhost-user device of any kind. */
-export interface UmlDevice {
+/** A vhost-user device. */
+export interface UmlSocket {
   /** Path of the back-end's socket on the host; the back-end must listen when the guest starts. */
   readonly socket: string;
+}
+
+/** A vhost-user device of any kind. */
+export interface UmlDevice extends UmlSocket {
   /** Virtio device id (virtio 1.3, section 5): 1 network, 2 block. */
   readonly id: number;
 }
@@ -21,6 +25,7 @@ export interface UmlOptions {
   readonly memory?: number;
   /** The MAC is the back-end's to say. */
   readonly net?: readonly Omit<VhostUserNet, 'mac'>[];
+  readonly disk?: readonly UmlSocket[];
   readonly devices?: readonly UmlDevice[];
   /** Appended to the kernel's command line. */
   readonly kernelParameters?: string;
@@ -33,6 +38,7 @@ export interface UmlOptions {
 export function umlCommand(options: UmlOptions, inside: (path: string) => string): string[] {
   const devices: UmlDevice[] = [
     ...(options.net ?? []).map(({ socket }) => ({ socket, id: VIRTIO_ID_NET })),
+    ...(options.disk ?? []).map(({ socket }) => ({ socket, id: VIRTIO_ID_BLOCK })),
     ...(options.devices ?? []),
   ];
   return [

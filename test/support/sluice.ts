@@ -10,7 +10,7 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
 import type { z } from 'zod';
-import type { ApiName, ApiReply } from '../../src/control/api.ts';
+import type { ApiArguments, ApiName, ApiReply } from '../../src/control/api.ts';
 import { ControlClient } from '../../src/control/client.ts';
 import type { configSchema } from '../../src/daemon/config-schema.ts';
 import type { PortCounter } from '../../src/net/port.ts';
@@ -193,8 +193,8 @@ export class Sluice {
   }
 
   /** What `sluice show WHAT --json` prints, asked without starting a process for it. */
-  show<Name extends ApiName>(what: Name): Promise<ApiReply<Name>> {
-    return this.#client.call(what);
+  show<Name extends ApiName>(what: Name, ...body: ApiArguments<Name>): Promise<ApiReply<Name>> {
+    return this.#client.call(what, ...body);
   }
 
   /** Path of a port's socket, such as `web/net0`'s. */
