@@ -11,11 +11,11 @@ import { threadSchedule } from '../os/schedule.ts';
 import { NET_HEADER_BYTES } from '../spec/virtio-net.ts';
 import type { BenchGuests, GuestSample, Latency, RunTotals } from './bench-guests.ts';
 import type { Flow } from './flows.ts';
-import type { DomainGuest, DomainSample } from './private-domain.ts';
+import type { DomainCard, DomainSample } from './private-domain.ts';
 import { mean } from './statistics.ts';
 
 export interface EmbeddedBenchOptions {
-  readonly guests: readonly DomainGuest[];
+  readonly guests: readonly DomainCard[];
   readonly flows: readonly Flow[];
   readonly frame: number;
   readonly packed: boolean;

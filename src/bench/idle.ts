@@ -1,7 +1,9 @@
-/** The lane while nothing moves, and how long a frame takes that wakes everybody. */
+/** The lane while nothing moves, and how long a frame or request takes that wakes everybody. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonicNs } from '../os/clock.ts';
-import type { BenchControl, NetRig } from './net-rig.ts';
+import type { BenchControl } from './bench-control.ts';
+import type { Latency } from './bench-guests.ts';
+import type { PrivateDomain } from './private-domain.ts';
 import type { IdleReport } from './report-schema.ts';
 import { percent, significant } from './statistics.ts';
 
@@ -9,9 +11,15 @@ import { percent, significant } from './statistics.ts';
 const SETTLE_MS = 200;
 const IDLE_MS = 1000;
 
+/** A driver domain, and guests of which each can find it asleep. */
+export interface IdleRig {
+  readonly domain: PrivateDomain;
+  readonly guests: { measureAsleepLatency(): Promise<Latency | undefined> };
+}
+
 /** Undefined for guests that are never idle. */
 export async function measureIdle(
-  { domain, guests }: NetRig,
+  { domain, guests }: IdleRig,
   { signal, onStep }: BenchControl,
 ): Promise<IdleReport | undefined> {
   onStep?.('idle: round trips from sleep');

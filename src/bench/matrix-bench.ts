@@ -1,10 +1,16 @@
-/** `sluice bench all`: every method, over sizes of frames and numbers of guests, and the idle lane. */
+/**
+ * `sluice bench all`: every method, over sizes of frames and requests and numbers of guests, and the
+ * idle lane.
+ */
+import { MiB } from '../base/bits.ts';
 import { SluiceError } from '../base/errors.ts';
+import type { BenchControl } from './bench-control.ts';
+import { type DiskOptions, parseDiskOptions } from './disk-options.ts';
 import { measureIdle } from './idle.ts';
 import { describeMachine } from './machine.ts';
 import { type NetOptions, parseNetOptions } from './net-options.ts';
-import { type BenchControl, startNetRig } from './net-rig.ts';
-import { type MatrixReport, METHODS, type NetReport } from './report-schema.ts';
+import { startNetRig } from './net-rig.ts';
+import { type DiskReport, type MatrixReport, METHODS, type NetReport } from './report-schema.ts';
 
 /** Smallest and largest frame without segmentation offload, and one with. */
 const FRAMES = [64, 1514, 65000] as const;
@@ -26,6 +32,34 @@ export function matrixRows(): NetOptions[] {
   );
 }
 
+/** Single small requests, many of them, large ones one after the other, and many guests. */
+const DISK_WORK = [
+  { rw: 'randread', bs: 4096, iodepth: 1, guests: 1 },
+  { rw: 'randread', bs: 4096, iodepth: 32, guests: 1 },
+  { rw: 'randwrite', bs: 4096, iodepth: 32, guests: 1 },
+  { rw: 'read', bs: 131072, iodepth: 8, guests: 1 },
+  { rw: 'write', bs: 131072, iodepth: 8, guests: 1 },
+  { rw: 'randread', bs: 4096, iodepth: 32, guests: 8 },
+] as const;
+const DISK_BYTES = 64 * MiB;
+const DISK_SECONDS = 0.3;
+
+/** What is measured of disks, row by row: in memory, so that it is Sluice that is measured. */
+export function matrixDiskRows(): DiskOptions[] {
+  return METHODS.flatMap((method) =>
+    DISK_WORK.map((work) =>
+      parseDiskOptions({
+        ...work,
+        method,
+        disk: 'memory',
+        size: DISK_BYTES / work.guests,
+        runtime: DISK_SECONDS,
+        runs: RUNS,
+      }),
+    ),
+  );
+}
+
 /** The lane of a driver domain whose guests do nothing. */
 export async function measureIdleDomain(control: BenchControl = {}): Promise<MatrixReport['idle']> {
   await using rig = await startNetRig(parseNetOptions({ guests: IDLE_GUESTS }), control);
@@ -38,6 +72,7 @@ export async function measureIdleDomain(control: BenchControl = {}): Promise<Mat
 export function matrixReport(
   version: string,
   rows: readonly NetReport[],
+  disks: readonly DiskReport[],
   idle: MatrixReport['idle'],
 ): MatrixReport {
   return {
@@ -45,6 +80,7 @@ export function matrixReport(
     version,
     date: new Date().toISOString(),
     rows: [...rows],
+    disks: [...disks],
     idle,
     machine: describeMachine(),
   };

@@ -8,13 +8,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PORT_COUNTERS } from '../net/port.ts';
 import { monotonicNs } from '../os/clock.ts';
+import type { BenchControl } from './bench-control.ts';
 import { flowsOf } from './flows.ts';
 import { measureIdle } from './idle.ts';
 import { describeMachine } from './machine.ts';
 import { measureMemcpyLimit } from './memcpy-limit.ts';
 import { type NetRun, summarizeNetRuns } from './net-accounting.ts';
 import type { NetOptions } from './net-options.ts';
-import { type BenchControl, type NetRig, REAL_WARM_UP_MS, startNetRig } from './net-rig.ts';
+import { type NetRig, REAL_WARM_UP_MS, startNetRig } from './net-rig.ts';
 import type { DomainSample } from './private-domain.ts';
 import type { NetReport } from './report-schema.ts';
 import { significant } from './statistics.ts';

@@ -1,5 +1,6 @@
 /** What a bench is run on: a private driver domain with guests attached to it. */
 import { ETHERNET_DEFAULT_MTU, ETHERNET_HEADER_BYTES } from '../spec/ethernet.ts';
+import type { BenchControl } from './bench-control.ts';
 import type { BenchGuests } from './bench-guests.ts';
 import { startEmbeddedGuests } from './embedded-guests.ts';
 import { flowsOf } from './flows.ts';
@@ -15,18 +16,30 @@ export const REAL_WARM_UP_MS = 1500;
 /** What iperf3 sends longer than is counted. */
 const REAL_MARGIN_MS = 1500;
 
-/** What may be told while it goes on, and what ends it early. */
-export interface BenchControl {
-  readonly signal?: AbortSignal | undefined;
-  /** Called with what is being done now, in a few words. */
-  readonly onStep?: ((step: string) => void) | undefined;
-}
-
 /** A driver domain with guests on it, ready for runs. */
 export interface NetRig extends AsyncDisposable {
   readonly domain: PrivateDomain;
   readonly guests: BenchGuests;
   readonly placement: Placement;
+}
+
+const SWITCH = 'lan';
+
+/** One switch, and a card for each guest. */
+function netConfig({ guests, packed, queues }: NetOptions, mtu: number | undefined): object {
+  const card = {
+    method: 'paravirtual',
+    switch: SWITCH,
+    packed,
+    queues,
+    ...(mtu === undefined ? {} : { mtu }),
+  };
+  return {
+    switches: { [SWITCH]: {} },
+    guests: Object.fromEntries(
+      Array.from({ length: guests }, (_, guest) => [`guest${guest}`, { net: [{ ...card }] }]),
+    ),
+  };
 }
 
 export async function startNetRig(options: NetOptions, control: BenchControl): Promise<NetRig> {
@@ -38,13 +51,7 @@ export async function startNetRig(options: NetOptions, control: BenchControl): P
   const stack = new AsyncDisposableStack();
   try {
     const domain = stack.use(
-      await PrivateDomain.start({
-        guests: options.guests,
-        packed: options.packed,
-        queues: options.queues,
-        cpus: placement.lane,
-        mtu,
-      }),
+      await PrivateDomain.start({ cpus: placement.lane, config: netConfig(options, mtu) }),
     );
     control.onStep?.(`starting ${options.guests} guests`);
     const flows = flowsOf(options.direction, options.guests);
@@ -54,12 +61,12 @@ export async function startNetRig(options: NetOptions, control: BenchControl): P
         ? await startEmbeddedGuests({
             ...options,
             flows,
-            guests: domain.guests,
+            guests: domain.cards,
             cpus: placement.guests,
           })
         : await startRealGuests({
             kind,
-            guests: domain.guests,
+            guests: domain.cards,
             flows,
             frame,
             mtu,

@@ -1,6 +1,6 @@
 /**
- * A driver domain for the bench alone: one lane, one switch, a card for each guest, in a run directory
- * of its own that disappears with it.
+ * A driver domain for the bench alone: one lane, with what the bench asks for, in a run directory of
+ * its own that disappears with it.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,13 +12,22 @@ import type { Logger } from '../base/log.ts';
 import { loggerTo } from '../base/log.ts';
 import { parseConfig } from '../daemon/config.ts';
 import { Daemon } from '../daemon/daemon.ts';
+import type { BlockCounter } from '../device/virtio-blk/counters.ts';
 import type { PortCounter } from '../net/port.ts';
 
-/** A guest as its driver domain knows it. */
-export interface DomainGuest {
+/** A guest's network card as the driver domain knows it. */
+export interface DomainCard {
+  /** Of the guest. */
   readonly name: string;
   readonly socket: string;
   readonly mac: string;
+}
+
+/** A guest's disk. */
+export interface DomainDisk {
+  /** Of the guest. */
+  readonly name: string;
+  readonly socket: string;
 }
 
 /** Counters since the start, all of about the same moment. */
@@ -31,8 +40,9 @@ export interface DomainSample {
   readonly laneSleeps: number;
   /** Turns of the lane's loop that found work. */
   readonly laneBusyTurns: number;
-  /** By guest. */
+  /** By card, and by disk. */
   readonly ports: readonly Readonly<Record<PortCounter, number>>[];
+  readonly devices: readonly Readonly<Record<BlockCounter, number>>[];
 }
 
 /** Memory of the driver domain's process. */
@@ -44,39 +54,43 @@ export interface DomainMemory {
 }
 
 export interface PrivateDomainOptions {
-  /** Number of guests. */
-  readonly guests: number;
-  readonly packed: boolean;
-  readonly queues: number;
-  readonly mtu?: number | undefined;
   /** Processors of the lane; undefined leaves it to the kernel. */
   readonly cpus: readonly number[] | undefined;
+  /** The configuration, without `run` and `lanes`. */
+  readonly config: object;
 }
 
-const SWITCH = 'lan';
-
 export class PrivateDomain implements AsyncDisposable {
-  readonly guests: readonly DomainGuest[];
+  readonly cards: readonly DomainCard[];
+  readonly disks: readonly DomainDisk[];
   readonly #daemon: Daemon;
   readonly #directory: string;
   readonly #ports: readonly string[];
+  readonly #devices: readonly string[];
   readonly #removeAtExit = (): void => this.#remove();
 
   private constructor(daemon: Daemon, directory: string) {
     this.#daemon = daemon;
     this.#directory = directory;
     const cards = daemon.config.guests.flatMap(({ net }) => net);
-    this.guests = cards.map(({ guest, socket, mac }) => ({ name: guest, socket, mac }));
+    const disks = daemon.config.guests.flatMap(({ disk }) => disk);
+    this.cards = cards.map(({ guest, socket, mac }) => ({ name: guest, socket, mac }));
+    this.disks = disks.map(({ guest, socket }) => ({ name: guest, socket }));
     this.#ports = cards.map(({ port }) => port);
+    this.#devices = disks.map(({ device }) => device);
     process.once('exit', this.#removeAtExit);
   }
 
   /** @throws SluiceError with what could not be started; nothing is left then. */
-  static async start(options: PrivateDomainOptions): Promise<PrivateDomain> {
+  static async start({ cpus, config }: PrivateDomainOptions): Promise<PrivateDomain> {
     const directory = mkdtempSync(join(tmpdir(), 'sluice-bench-'));
     try {
-      const config = parseConfig(configText(options), join(directory, 'bench.yaml'));
-      return new PrivateDomain(await Daemon.start(config, complaints()), directory);
+      const text = stringify(
+        { run: './run', lanes: cpus === undefined ? 1 : [{ cpus: [...cpus] }], ...config },
+        { aliasDuplicateObjects: false },
+      );
+      const parsed = parseConfig(text, join(directory, 'bench.yaml'));
+      return new PrivateDomain(await Daemon.start(parsed, complaints()), directory);
     } catch (error) {
       rmSync(directory, { recursive: true, force: true });
       throw error;
@@ -96,6 +110,7 @@ export class PrivateDomain implements AsyncDisposable {
       laneSleeps: lane.sleeps,
       laneBusyTurns: lane.busy_turns,
       ports: this.#ports.map((port) => this.#daemon.countersOf(port)),
+      devices: this.#devices.map((device) => this.#daemon.deviceCountersOf(device)),
     };
   }
 
@@ -119,27 +134,6 @@ export class PrivateDomain implements AsyncDisposable {
 function anonymousBytes(): number {
   const status = readFileSync('/proc/self/status', 'utf8');
   return Number(/^RssAnon:\s*(\d+) kB$/m.exec(status)?.[1] ?? Number.NaN) * KiB;
-}
-
-function configText({ guests, packed, queues, mtu, cpus }: PrivateDomainOptions): string {
-  const card = {
-    method: 'paravirtual',
-    switch: SWITCH,
-    packed,
-    queues,
-    ...(mtu === undefined ? {} : { mtu }),
-  };
-  return stringify(
-    {
-      run: './run',
-      lanes: cpus === undefined ? 1 : [{ cpus: [...cpus] }],
-      switches: { [SWITCH]: {} },
-      guests: Object.fromEntries(
-        Array.from({ length: guests }, (_, guest) => [`guest${guest}`, { net: [{ ...card }] }]),
-      ),
-    },
-    { aliasDuplicateObjects: false },
-  );
 }
 
 /** Errors go to standard error; what is normal with a guest is no news to who runs a bench. */

@@ -13,12 +13,12 @@ import { ETHERNET_HEADER_BYTES } from '../spec/ethernet.ts';
 import type { BenchGuests, GuestSample, Latency, RunTotals } from './bench-guests.ts';
 import type { Flow } from './flows.ts';
 import { type IperfResult, parseIperf, parsePing, quantile } from './iperf-report.ts';
-import type { DomainGuest, DomainSample } from './private-domain.ts';
+import type { DomainCard, DomainSample } from './private-domain.ts';
 import { treeCpuNs } from './process-tree.ts';
 
 export interface RealGuestsOptions {
   readonly kind: 'qemu' | 'uml';
-  readonly guests: readonly DomainGuest[];
+  readonly guests: readonly DomainCard[];
   readonly flows: readonly Flow[];
   /** Bytes of the largest frame on a wire: the guests' MTU and an Ethernet header. */
   readonly frame: number;

@@ -5,10 +5,13 @@
  * frames a second; a processor is 100 %.
  */
 import { z } from 'zod';
+import { READ_WRITE } from '../guest/embedded/disk-options.ts';
 import { machineSchema } from './machine.ts';
 
 export const METHODS = ['paravirtual'] as const;
 export const GUEST_KINDS = ['embedded', 'qemu', 'uml'] as const;
+/** Who works disks. */
+export const DISK_GUEST_KINDS = ['embedded'] as const;
 export const DIRECTIONS = ['rx', 'tx', 'both'] as const;
 
 export type Method = (typeof METHODS)[number];
@@ -108,11 +111,94 @@ export type IdleReport = z.output<typeof idleSchema>;
 export type NetErrors = z.output<typeof netErrorsSchema>;
 export type NetReport = z.output<typeof netReportSchema>;
 
+export const diskResultsSchema = z.strictObject({
+  iops: amount.describe('Reads and writes a second, all guests together: the median of the runs.'),
+  iops_min: amount,
+  iops_max: amount,
+  read_iops: amount,
+  write_iops: amount,
+  gbps: amount.describe('10^9 bits read and written a second.'),
+  ns_per_request: amount.describe("The lane's processor time for each read and write."),
+  fairness: z.number().min(0).max(1).describe("Jain's index over per_guest_iops."),
+  per_guest_iops: z.array(amount),
+  latency_us: latencySchema.describe(
+    'From when a request was made available to when the guest found it done, under this load.',
+  ),
+  cpu_pct: z.strictObject({
+    driver_domain: amount.describe('The lane: rings, requests, the kernel on its behalf, calls.'),
+    device_model: amount.describe('0 for paravirtual, as in a network bench.'),
+    guests: amount.describe("The guests' processes."),
+  }),
+  waited_pct: z
+    .strictObject({ driver_domain: amount, guests: amount })
+    .describe(
+      'Share of the time in which they were ready to run and the machine had no processor for them.',
+    ),
+  requests_per_turn: amount.describe(
+    'Reads and writes in a turn of the loop of the lane that found work.',
+  ),
+  flushes_per_s: amount,
+  traps_per_s: amount,
+  kicks_per_s: amount.describe('Guest tells device.'),
+  interrupts_per_s: amount.describe('Device calls guest.'),
+  heap_bytes_per_request: amount.describe(
+    "What the lane's JavaScript allocated, for each read and write.",
+  ),
+  guest_heap_bytes_per_request: amount.describe('The same of the guests.'),
+});
+
+const diskErrorsSchema = z.strictObject({
+  failed: count.describe('Requests that were answered with an error.'),
+  stale: count.describe('Blocks that held an older write than the last.'),
+  corrupt: count.describe('Blocks with a wrong checksum, or of another place.'),
+});
+
+export const diskReportSchema = z.strictObject({
+  bench: z.literal('disk'),
+  method: z.enum(METHODS),
+  guest: z.enum(DISK_GUEST_KINDS),
+  guests: z.int().positive(),
+  rw: z.enum(READ_WRITE),
+  bs: z.int().positive().describe('Bytes of a request.'),
+  iodepth: z.int().positive().describe('Requests on their way at once, of each job.'),
+  numjobs: z.int().positive().describe('Queues of each guest, each with a job of its own.'),
+  rwmixread: share.describe('Percentage of reads, where rw does both.'),
+  fsync: count.describe('A flush after so many writes; 0: none.'),
+  disk: z.string().describe('memory, tmpfs, or file:PATH.'),
+  disk_bytes: z.int().positive().describe('Bytes of each disk that were worked on.'),
+  direct: z.boolean().describe('Past the page cache of the host.'),
+  runtime: z.number().positive().describe('Seconds of one run.'),
+  runs: z.int().positive(),
+  packed: z.boolean(),
+  verified: z
+    .boolean()
+    .describe('Every block was checked when it was read, and once more at the end.'),
+  results: diskResultsSchema,
+  errors: diskErrorsSchema.extend({
+    first: z.string().optional().describe('The first request that failed.'),
+  }),
+  idle: idleSchema
+    .extend({
+      round_trip_us: latencySchema.describe('A single read, when it finds guest and lane asleep.'),
+    })
+    .optional(),
+  limit: z.strictObject({
+    memcpy_gbps: amount.describe('One thread that only copies such blocks.'),
+    footprint_bytes: z.int().positive().describe('Memory that the blocks go through.'),
+  }),
+  machine: machineSchema,
+});
+
+export type DiskResults = z.output<typeof diskResultsSchema>;
+export type DiskErrors = z.output<typeof diskErrorsSchema>;
+export type DiskReport = z.output<typeof diskReportSchema>;
+
 export const matrixReportSchema = z.strictObject({
   bench: z.literal('all'),
   version: z.string().min(1),
   date: z.iso.datetime(),
   rows: z.array(netReportSchema),
+  disks: z.array(diskReportSchema),
   idle: idleSchema.extend({ guests: z.int().positive() }),
   machine: machineSchema,
 });

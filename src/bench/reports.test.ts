@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { summarizeDiskRuns } from './disk-accounting.ts';
+import { DISK_COLUMNS, diskCells, diskReportText } from './disk-text.ts';
 import { matrixReportHtml } from './html-report.ts';
 import { describeMachine } from './machine.ts';
 import { matrixReport } from './matrix-bench.ts';
 import { summarizeNetRuns } from './net-accounting.ts';
 import {
+  type DiskReport,
+  diskReportSchema,
   matrixReportSchema,
   type NetReport,
   netReportSchema,
@@ -59,8 +63,52 @@ const row: NetReport = netReportSchema.parse({
   limit: { memcpy_gbps: 40, footprint_bytes: 2 ** 20 },
   machine,
 } satisfies NetReport);
+const diskRun = {
+  seconds: 2,
+  guestRequests: [30000, 10000],
+  reads: 30000,
+  writes: 10000,
+  flushes: 20,
+  bytes: 40000 * 4096,
+  latencyUs: { p50: 21, p99: 43 },
+  laneCpuNs: 1e9,
+  guestCpuNs: 4e8,
+  laneWaitNs: 0,
+  guestWaitNs: 0,
+  laneBusyTurns: 4000,
+  kicks: 10,
+  calls: 200,
+  laneHeapBytes: 80000,
+  guestHeapBytes: 0,
+  errors: { failed: 1, stale: 0, corrupt: 3 },
+};
+const disks = summarizeDiskRuns([diskRun, { ...diskRun, reads: 10000 }, diskRun]);
+const disk: DiskReport = diskReportSchema.parse({
+  bench: 'disk',
+  method: 'paravirtual',
+  guest: 'embedded',
+  guests: 2,
+  rw: 'randrw',
+  bs: 4096,
+  iodepth: 8,
+  numjobs: 2,
+  rwmixread: 75,
+  fsync: 500,
+  disk: 'tmpfs',
+  disk_bytes: 2 ** 26,
+  direct: false,
+  runtime: 2,
+  runs: 3,
+  packed: true,
+  verified: true,
+  ...disks,
+  errors: { ...disks.errors, first: 'read of sector <8> ended with status 1' },
+  idle,
+  limit: { memcpy_gbps: 10, footprint_bytes: 2 ** 27 },
+  machine,
+} satisfies DiskReport);
 const matrix = matrixReportSchema.parse({
-  ...matrixReport('1.2.3', [row, { ...row, guests: 8, frame: 64 }], { guests: 8, ...idle }),
+  ...matrixReport('1.2.3', [row, { ...row, guests: 8, frame: 64 }], [disk], { guests: 8, ...idle }),
   machine,
 });
 
@@ -95,6 +143,39 @@ describe('the report of one bench', () => {
   });
 });
 
+describe('the report of one disk bench', () => {
+  it('names everything that was asked for and found', () => {
+    const text = diskReportText(disk);
+    for (const words of [
+      'paravirtual, 2 embedded guests, randrw, 4096 bytes, iodepth 8, numjobs 2, fsync 500, tmpfs of 64 MiB, packed rings',
+      '20000 a second (10000 to 20000 in 3 runs of 2 s): 15000 reads, 5000 writes',
+      '0.655 Gb/s',
+      '21 us median, 43 us 99th',
+      '25000 ns of the lane each, 10 in a turn',
+      '0.8 (Jain), by guest 15000 5000',
+      '10 flushes/s',
+      '2 bytes of heap a request',
+      'throughput is 0.0655 of it',
+      '3 requests failed (read of sector <8> ended with status 1), 0 blocks stale, 9 corrupt',
+      'a read from sleep 40 us',
+    ]) {
+      assert.ok(text.includes(words), `${words}\nin\n${text}`);
+    }
+  });
+
+  it('has a cell under each title', () => {
+    const cells = diskCells(disk);
+    assert.equal(cells.length, DISK_COLUMNS.length);
+    const under = (title: (typeof DISK_COLUMNS)[number]): unknown =>
+      cells[DISK_COLUMNS.indexOf(title)];
+    assert.equal(under('kIOPS'), 20);
+    assert.equal(under('memcpy'), 0.0655);
+    assert.equal(under('p99 us'), 43);
+    assert.equal(under('lane %'), 50);
+    assert.equal(under('fair'), 0.8);
+  });
+});
+
 describe('the report of the matrix', () => {
   it('has a cell under each title', () => {
     const cells = matrixCells(row);
@@ -114,8 +195,8 @@ describe('the report of the matrix', () => {
     assert.ok(!page.includes('<fast>'), 'a name is markup');
     assert.ok(page.includes('A &lt;fast&gt; CPU'));
     assert.doesNotMatch(page, /\b(src|href)=/);
-    assert.equal(page.match(/<svg /g)?.length, 3);
-    assert.equal(page.match(/<rect class="bar"/g)?.length, 3 * 2);
+    assert.equal(page.match(/<svg /g)?.length, 6);
+    assert.equal(page.match(/<rect class="bar"/g)?.length, 3 * 2 + 3);
     const data = /<script type="application\/json" id="report">(.*)<\/script>/.exec(page)?.[1];
     assert.deepEqual(JSON.parse(data ?? ''), matrix);
   });

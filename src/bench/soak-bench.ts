@@ -8,9 +8,10 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { monotonicNs } from '../os/clock.ts';
+import type { BenchControl } from './bench-control.ts';
 import { describeMachine } from './machine.ts';
 import type { NetOptions } from './net-options.ts';
-import { type BenchControl, startNetRig } from './net-rig.ts';
+import { startNetRig } from './net-rig.ts';
 import type { SoakReport } from './report-schema.ts';
 import { gbps, percent, perUnit, significant, slope } from './statistics.ts';
 

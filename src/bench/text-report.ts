@@ -116,16 +116,23 @@ export function matrixCells({
 export function matrixNotes(report: MatrixReport): string {
   const { idle, machine } = report;
   const lines = [
-    'Gb/s and Mpps: delivered to all guests; memcpy: share of the memory limit; ns: of the lane for a frame.',
+    'Gb/s and Mpps: delivered to all guests; memcpy: share of the memory limit; ns: of the lane for a frame or request.',
     `Idle, ${idle.guests} guests attached: the lane takes ${shortNumber(idle.lane_cpu_pct)} % of a processor; a round trip that wakes everybody takes ${shortNumber(idle.round_trip_us.p50)} us.`,
     `Machine: ${machine.cpu}, ${machine.cores} cores, Node.js ${machine.node}, Linux ${machine.kernel}.`,
   ];
-  const note = busyNote(report.rows);
+  const note = busyNote([...report.rows, ...report.disks]);
   return `${[...lines, ...(note === undefined ? [] : [note])].join('\n')}\n`;
 }
 
+/** A report that tells for how long who waited for a processor. */
+export interface Waited {
+  readonly results: {
+    readonly waited_pct: { readonly driver_domain: number; readonly guests: number | null };
+  };
+}
+
 /** What is said of figures that other programs had a part in; undefined if none had. */
-export function busyNote(rows: readonly NetReport[]): string | undefined {
+export function busyNote(rows: readonly Waited[]): string | undefined {
   const waits = rows.map(({ results: { waited_pct } }) =>
     Math.max(waited_pct.driver_domain, waited_pct.guests ?? 0),
   );
@@ -158,12 +165,14 @@ export function soakReportText(report: SoakReport): string {
   return `${title}\n\n${labelled(rows)}`;
 }
 
-function perGuestText(rates: readonly number[]): string {
+/** What each guest has; of many guests the extremes. */
+export function perGuestText(rates: readonly number[]): string {
   if (rates.length <= 8) return rates.map(shortNumber).join(' ');
   return `${shortNumber(Math.min(...rates))} to ${shortNumber(Math.max(...rates))}`;
 }
 
-function labelled(rows: readonly (readonly [label: string, text: string])[]): string {
+/** Lines of a label and a text each. */
+export function labelled(rows: readonly (readonly [label: string, text: string])[]): string {
   const width = 2 + Math.max(...rows.map(([label]) => label.length));
   return rows.map(([label, text]) => `${label.padEnd(width)}${text}\n`).join('');
 }

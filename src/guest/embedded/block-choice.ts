@@ -1,32 +1,29 @@
 /** Which block comes next, and whether it is read or written. */
+import { Random } from '../../base/random.ts';
 import { type DiskWorkSpec, isRandom, reads, writes } from './disk-options.ts';
 
 /** So often a random block is drawn again, if a request to it is on its way. */
 const TRIES = 8;
 const DEFAULT_MIX = 50;
-/** Random numbers have 31 bits: such a number is never an object on the heap. */
-const RANDOM_RANGE = 2 ** 31;
 
 export class BlockChoice {
   /** What the last {@link next} chose: a write, or a read. */
   writes = false;
   private readonly random: boolean;
   private readonly blocks: number;
-  /** Reads among {@link RANDOM_RANGE} requests. */
+  /** Share of the reads. */
   private readonly readShare: number;
   /** The next block in order. */
   private readonly following = new Float64Array(1);
-  /** Of the generator. */
-  private x: number;
+  private readonly numbers: Random;
 
   constructor(spec: DiskWorkSpec, blocks: number, seed: number) {
     this.random = isRandom(spec.rw);
     this.blocks = blocks;
     const both = reads(spec.rw) && writes(spec.rw);
     const mix = both ? (spec.rwmixread ?? DEFAULT_MIX) : reads(spec.rw) ? 100 : 0;
-    this.readShare = (mix / 100) * RANDOM_RANGE;
-    // Never 0: the generator would stay there.
-    this.x = seed | 0 || 1;
+    this.readShare = mix / 100;
+    this.numbers = new Random(seed);
   }
 
   /**
@@ -39,7 +36,7 @@ export class BlockChoice {
       let tries = 0;
       do {
         if (tries++ === TRIES) return false;
-        block[slot] = Math.floor((this.draw() / RANDOM_RANGE) * this.blocks);
+        block[slot] = this.numbers.below(this.blocks);
       } while (busy[block[slot] as number] === 1);
     } else {
       const at = following[0] as number;
@@ -47,7 +44,7 @@ export class BlockChoice {
       block[slot] = at;
       following[0] = at + 1 === this.blocks ? 0 : at + 1;
     }
-    this.writes = this.readShare < RANDOM_RANGE && this.draw() >= this.readShare;
+    this.writes = this.readShare < 1 && !this.numbers.chance(this.readShare);
     return true;
   }
 
@@ -56,15 +53,5 @@ export class BlockChoice {
     if (this.random) return;
     const at = this.following[0] as number;
     this.following[0] = (at === 0 ? this.blocks : at) - 1;
-  }
-
-  /** 0 to 2^31 - 1 (G. Marsaglia, "Xorshift RNGs", 2003). */
-  private draw(): number {
-    let { x } = this;
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    this.x = x;
-    return x >>> 1;
   }
 }
