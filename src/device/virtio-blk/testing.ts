@@ -402,7 +402,7 @@ export class BlkGuest {
 
   close(): void {
     this.device.hold(undefined);
-    for (let i = 0; i < 100 && !this.device.drained; i++) this.device.poll();
+    for (let i = 0; i < 100 && !this.device.idle; i++) this.device.poll();
     this.device.reset();
     this.device.close();
     for (const queue of this.queues) queue.pair.release();

@@ -647,8 +647,12 @@ test('a failure of the disk’s own code waits for what is in flight, then ends 
   guest.device.poll();
   guest.disk.submit = submit;
   guest.disk.choose = all;
+  assert.equal(guest.device.hold(undefined), false);
   assert.throws(() => guest.device.poll(), /a bug/);
   assert.equal(guest.broken.length, 0);
+  assert.equal(guest.device.hold(undefined), true);
+  guest.device.reset();
+  guest.device.close();
 });
 
 test('kicks and calls are counted', () => {

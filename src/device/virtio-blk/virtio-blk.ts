@@ -161,15 +161,15 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
   constructor(options: VirtioBlkOptions) {
     const { name, disk, queues, arena, loop, log, segMax = DEFAULT_SEG_MAX } = options;
     const { slots = defaultSlots(queues) } = options;
-    const require = (what: string, value: number, least: number, most: number): void => {
+    const demand = (what: string, value: number, least: number, most: number): void => {
       if (Number.isInteger(value) && value >= least && value <= most) return;
       throw new SluiceError('config', `${name}: ${value} ${what}`, {
         remedy: `give ${least} to ${most}`,
       });
     };
-    require('queues', queues, 1, MAX_BLK_QUEUES);
-    require('segments in a request', segMax, 1, MAX_RING - EXTRA_SEGMENTS);
-    require('requests at once', slots, 1, 0xffff);
+    demand('queues', queues, 1, MAX_BLK_QUEUES);
+    demand('segments in a request', segMax, 1, MAX_RING - EXTRA_SEGMENTS);
+    demand('requests at once', slots, 1, 0xffff);
     if (!isPowerOfTwo(disk.info.blockBytes) || disk.info.blockBytes < SECTOR_BYTES) {
       throw new SluiceError('config', `${name}: blocks of ${disk.info.blockBytes} bytes`, {
         remedy: `choose a power of two from ${SECTOR_BYTES} on`,
@@ -269,7 +269,7 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
   }
 
   hold(index: number | undefined): boolean {
-    const drained = this.drain.hold(index, this.drained);
+    const drained = this.drain.hold(index, this.idle);
     this.rebuild();
     return drained;
   }
@@ -298,14 +298,9 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
     return this.active.length > 0;
   }
 
-  /** Nothing is in flight, nor due. */
-  get drained(): boolean {
-    return this.diskQueue.inFlight === 0 && !this.ownFlushDue;
-  }
-
-  /** Nothing is on its way to the disk, the device's own requests included: it can be closed. */
+  /** Nothing is in flight, neither a guest's nor the device's own, nor due. */
   get idle(): boolean {
-    return this.drained && this.diskQueue.inFlight === 0;
+    return this.diskQueue.inFlight === 0 && !this.ownFlushDue;
   }
 
   countKick(): void {
@@ -338,8 +333,8 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
       this.submitter.send();
     }
     if (!this.published) this.publish();
-    if (this.drain.waiting && this.drain.take(this.drained)) this.onDrained?.();
-    if (this.failure !== undefined && this.diskQueue.inFlight === 0) throw this.failure;
+    if (this.drain.waiting && this.drain.take(this.idle)) this.onDrained?.();
+    if (this.failure !== undefined && this.idle) this.fail();
     return work;
   }
 
@@ -539,6 +534,12 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
       touched[index] = 0;
       queues[index]?.publish();
     }
+  }
+
+  /** Ends the device: what it has not answered it never will. */
+  private fail(): never {
+    this.inFlight.fill(0);
+    throw this.failure;
   }
 
   /** What the disk, the driver's features and the cache mode mean for requests. */
