@@ -1,6 +1,7 @@
 /** Forms of single values in the configuration file; each says what it expects. */
 import { z } from 'zod';
 import { GiB, KiB, MiB, TiB } from '../base/bits.ts';
+import { describeError } from '../base/errors.ts';
 
 export function integer(min: number, max: number, what: string) {
   const error = `expected ${what}, ${min} to ${max}`;
@@ -48,3 +49,13 @@ export const size = text(SIZE_PATTERN, 'a size with its unit, such as 512M or 2G
   (value) => Number.isSafeInteger(bytesOf(value)),
   { error: 'expected a size below 8192T' },
 );
+
+/** Why something cannot be, in words; undefined if it can. */
+export function problemOf(check: () => unknown): string | undefined {
+  try {
+    check();
+    return undefined;
+  } catch (error) {
+    return describeError(error);
+  }
+}

@@ -120,7 +120,7 @@ export class Daemon {
     this.#faults = faults;
     this.log = log;
     this.#captures = new Captures(log);
-    this.#disks = new Disks(log);
+    this.#disks = new Disks(run.path, log);
     this.#stopping.promise.catch(() => undefined);
   }
 

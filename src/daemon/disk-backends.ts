@@ -3,9 +3,11 @@
  * by it when the lane has no request on its way any more.
  */
 
-import { SluiceError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { describeFileDisk, openFileDisk, resizeFileDisk } from '../block/file.ts';
+import { openImageDisk } from '../block/image.ts';
+import type { NbdDiskDescription } from '../block/nbd/description.ts';
+import { openNbdDisk } from '../block/nbd/open.ts';
 import type { DiskConfig, DiskSource } from './disk-config.ts';
 import type { DiskDescription } from './lane-commands.ts';
 
@@ -25,8 +27,15 @@ export interface DiskBackend {
   close(): Promise<void>;
 }
 
-/** @throws SluiceError that names what cannot be opened, and why. */
-export async function openBackend(disk: DiskConfig, log: Logger): Promise<DiskBackend> {
+/**
+ * @param run directory for the sockets of programs that are started
+ * @throws SluiceError that names what cannot be opened, and why
+ */
+export async function openBackend(
+  disk: DiskConfig,
+  run: string,
+  log: Logger,
+): Promise<DiskBackend> {
   const { source } = disk;
   switch (source.kind) {
     case 'file':
@@ -34,10 +43,13 @@ export async function openBackend(disk: DiskConfig, log: Logger): Promise<DiskBa
     case 'memory':
       return memoryBackend(disk, source.bytes);
     case 'nbd':
+      return await openNbdBackend(disk, source, log);
     case 'image':
-      throw new SluiceError('unsupported', `disk ${disk.name}: ${source.kind} is not yet there`);
+      return await openImageBackend(disk, source, { log, directory: run });
   }
 }
+
+type Source<Kind extends DiskSource['kind']> = Extract<DiskSource, { kind: Kind }>;
 
 function memoryBackend({ name, readonly, blockBytes }: DiskConfig, bytes: number): DiskBackend {
   return {
@@ -50,7 +62,7 @@ function memoryBackend({ name, readonly, blockBytes }: DiskConfig, bytes: number
 
 async function openFileBackend(
   { name, readonly, blockBytes, discard }: DiskConfig,
-  { file, direct }: Extract<DiskSource, { kind: 'file' }>,
+  { file, direct }: Source<'file'>,
   log: Logger,
 ): Promise<DiskBackend> {
   const description = await openFileDisk({
@@ -71,5 +83,64 @@ async function openFileBackend(
     resize: (bytes, shrink) => resizeFileDisk(description, bytes, shrink),
     // The descriptor is the lane's.
     close: () => Promise.resolve(),
+  };
+}
+
+/** What of an NBD export is told. */
+function detailsOf({ uri, connections, export: found }: NbdDiskDescription): DiskDetails {
+  return { engine: 'nbd', server: uri, connections, structured_replies: found.structured };
+}
+
+async function openNbdBackend(
+  { name, readonly }: DiskConfig,
+  { uri, connections, reconnectMs, afterLoss }: Source<'nbd'>,
+  log: Logger,
+): Promise<DiskBackend> {
+  const description = await openNbdDisk({
+    name,
+    uri,
+    readonly,
+    connections,
+    afterLoss,
+    ...(reconnectMs === undefined ? {} : { reconnectMs }),
+    log,
+  });
+  return {
+    description,
+    details: () => detailsOf(description),
+    resize: undefined,
+    close: () => Promise.resolve(),
+  };
+}
+
+async function openImageBackend(
+  { name, readonly, discard }: DiskConfig,
+  { file, format, overlay, direct, connections, reconnectMs }: Source<'image'>,
+  place: { readonly log: Logger; readonly directory: string },
+): Promise<DiskBackend> {
+  const { description, process } = await openImageDisk({
+    name,
+    path: file,
+    format,
+    ...(overlay === undefined ? {} : { overlay }),
+    readonly,
+    discard,
+    direct,
+    connections,
+    ...(reconnectMs === undefined ? {} : { reconnectMs }),
+    ...place,
+  });
+  return {
+    description,
+    details: () => ({
+      ...detailsOf(description),
+      engine: 'qemu-nbd',
+      format,
+      overlay: overlay ?? null,
+      direct,
+      pid: process.pid ?? null,
+    }),
+    resize: undefined,
+    close: () => process.stop(),
   };
 }

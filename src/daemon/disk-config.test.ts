@@ -34,6 +34,7 @@ test('defaults are filled in', () => {
       cache: 'writeback',
       discard: true,
       limits: undefined,
+      faults: undefined,
     },
   ]);
   assert.deepEqual(config.guests[0]?.disk, [
@@ -56,10 +57,11 @@ test('every key is read', () => {
 disks:
   fast: { file: /dev/sdb, direct: on, block_size: 4096, cache: writethrough, discard: off,
           serial: S-1, iops: 5000, iops_read: 4000, iops_write: 3000, bps: 100M, bps_read: 90M,
-          bps_write: 80M, burst: 5 }
+          bps_write: 80M, burst: 5,
+          faults: { seed: 7, rules: [{ fault: error, on: [read], from: 8, to: 16, every: 3, probability: 0.5, errno: ENOSPC }, { fault: delay, us: 10, random_us: 5 }] } }
   scratch: { memory: 2G }
-  far: { nbd: "nbd://10.0.0.1:10810/x", connections: 4, readonly: on }
-  old: { image: ./old.vmdk, format: vmdk, overlay: ./new.qcow2 }
+  far: { nbd: "nbd://10.0.0.1:10810/x", connections: 4, reconnect: 5, after_loss: fail, readonly: on }
+  old: { image: ./old.vmdk, format: vmdk, overlay: ./new.qcow2, direct: on, connections: 2, reconnect: 0 }
 guests:
   web:
     disk:
@@ -71,12 +73,21 @@ guests:
     [
       { kind: 'file', file: '/dev/sdb', direct: true },
       { kind: 'memory', bytes: 2 * 1024 ** 3 },
-      { kind: 'nbd', uri: 'nbd://10.0.0.1:10810/x', connections: 4 },
+      {
+        kind: 'nbd',
+        uri: 'nbd://10.0.0.1:10810/x',
+        afterLoss: 'fail',
+        connections: 4,
+        reconnectMs: 5000,
+      },
       {
         kind: 'image',
         file: '/etc/sluice/old.vmdk',
         format: 'vmdk',
         overlay: '/etc/sluice/new.qcow2',
+        direct: true,
+        connections: 2,
+        reconnectMs: 0,
       },
     ],
   );
@@ -99,6 +110,22 @@ guests:
         bpsRead: 90 * 1024 ** 2,
         bpsWrite: 80 * 1024 ** 2,
         burst: 5,
+      },
+      faults: {
+        seed: 7,
+        rules: [
+          {
+            fault: 'error',
+            on: ['read'],
+            from: 8,
+            to: 16,
+            every: 3,
+            probability: 0.5,
+            errno: 'ENOSPC',
+            randomUs: undefined,
+          },
+          { fault: 'delay', us: 10, randomUs: 5 },
+        ],
       },
     },
   );
@@ -136,7 +163,7 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
     'an unknown key',
     'disks: { root: { file: a, redonly: on } }',
     [
-      'f.yaml:1:27: disks.root.redonly: unknown key; allowed here: file, memory, nbd, image, direct, connections, format, overlay, readonly, serial, block_size, cache, discard, iops, iops_read, iops_write, bps, bps_read, bps_write, burst; did you mean "readonly"?',
+      'f.yaml:1:27: disks.root.redonly: unknown key; allowed here: file, memory, nbd, image, direct, connections, reconnect, after_loss, format, overlay, readonly, serial, block_size, cache, discard, iops, iops_read, iops_write, bps, bps_read, bps_write, burst, faults; did you mean "readonly"?',
     ],
   ],
   ['no mapping', 'disks: { root: ./a }', [`f.yaml:1:16: disks.root: "./a" is not valid: ${KINDS}`]],
@@ -154,7 +181,7 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
     'a key of another kind',
     'disks: { root: { memory: 1G, direct: on, format: raw } }',
     [
-      'f.yaml:1:38: disks.root.direct: only for file, and this disk is of kind memory',
+      'f.yaml:1:38: disks.root.direct: only for file and image, and this disk is of kind memory',
       'f.yaml:1:50: disks.root.format: only for image, and this disk is of kind memory',
     ],
   ],
@@ -162,7 +189,7 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
     'an image without its format',
     'disks: { root: { image: a } }',
     [
-      'f.yaml:1:10: disks.root.format: missing: expected one of qcow2, qcow, qed, raw, vdi, vhdx, vmdk, vpc',
+      'f.yaml:1:10: disks.root.format: missing: expected one of qcow2, qcow, qed, raw, vdi, vhdx, vmdk, vpc, parallels',
     ],
   ],
   [
@@ -213,6 +240,16 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
     'disks: { root: { file: a, burst: 2 } }',
     [
       'f.yaml:1:34: disks.root.burst: without a limit; expected one of iops, iops_read, iops_write, bps, bps_read, bps_write',
+    ],
+  ],
+  [
+    'faults that cannot be',
+    'disks: { root: { file: a, faults: { rules: [{ fault: delay }, { fault: torn, on: [read] }, { fault: error, errno: EMUCH }, { fault: eror }] } } }',
+    [
+      'f.yaml:1:45: disks.root.faults.rules[0]: a delay of nothing (give `us`, `random_us` or both)',
+      'f.yaml:1:63: disks.root.faults.rules[1]: only writes can be torn (leave `on` out)',
+      'f.yaml:1:92: disks.root.faults.rules[2]: EMUCH is no error (give the name of an errno, such as EIO or ENOSPC)',
+      'f.yaml:1:133: disks.root.faults.rules[3].fault: "eror" is not valid: expected one of error, torn, delay; did you mean "error"?',
     ],
   ],
   [

@@ -1,35 +1,36 @@
 /** Disks of the desired state, and guests' disk devices, with every default filled in. */
 import { resolve } from 'node:path';
+import { SECTOR_BYTES } from '../block/disk.ts';
+import type { FaultPlan } from '../block/fault-plan.ts';
+import type { ImageFormat } from '../block/image-tools.ts';
+import type { DiskLimits } from '../block/limits.ts';
+import type { AfterLoss } from '../block/nbd/description.ts';
 import { BLK_ID_BYTES } from '../spec/virtio-blk.ts';
 import { bytesOf, isOn } from './config-values.ts';
-import type { DiskDocument, GuestDiskDocument, IMAGE_FORMATS } from './disk-schema.ts';
-
-export type ImageFormat = (typeof IMAGE_FORMATS)[number];
+import type { DiskDocument, GuestDiskDocument } from './disk-schema.ts';
+import { faultPlanOf } from './fault-schema.ts';
 
 /** What is behind a disk. */
 export type DiskSource =
   | { readonly kind: 'file'; readonly file: string; readonly direct: boolean }
   | { readonly kind: 'memory'; readonly bytes: number }
-  | { readonly kind: 'nbd'; readonly uri: string; readonly connections: number }
+  | {
+      readonly kind: 'nbd';
+      readonly uri: string;
+      readonly connections: number;
+      /** How long requests wait for a server that is gone; undefined: the usual time. */
+      readonly reconnectMs: number | undefined;
+      readonly afterLoss: AfterLoss;
+    }
   | {
       readonly kind: 'image';
       readonly file: string;
       readonly format: ImageFormat;
       readonly overlay: string | undefined;
+      readonly direct: boolean;
+      readonly connections: number;
+      readonly reconnectMs: number | undefined;
     };
-
-/** Most that passes; undefined: no limit. Rates are a second. */
-export interface LimitsConfig {
-  readonly iops: number | undefined;
-  readonly iopsRead: number | undefined;
-  readonly iopsWrite: number | undefined;
-  /** Bytes. */
-  readonly bps: number | undefined;
-  readonly bpsRead: number | undefined;
-  readonly bpsWrite: number | undefined;
-  /** Seconds of the rate that may pass at once after a pause. */
-  readonly burst: number | undefined;
-}
 
 export interface DiskConfig {
   readonly name: string;
@@ -40,7 +41,8 @@ export interface DiskConfig {
   readonly cache: 'writeback' | 'writethrough';
   readonly discard: boolean;
   /** Undefined without any limit. */
-  readonly limits: LimitsConfig | undefined;
+  readonly limits: DiskLimits | undefined;
+  readonly faults: FaultPlan | undefined;
 }
 
 /** A disk as a guest has it. */
@@ -64,10 +66,11 @@ export function toDisk(name: string, disk: DiskDocument, base: string): DiskConf
     source: toSource(disk, base),
     readonly: isOn(disk.readonly),
     serial: disk.serial ?? name.slice(0, BLK_ID_BYTES),
-    blockBytes: disk.block_size,
+    blockBytes: disk.block_size ?? SECTOR_BYTES,
     cache: disk.cache,
     discard: isOn(disk.discard),
     limits: toLimits(disk),
+    faults: disk.faults === undefined ? undefined : faultPlanOf(disk.faults),
   };
 }
 
@@ -75,17 +78,24 @@ function toSource(disk: DiskDocument, base: string): DiskSource {
   if (disk.file !== undefined)
     return { kind: 'file', file: resolve(base, disk.file), direct: isOn(disk.direct ?? false) };
   if (disk.memory !== undefined) return { kind: 'memory', bytes: bytesOf(disk.memory) };
+  const direct = isOn(disk.direct ?? false);
+  const server = {
+    connections: disk.connections ?? 1,
+    reconnectMs: disk.reconnect === undefined ? undefined : disk.reconnect * 1000,
+  };
   if (disk.nbd !== undefined)
-    return { kind: 'nbd', uri: disk.nbd, connections: disk.connections ?? 1 };
+    return { kind: 'nbd', uri: disk.nbd, afterLoss: disk.after_loss ?? 'trust', ...server };
   return {
     kind: 'image',
     file: resolve(base, disk.image ?? ''),
     format: disk.format ?? 'raw',
     overlay: disk.overlay === undefined ? undefined : resolve(base, disk.overlay),
+    direct,
+    ...server,
   };
 }
 
-function toLimits(disk: DiskDocument): LimitsConfig | undefined {
+function toLimits(disk: DiskDocument): DiskLimits | undefined {
   const bytes = (size: string | undefined): number | undefined =>
     size === undefined ? undefined : bytesOf(size);
   const rates = {

@@ -1,33 +1,33 @@
 /** The form of disks in the configuration file: `disks`, and `disk` of a guest. */
 import { z } from 'zod';
-import { describeError } from '../base/errors.ts';
+import { IMAGE_FORMATS } from '../block/image-tools.ts';
+import { DEFAULT_BURST_S } from '../block/limits.ts';
+import { DEFAULT_RECONNECT_MS, MAX_CONNECTIONS } from '../block/nbd/open.ts';
 import { parseNbdUri } from '../block/nbd/uri.ts';
 import { DEFAULT_SEG_MAX } from '../device/virtio-blk/features.ts';
 import { BLK_ID_BYTES } from '../spec/virtio-blk.ts';
-import { choice, integer, name, onOff, path, size, text } from './config-values.ts';
+import { choice, integer, name, onOff, path, problemOf, size, text } from './config-values.ts';
+import { faults } from './fault-schema.ts';
 
 /** One vhost-user device has at most 256 rings. */
 const MAX_QUEUES = 256;
 /** A queue has at most 1024 descriptors; two of a chain are the request's head and status. */
 const MAX_SEGMENTS = 1022;
-const MAX_CONNECTIONS = 16;
+const MAX_RECONNECT_S = 86_400;
 const MAX_IOPS = 100_000_000;
 const MAX_BURST_S = 3600;
 
-/** What a disk can be, each with the keys that only it has. */
+/** What a disk can be, each with the keys that not all kinds have. */
 const DISK_KINDS = {
-  file: ['direct'],
-  memory: [],
-  nbd: ['connections'],
-  image: ['format', 'overlay'],
+  file: ['direct', 'block_size'],
+  memory: ['block_size'],
+  nbd: ['connections', 'reconnect', 'after_loss'],
+  image: ['format', 'overlay', 'direct', 'connections', 'reconnect'],
 } as const;
 
 export type DiskKind = keyof typeof DISK_KINDS;
 
 const KIND_NAMES = Object.keys(DISK_KINDS) as DiskKind[];
-
-/** Formats that qemu-nbd serves. */
-export const IMAGE_FORMATS = ['qcow2', 'qcow', 'qed', 'raw', 'vdi', 'vhdx', 'vmdk', 'vpc'] as const;
 
 const requests = integer(1, MAX_IOPS, 'requests a second');
 
@@ -43,10 +43,20 @@ const diskObject = z.strictObject(
     image: path.optional().describe('A file of another format, which qemu-nbd is started for.'),
     direct: onOff
       .optional()
-      .describe('`file`: past the page cache of the host (O_DIRECT). Default: off.'),
+      .describe('`file`, `image`: past the page cache of the host (O_DIRECT). Default: off.'),
     connections: integer(1, MAX_CONNECTIONS, 'a number of connections')
       .optional()
-      .describe('`nbd`: connections, if the server allows several. Default: 1.'),
+      .describe('`nbd`, `image`: connections, if the server allows several. Default: 1.'),
+    reconnect: integer(0, MAX_RECONNECT_S, 'seconds')
+      .optional()
+      .describe(
+        `\`nbd\`, \`image\`: seconds that requests wait for a server that is gone, before they fail. Default: ${DEFAULT_RECONNECT_MS / 1000}.`,
+      ),
+    after_loss: choice(['trust', 'fail'])
+      .optional()
+      .describe(
+        '`nbd`: after a connection was lost with completed writes that no flush had made durable, `trust` the server to have them, or `fail` one flush. Default: trust.',
+      ),
     format: choice(IMAGE_FORMATS)
       .optional()
       .describe('`image`: the format of the file; never guessed, because a guest could forge it.'),
@@ -66,8 +76,8 @@ const diskObject = z.strictObject(
       .describe("The serial number that the guest sees. Default: the disk's name."),
     block_size: z
       .union([z.literal(512), z.literal(4096)], { error: 'expected 512 or 4096' })
-      .default(512)
-      .describe('The logical block that the guest sees, in bytes.'),
+      .optional()
+      .describe('`file`, `memory`: the logical block that the guest sees, in bytes. Default: 512.'),
     cache: choice(['writeback', 'writethrough'])
       .default('writeback')
       .describe('`writethrough`: a write is durable when it completes, not only after a flush.'),
@@ -82,7 +92,10 @@ const diskObject = z.strictObject(
     bps_write: size.optional().describe('Most bytes a second that are written.'),
     burst: integer(1, MAX_BURST_S, 'seconds')
       .optional()
-      .describe('What may pass at once after a pause: the limits of so many seconds. Default: 1.'),
+      .describe(
+        `What may pass at once after a pause: the limits of so many seconds. Default: ${DEFAULT_BURST_S}.`,
+      ),
+    faults: faults.optional().describe('What is to go wrong, to test drivers with.'),
   },
   {
     error:
@@ -101,30 +114,22 @@ export function kindOf(disk: Partial<Record<DiskKind, unknown>>): DiskKind | und
   return given.length === 1 ? given[0] : undefined;
 }
 
-function problemOf(uri: string): string | undefined {
-  try {
-    parseNbdUri(uri);
-    return undefined;
-  } catch (error) {
-    return describeError(error);
-  }
-}
-
 /** What contradicts itself in a disk: key ('' for the disk as a whole) and message. */
 function contradictionsOf(disk: DiskObject): (readonly [key: string, message: string])[] {
   const kind = kindOf(disk);
   if (kind === undefined) return [['', `expected exactly one of ${KIND_NAMES.join(', ')}`]];
   const found: (readonly [string, string])[] = [];
-  for (const other of KIND_NAMES) {
-    for (const key of DISK_KINDS[other]) {
-      if (other !== kind && disk[key] !== undefined)
-        found.push([key, `only for ${other}, and this disk is of kind ${kind}`]);
-    }
+  const own: readonly string[] = DISK_KINDS[kind];
+  for (const key of new Set(Object.values(DISK_KINDS).flat())) {
+    if (disk[key] === undefined || own.includes(key)) continue;
+    const kinds = KIND_NAMES.filter((other) => DISK_KINDS[other].some((name) => name === key));
+    found.push([key, `only for ${kinds.join(' and ')}, and this disk is of kind ${kind}`]);
   }
   if (kind === 'image' && disk.format === undefined)
     found.push(['format', `missing: expected one of ${IMAGE_FORMATS.join(', ')}`]);
   if (disk.nbd !== undefined) {
-    const problem = problemOf(disk.nbd);
+    const uri = disk.nbd;
+    const problem = problemOf(() => parseNbdUri(uri));
     if (problem !== undefined) found.push(['nbd', problem]);
   }
   if (disk.burst !== undefined && LIMITS.every((limit) => disk[limit] === undefined))

@@ -45,17 +45,20 @@ export class Disks {
     string,
     { readonly part: DiskPart; readonly backend: DiskBackend }
   >();
+  readonly #run: string;
   readonly #log: Logger;
   /** By device. */
   readonly #counters = new Map<string, CounterBlock<BlockCounter>>();
 
-  constructor(log: Logger) {
+  /** @param run the run directory */
+  constructor(run: string, log: Logger) {
+    this.#run = run;
     this.#log = log;
   }
 
   /** Opens a disk, and gives it to a lane. @throws SluiceError if one of them fails. */
   async add(lane: Lane, part: DiskPart): Promise<void> {
-    const backend = await openBackend(part.disk, this.#log);
+    const backend = await openBackend(part.disk, this.#run, this.#log);
     try {
       await lane.request('addDisk', { disk: part.disk, description: backend.description });
     } catch (error) {
@@ -106,7 +109,10 @@ export class Disks {
         'unsupported',
         `disk ${name}: a disk of kind ${part.disk.source.kind} has one size`,
         {
-          remedy: 'resize it where it is, and start Sluice again',
+          remedy:
+            part.disk.source.kind === 'memory'
+              ? 'change it in the configuration: the disk is empty then'
+              : 'resize it where it is, and start Sluice again',
         },
       );
     }

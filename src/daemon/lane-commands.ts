@@ -2,13 +2,14 @@
 
 import type { FileDiskDescription } from '../block/file.ts';
 import type { MemoryDiskDescription } from '../block/memory.ts';
+import type { NbdDiskDescription } from '../block/nbd/description.ts';
 import type { LaneHandle } from '../engine/lane-handle.ts';
 import type { Isolation } from '../memory/guest-memory.ts';
 import type { NetConfig, WireConfig } from './config.ts';
 import type { DiskConfig, GuestDiskConfig } from './disk-config.ts';
 
 /** A disk that the main thread has opened, for the lane that uses it. */
-export type DiskDescription = FileDiskDescription | MemoryDiskDescription;
+export type DiskDescription = FileDiskDescription | MemoryDiskDescription | NbdDiskDescription;
 
 /** Settings of a lane that hold for all that it runs. */
 export interface LaneSettings {

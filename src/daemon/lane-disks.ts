@@ -3,8 +3,11 @@ import { join } from 'node:path';
 import { bitMask } from '../base/bits.ts';
 import { SluiceError } from '../base/errors.ts';
 import type { Disk, DiskLane } from '../block/disk.ts';
+import { FaultyDisk } from '../block/faults.ts';
 import { FileDisk } from '../block/file.ts';
+import { LimitedDisk } from '../block/limits.ts';
 import { MemoryDisk } from '../block/memory.ts';
+import { NbdDisk } from '../block/nbd/nbd-disk.ts';
 import type { LaneHost } from '../engine/lane.ts';
 import { Later } from '../engine/later.ts';
 import { ParavirtualDisk } from '../method/paravirtual.ts';
@@ -25,6 +28,7 @@ import { cacheModeName } from './run-directory.ts';
 
 interface LaneDisk {
   readonly config: DiskConfig;
+  readonly base: Disk;
   readonly disk: Disk;
 }
 
@@ -43,7 +47,8 @@ export class LaneDisks {
   }
 
   add(config: DiskConfig, description: DiskDescription): undefined {
-    this.#disks.set(config.name, { config, disk: createDisk(description, this.#host) });
+    const base = openBase(description, this.#host);
+    this.#disks.set(config.name, { config, base, disk: wrap(config, base) });
     return undefined;
   }
 
@@ -56,8 +61,8 @@ export class LaneDisks {
 
   /** @param most the size that the disk is about to shrink to, or Infinity */
   refresh(name: string, most: number): undefined {
-    const { disk } = this.#disk(name);
-    if (disk instanceof FileDisk) disk.refreshSize(most);
+    const { base } = this.#disk(name);
+    if (base instanceof FileDisk) base.refreshSize(most);
     return undefined;
   }
 
@@ -158,12 +163,25 @@ export class LaneDisks {
   }
 }
 
-/** @throws SluiceError if the lane cannot use it. */
-function createDisk(description: DiskDescription, lane: DiskLane): Disk {
+/** What is behind a disk, without what the configuration wraps it in. */
+function openBase(description: DiskDescription, lane: DiskLane): Disk {
   switch (description.kind) {
     case 'file':
       return new FileDisk(description, lane);
     case 'memory':
       return new MemoryDisk(description, lane);
+    case 'nbd':
+      return new NbdDisk(description, lane);
+  }
+}
+
+/** Faults are the disk's own; limits are between it and the guests. */
+function wrap({ faults, limits }: DiskConfig, base: Disk): Disk {
+  try {
+    const disk = faults === undefined ? base : new FaultyDisk(base, faults);
+    return limits === undefined ? disk : new LimitedDisk(disk, limits);
+  } catch (error) {
+    base.close();
+    throw error;
   }
 }
