@@ -3,7 +3,8 @@
  * changed here and there; rings of a real driver in between, whose memory is scribbled over.
  *
  * Allowed are answers, the end of the connection, and a broken device. Afterwards every descriptor
- * is closed, and memory beside the guest's is untouched.
+ * is closed, and memory beside the guest's is untouched. Half of the devices have requests in flight
+ * from one message to the next, and throw if they are stopped then.
  */
 
 import assert from 'node:assert/strict';
@@ -17,7 +18,13 @@ import {
   encodeRequest,
   type FrontEndMessage,
 } from '../src/transport/vhost-user/codec.ts';
-import { Bench, TEST_FEATURES, type TestRing } from '../src/transport/vhost-user/testing.ts';
+import {
+  Bench,
+  SlowDevice,
+  TEST_FEATURES,
+  type TestRing,
+  testArena,
+} from '../src/transport/vhost-user/testing.ts';
 import type { Random } from './random.ts';
 import type { FuzzTarget } from './runner.ts';
 
@@ -130,10 +137,10 @@ function message(hostile: Hostile): FrontEndMessage {
     }),
     () => ({
       request: random.pick([vu.VHOST_USER_GET_INFLIGHT_FD, vu.VHOST_USER_SET_INFLIGHT_FD]),
-      mmapSize: random.nasty(16),
-      mmapOffset: random.pick([0, 4096, random.nasty(16)]),
-      queues: random.nasty(4),
-      queueSize: random.nasty(11),
+      mmapSize: random.oneIn(2) ? 1 << 16 : random.nasty(16),
+      mmapOffset: random.oneIn(2) ? 0 : random.pick([4096, random.nasty(16)]),
+      queues: random.oneIn(2) ? 4 : random.nasty(4),
+      queueSize: random.oneIn(2) ? 64 : random.nasty(11),
       padded: random.oneIn(2),
     }),
   ])();
@@ -194,9 +201,11 @@ function step(hostile: Hostile): void {
 
 function run(random: Random): void {
   const before = readdirSync('/proc/self/fd').length;
-  const bench = new Bench();
+  const slow = random.oneIn(2) ? new SlowDevice(testArena()) : undefined;
+  const bench = new Bench(slow === undefined ? {} : { device: slow });
   const { read, write } = createPipe();
   const fds = [createEventFd(), read, write, createMemfd('hostile', 1 << 16)] as const;
+  const area = bench.arena.mapFile(fds[3], 1 << 16, 0);
   const canary = bench.arena.allocate(CANARY_BYTES);
   bench.arena.bytes.fill(CANARY, canary, canary + CANARY_BYTES);
   const packed = random.oneIn(2) ? bitMask(34) : 0n;
@@ -206,8 +215,20 @@ function run(random: Random): void {
     step(hostile);
     bench.pump();
     bench.device.poll();
+    if (slow !== undefined && slow.requests.length > 0 && random.oneIn(2)) {
+      slow.finish(random.below(slow.requests.length));
+    }
+    // The in-flight area is the front-end's to write to.
+    if (random.oneIn(4)) bench.arena.bytes.set(random.bytes(8), area + random.below(4096));
     bench.loop.epoll.wait(0);
   }
+  // The connection ends, whether requests are in flight or not; then they are done.
+  bench.pump();
+  bench.session.close();
+  while (slow !== undefined && slow.requests.length > 0) slow.finish();
+  bench.loop.setTimer(0, () => bench.loop.stop());
+  bench.loop.run();
+  assert.equal(bench.device.queues.size, 0, 'a queue was left behind');
   const about = bench.log.find((line) => /TypeError|RangeError|undefined|NaN/.test(line));
   assert.equal(about, undefined);
   const beside = bench.arena.bytes.subarray(canary, canary + CANARY_BYTES);
@@ -216,6 +237,7 @@ function run(random: Random): void {
     'memory beside the guest was written',
   );
   bench.arena.unmap(canary, CANARY_BYTES);
+  bench.arena.unmap(area, 1 << 16);
   closeAll(fds);
   bench.close();
   assert.equal(readdirSync('/proc/self/fd').length, before, 'descriptors were left open');

@@ -17,7 +17,7 @@ import {
   MAX_MEMORY_SLOTS,
   type RegionDescription,
 } from '../../memory/guest-memory.ts';
-import { identify } from '../../os/fd.ts';
+import { closeFd, identify } from '../../os/fd.ts';
 import { UnixConnection } from '../../os/unix-socket.ts';
 import * as vu from '../../spec/vhost-user.ts';
 import { VIRTIO_F_RING_PACKED } from '../../spec/virtio.ts';
@@ -535,7 +535,12 @@ export class VhostUserSession {
     const { queues, queueSize, padded } = wanted;
     this.#checkQueues(queues);
     const { area, fd } = InflightArea.create({ queues, queueSize, packed });
-    this.#rings.setInflight(area);
+    try {
+      this.#rings.setInflight(area);
+    } catch (error) {
+      closeFd(fd);
+      throw error;
+    }
     const description = { mmapSize: area.bytes, mmapOffset: 0, queues, queueSize, padded };
     return { payload: encodeInflight(description), fds: new FdBag([fd]) };
   }

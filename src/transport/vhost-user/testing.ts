@@ -195,7 +195,14 @@ export class SlowDevice extends ReturningDevice {
       if (!this.enabled.has(index) || this.held.has(index)) continue;
       const batch = this.#taken;
       batch.clear();
-      work += queue.collect(batch, BATCH);
+      try {
+        work += queue.collect(batch, BATCH);
+      } catch (error) {
+        if (!(error instanceof RingError)) throw error;
+        this.queues.clear();
+        this.onBroken?.(error);
+        return work;
+      }
       for (let slot = 0; slot < batch.count; slot++) {
         this.requests.push({
           index,
