@@ -386,8 +386,9 @@ describe('an NBD disk whose server breaks the protocol', () => {
 
 describe('an NBD disk that loses its connection', () => {
   it('does each request once more, whatever byte the connection ended at', async (t) => {
-    // The handshake is cut at each byte in negotiation.test.ts; here it has about 170 bytes.
-    const cuts = [...Array(400).keys()].filter((cut) => cut >= 160 || cut % 9 === 0);
+    // The handshake is cut at each byte in negotiation.test.ts; here it has about 170 bytes, the
+    // replies to what follows 80 or 100, and a read's data comes behind them.
+    const cuts = [...Array(300).keys()].filter((cut) => cut >= 160 || cut % 16 === 0);
     for (const structured of [true, false]) {
       let cut = 0;
       let armed = false;

@@ -95,7 +95,13 @@ function ask(endpoint: Endpoint, name: string, timeoutMs: number): Promise<NbdEx
       socket.destroy();
     }
   });
+  const cutOff = (cause?: Error): SluiceError =>
+    new SluiceError('protocol', `${text}: the server closed during the handshake`, { cause });
   socket.on('error', (cause: NodeJS.ErrnoException) => {
+    if (cause.code === 'EPIPE' || cause.code === 'ECONNRESET') {
+      reject(cutOff(cause));
+      return;
+    }
     const missing = cause.code === 'ECONNREFUSED' || cause.code === 'ENOENT';
     reject(
       new SluiceError(missing ? 'not-found' : 'state', `${cause.code ?? 'error'}: ${text}`, {
@@ -106,7 +112,7 @@ function ask(endpoint: Endpoint, name: string, timeoutMs: number): Promise<NbdEx
   });
   socket.on('close', () => {
     clearTimeout(timer);
-    reject(new SluiceError('protocol', `${text}: the server closed during the handshake`));
+    reject(cutOff());
   });
   return promise;
 }

@@ -102,7 +102,9 @@ function exportOf(uri: string, parsed: URL): string {
 /** A target as text, for messages. */
 export function formatNbdTarget(target: NbdTarget): string {
   const name = encodeURIComponent(target.export);
-  if ('socket' in target) return `nbd+unix:///${name}?socket=${encodeURI(target.socket)}`;
+  if ('socket' in target) {
+    return `nbd+unix:///${name}?socket=${target.socket.split('/').map(encodeURIComponent).join('/')}`;
+  }
   const host = target.host.includes(':') ? `[${target.host}]` : target.host;
   return `nbd://${host}:${target.port}/${name}`;
 }
