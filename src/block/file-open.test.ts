@@ -17,6 +17,7 @@ import { after, describe, test } from 'node:test';
 import { SluiceError } from '../base/errors.ts';
 import { type LogFields, loggerTo } from '../base/log.ts';
 import {
+  abandonFileDisk,
   describeFileDisk,
   FileDisk,
   type FileDiskDescription,
@@ -142,6 +143,8 @@ describe('errors', () => {
     for (let i = 0; i < 3; i++) await assert.rejects(open(path));
     assert.equal(openFds(), before);
     truncateSync(path, 1024);
+    abandonFileDisk(await open(path));
+    assert.equal(openFds(), before);
     lane(await open(path)).close();
     assert.equal(openFds(), before);
   });

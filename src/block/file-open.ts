@@ -30,7 +30,7 @@ import { type DiskInfo, SECTOR_BYTES } from './disk.ts';
 import { type FileLockState, lockedError, lockImage, retryFor } from './file-lock.ts';
 import { bytesOfTable, TABLE_BYTES } from './file-partitions.ts';
 import type { FileTraits } from './file-state.ts';
-import { type FileWorkerHandle, startFileWorker } from './file-worker.ts';
+import { type FileWorkerHandle, startFileWorker, stopFileWorker } from './file-worker.ts';
 
 /** Who does a file's I/O: the kernel by io_uring, or a thread of ours by pread and pwrite. */
 export type FileEngine = 'io_uring' | 'worker';
@@ -118,6 +118,12 @@ export async function openFileDisk(options: FileDiskOptions): Promise<FileDiskDe
     closeFd(fd);
     throw error;
   }
+}
+
+/** Closes what {@link openFileDisk} opened, where no lane has made a `FileDisk` of it. */
+export function abandonFileDisk({ fd, worker }: FileDiskDescription): void {
+  if (worker !== undefined) stopFileWorker(worker);
+  closeFd(fd);
 }
 
 /** A descriptor of the file, locked. */

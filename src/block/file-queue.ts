@@ -254,11 +254,16 @@ export class FileQueue implements DiskQueue {
     else this.#transfer(slot);
   }
 
-  /** Takes an entry and fills in what all of them have. Returns its first word. */
-  #entry(slot: number, op: number, offset: number): number {
+  /**
+   * Takes an entry and fills in what all of them have: the place on the disk where the request goes on.
+   * Returns its first word. Offsets and addresses are not passed along: a number that does not fit a
+   * small integer may become an object on the heap then.
+   */
+  #entry(slot: number, op: number): number {
     const at = this.#ring.take();
     if (at === -1) throw new SluiceError('state', 'more disk requests than the table has slots');
     const { entries } = this.#ring;
+    const offset = (this.#table.offset[slot] as number) + (this.#done[slot] as number);
     entries[at] = op | ENTRY_FIXED_FILE;
     entries[at + 1] = 0;
     entries[at + 2] = offset;
@@ -278,27 +283,46 @@ export class FileQueue implements DiskQueue {
 
   #transfer(slot: number): void {
     const table = this.#table;
-    const done = this.#done[slot] as number;
     const count = table.count[slot] as number;
     const isWrite = (table.op[slot] as number) === DISK_WRITE;
-    const offset = (table.offset[slot] as number) + done;
     this.#step[slot] = STEP_TRANSFER;
     if (count === 1) {
-      const at = this.#entry(slot, isWrite ? IO_WRITE : IO_READ, offset);
-      const index = slot * table.segments;
-      const pointer = this.#base + (table.address[index] as number) + done;
-      this.#memory(at, pointer, (table.length[index] as number) - done);
+      const at = this.#entry(slot, isWrite ? IO_WRITE : IO_READ);
+      this.#segment(at, slot);
       if (isWrite) this.#setDurable(at, slot);
       return;
     }
-    const at = this.#entry(slot, isWrite ? IO_WRITEV : IO_READV, offset);
-    if (done === 0 && count <= IOV_MAX) this.#memory(at, table.iovecOf(slot), count);
-    else this.#memoryOfRest(at, slot, done);
+    const at = this.#entry(slot, isWrite ? IO_WRITEV : IO_READV);
+    if ((this.#done[slot] as number) === 0 && count <= IOV_MAX) this.#segments(at, slot, count);
+    else this.#memoryOfRest(at, slot);
     if (isWrite) this.#setDurable(at, slot);
   }
 
-  #memoryOfRest(at: number, slot: number, done: number): void {
+  /** The only segment, from where the request goes on. */
+  #segment(at: number, slot: number): void {
     const table = this.#table;
+    const { entries } = this.#ring;
+    const done = this.#done[slot] as number;
+    const index = slot * table.segments;
+    const pointer = this.#base + (table.address[index] as number) + done;
+    entries[at + 4] = pointer;
+    entries[at + 5] = pointer / TWO_32;
+    entries[at + 6] = (table.length[index] as number) - done;
+  }
+
+  /** The table's own list of segments. */
+  #segments(at: number, slot: number, count: number): void {
+    const table = this.#table;
+    const { entries } = this.#ring;
+    const pointer = table.iovecs + slot * table.segments * IOVEC_BYTES;
+    entries[at + 4] = pointer;
+    entries[at + 5] = pointer / TWO_32;
+    entries[at + 6] = count;
+  }
+
+  #memoryOfRest(at: number, slot: number): void {
+    const table = this.#table;
+    const done = this.#done[slot] as number;
     this.#rest ??= pinnedVectors(table.slots * table.segments);
     const { words, pointer } = this.#rest;
     const index = slot * table.segments;
@@ -387,8 +411,7 @@ export class FileQueue implements DiskQueue {
     const length = Math.min((table.bytes[slot] as number) - done, BOUNCE_BYTES);
     const buffer = this.#bounceAt + (this.#bounceOf[slot] as number) * BOUNCE_BYTES;
     if (isWrite) gatherSegments(table, slot, done, buffer, length);
-    const offset = (table.offset[slot] as number) + done;
-    const at = this.#entry(slot, isWrite ? IO_WRITE : IO_READ, offset);
+    const at = this.#entry(slot, isWrite ? IO_WRITE : IO_READ);
     this.#memory(at, this.#base + buffer, length);
     if (isWrite) this.#setDurable(at, slot);
   }
@@ -428,8 +451,9 @@ export class FileQueue implements DiskQueue {
   // Flushes, and what must be durable when it completes.
 
   #sync(slot: number): void {
-    const at = this.#entry(slot, IO_FSYNC, 0);
-    this.#memory(at, 0, 0);
+    // Offset and length 0: the whole file. The request has none, or it was its own.
+    const at = this.#entry(slot, IO_FSYNC);
+    this.#ring.entries.fill(0, at + 2, at + 7);
     this.#ring.entries[at + 7] = FSYNC_DATASYNC;
     this.#step[slot] = STEP_SYNC;
     const state = this.#state;
@@ -482,9 +506,8 @@ export class FileQueue implements DiskQueue {
   }
 
   #range(slot: number, step: number): void {
-    const { offset, bytes } = this.#table;
-    const length = bytes[slot] as number;
-    const at = this.#entry(slot, IO_FALLOCATE, offset[slot] as number);
+    const length = this.#table.bytes[slot] as number;
+    const at = this.#entry(slot, IO_FALLOCATE);
     this.#memory(at, length, step === STEP_ZERO_RANGE ? ZERO_RANGE : PUNCH);
     this.#step[slot] = step;
   }
@@ -508,7 +531,7 @@ export class FileQueue implements DiskQueue {
     if (this.#zeroesAt === 0) this.#zeroesAt = table.arena.allocate(ZERO_BYTES, 'sluice-zeroes');
     const done = this.#done[slot] as number;
     const length = Math.min((table.bytes[slot] as number) - done, ZERO_BYTES);
-    const at = this.#entry(slot, IO_WRITE, (table.offset[slot] as number) + done);
+    const at = this.#entry(slot, IO_WRITE);
     this.#memory(at, this.#base + this.#zeroesAt, length);
     this.#step[slot] = STEP_ZEROES;
   }

@@ -21,6 +21,7 @@ import { FileWorkerLane } from './file-worker.ts';
 
 export type { FileLockState } from './file-lock.ts';
 export {
+  abandonFileDisk,
   DEFAULT_LOCK_WAIT_MS,
   describeFileDisk,
   type FileDiskDescription,
