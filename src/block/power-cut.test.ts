@@ -3,7 +3,13 @@ import { constants } from 'node:os';
 import test from 'node:test';
 import fc from 'fast-check';
 import { SluiceError } from '../base/errors.ts';
-import { type DiskLane, SECTOR_BYTES } from './disk.ts';
+import {
+  type Disk,
+  type DiskLane,
+  type DiskQueue,
+  type DiskQueueOptions,
+  SECTOR_BYTES,
+} from './disk.ts';
 import { FaultyDisk } from './faults.ts';
 import { MemoryDisk } from './memory.ts';
 import { PowerCutDisk, type PowerCutOptions } from './power-cut.ts';
@@ -121,6 +127,61 @@ test('a cut fails what is in flight and everything after it, until power is back
   await client.write(0, Buffer.alloc(512, 3));
   assert.ok((await client.read(0, 512)).every((byte) => byte === 3));
   end(made);
+});
+
+test('the cut is done when nothing is in flight below', async () => {
+  const below = memory(lane, MiB);
+  const slow = new FaultyDisk(below, { rules: [{ fault: 'delay', us: 3000 }] });
+  const disk = new PowerCutDisk(slow, lane);
+  const client = new DiskClient(disk, lane);
+  client.submit({ op: DISK_WRITE, bytes: 512, data: Buffer.alloc(512, 1), flags: REQUEST_FUA });
+  client.queue.flush();
+  let completed: number | undefined;
+  disk.powerCut(() => {
+    completed = client.completed;
+  });
+  await client.run(() => completed !== undefined);
+  assert.equal(completed, 1);
+  client.close();
+  disk.close();
+});
+
+test('the disk below is flushed once all writes to it are complete', async () => {
+  const below = memory(lane, MiB);
+  const slow = new FaultyDisk(below, { rules: [{ fault: 'delay', us: 1, randomUs: 500 }] });
+  /** Writes in flight whenever a flush was submitted. */
+  const busy: number[] = [];
+  const watched: Disk = {
+    name: 'watched',
+    info: slow.info,
+    onChange: (listener) => slow.onChange(listener),
+    close: () => slow.close(),
+    open(options: DiskQueueOptions): DiskQueue {
+      const queue = slow.open(options);
+      return {
+        get inFlight() {
+          return queue.inFlight;
+        },
+        submit(slot) {
+          if (options.requests.op[slot] === DISK_FLUSH) busy.push(queue.inFlight);
+          queue.submit(slot);
+        },
+        flush: () => queue.flush(),
+        poll: () => queue.poll(),
+        arm: () => queue.arm(),
+        disarm: () => queue.disarm(),
+        close: () => queue.close(),
+      };
+    },
+  };
+  const disk = new PowerCutDisk(watched, lane);
+  const client = new DiskClient(disk, lane);
+  // More writes than are sent below at once, none beside another.
+  for (let i = 0; i < 40; i++) await client.write(i * 1024, Buffer.alloc(512, 1));
+  await client.flush();
+  assert.deepEqual(busy, [0]);
+  client.close();
+  disk.close();
 });
 
 test('cuts lose, keep and tear, and the same seed does it again', async () => {

@@ -5,7 +5,7 @@
  * written with FUA, is there afterwards.
  *
  * A flush, and a cache that is full, hold further requests up until the cache is on the disk below.
- * Discarding forgets nothing that is in the cache.
+ * Unlike other wrappers this one allocates for requests.
  */
 import { constants } from 'node:os';
 import { SluiceError } from '../base/errors.ts';
@@ -14,7 +14,6 @@ import type { Poller } from '../os/poll-loop.ts';
 import { Destager } from './destage.ts';
 import type { Disk, DiskInfo, DiskLane, DiskQueue, DiskQueueOptions, DiskSink } from './disk.ts';
 import {
-  DISK_DISCARD,
   DISK_FLUSH,
   DISK_READ,
   DISK_WRITE,
@@ -348,12 +347,8 @@ class PowerCutQueue implements DiskQueue {
         return this.#write(slot, block, count);
       case DISK_FLUSH:
         return 'then-done';
-      case DISK_DISCARD:
-        // A discard is a wish: what the cache holds of the range stays.
-        if (this.#log.touches(block, count)) this.#done.push(slot, 0);
-        else this.#pass(slot, -1);
-        return 'started';
       default:
+        // A discard is a wish: what the cache holds of the range stays in it, and goes below later.
         this.#pass(slot, -1);
         return 'started';
     }

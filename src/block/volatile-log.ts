@@ -66,18 +66,6 @@ export class VolatileLog {
     return this.#latest.get(block) ?? -1;
   }
 
-  /** True if any block of a range has a version here. */
-  touches(block: number, count: number): boolean {
-    if (count > this.#latest.size) {
-      for (const other of this.#latest.keys()) {
-        if (other >= block && other < block + count) return true;
-      }
-      return false;
-    }
-    for (let i = 0; i < count; i++) if (this.#latest.has(block + i)) return true;
-    return false;
-  }
-
   /** The write of `count` entries from `first` on is durable: no version before it can come back. */
   settle(first: number, count: number): void {
     this.#before.fill(DURABLE, first, first + count);
