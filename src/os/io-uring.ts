@@ -263,6 +263,7 @@ export class IoUring implements IoRing {
     const at = addressOf(list);
     const result = systemCall(SYS_IO_URING_REGISTER, this.#fd, operation, at, count);
     // Named after the call, the list lives as long as the kernel reads it.
-    if (result === -1) throw systemError('io_uring_register', `${operation}, ${list.byteLength} bytes`);
+    if (result === -1)
+      throw systemError('io_uring_register', `${operation}, ${list.byteLength} bytes`);
   }
 }
