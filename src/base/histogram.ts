@@ -55,7 +55,11 @@ export class Histogram {
 
   /** The buckets that are not empty, as pairs of number and count: for {@link addCounts} elsewhere. */
   counts(): (readonly [bucket: number, count: number])[] {
-    return [...this.#buckets.entries()].filter(([, count]) => count !== 0);
+    const found: [number, number][] = [];
+    this.#buckets.forEach((count, bucket) => {
+      if (count !== 0) found.push([bucket, count]);
+    });
+    return found;
   }
 
   /** Adds another histogram's records; `sign` -1 takes them away again. */

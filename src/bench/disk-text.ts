@@ -1,7 +1,7 @@
 /** Reports of disks in words, for a terminal or a log. */
 import { shortNumber } from './chart.ts';
-import type { DiskReport } from './report-schema.ts';
-import { busyNote, labelled, perGuestText } from './text-report.ts';
+import type { DiskReport, DiskSoakReport } from './report-schema.ts';
+import { busyNote, labelled, perGuestText, trendRows } from './text-report.ts';
 
 /** One disk bench, one figure a line. */
 export function diskReportText(report: DiskReport): string {
@@ -58,6 +58,22 @@ export function diskReportText(report: DiskReport): string {
   ]);
   const note = busyNote([report]);
   return `${titleOf(report)}\n\n${labelled(rows)}${note === undefined ? '' : `\n${note}\n`}`;
+}
+
+/** The verdict of a soak and what it rests on. */
+export function diskSoakReportText(report: DiskSoakReport): string {
+  const { method, guests, rw, bs, iodepth, numjobs, disk, errors } = report;
+  const rows: [string, string][] = [
+    ...trendRows(report.driver_domain),
+    [
+      'requests',
+      `${report.requests} in ${shortNumber(report.seconds)} s, ${shortNumber(report.iops)} a second`,
+    ],
+    ['wrong', `${errors.failed} failed, ${errors.stale} blocks stale, ${errors.corrupt} corrupt`],
+    ['allocated', `${shortNumber(report.heap_bytes_per_request)} bytes of heap a request`],
+    ['verdict', report.verdict],
+  ];
+  return `${method}, ${guests} guests, ${rw}, ${bs} bytes, iodepth ${iodepth}, numjobs ${numjobs}, ${disk}: memory of the driver domain\n\n${labelled(rows)}`;
 }
 
 /** What was asked for. */

@@ -213,6 +213,16 @@ const trend = z.strictObject({
     .describe('Slope of the least-squares line, without the warm-up at the beginning.'),
 });
 
+const watchedShape = {
+  driver_domain: z
+    .strictObject({
+      rss: trend.describe('Resident memory of the process, guest memory not counted.'),
+      heap: trend.describe('Heap of the lane in use.'),
+    })
+    .describe('The process of the lane.'),
+  verdict: z.enum(['steady', 'growing']),
+};
+
 export const soakReportSchema = z.strictObject({
   bench: z.literal('soak'),
   method: z.enum(METHODS),
@@ -224,15 +234,29 @@ export const soakReportSchema = z.strictObject({
   gbps: amount,
   loss_pct: share,
   errors: netErrorsSchema,
-  driver_domain: z
-    .strictObject({
-      rss: trend.describe('Resident memory of the process, guest memory not counted.'),
-      heap: trend.describe('Heap of the lane in use.'),
-    })
-    .describe('The process of the lane.'),
+  ...watchedShape,
   heap_bytes_per_frame: amount,
-  verdict: z.enum(['steady', 'growing']),
   machine: machineSchema,
 });
 
 export type SoakReport = z.output<typeof soakReportSchema>;
+
+export const diskSoakReportSchema = z.strictObject({
+  bench: z.literal('disk-soak'),
+  method: z.enum(METHODS),
+  guests: z.int().positive(),
+  rw: z.enum(READ_WRITE),
+  bs: z.int().positive(),
+  iodepth: z.int().positive(),
+  numjobs: z.int().positive(),
+  disk: z.string(),
+  seconds: z.number().positive(),
+  requests: count,
+  iops: amount,
+  errors: diskErrorsSchema,
+  ...watchedShape,
+  heap_bytes_per_request: amount,
+  machine: machineSchema,
+});
+
+export type DiskSoakReport = z.output<typeof diskSoakReportSchema>;

@@ -144,12 +144,8 @@ export function busyNote(rows: readonly Waited[]): string | undefined {
 /** The verdict of a soak and what it rests on. */
 export function soakReportText(report: SoakReport): string {
   const { driver_domain: memory, errors } = report;
-  const mib = (bytes: number): string => `${shortNumber(bytes / 2 ** 20)} MiB`;
-  const trendText = (trend: SoakReport['driver_domain']['rss']): string =>
-    `${mib(trend.first_bytes)} -> ${mib(trend.last_bytes)}, ${(trend.bytes_per_minute / 1024).toFixed(1)} KiB a minute`;
   const rows: [string, string][] = [
-    ['resident', trendText(memory.rss)],
-    ['heap in use', trendText(memory.heap)],
+    ...trendRows(memory),
     [
       'frames',
       `${report.frames} in ${shortNumber(report.seconds)} s, ${shortNumber(report.gbps)} Gb/s, ${shortNumber(report.loss_pct)} % lost`,
@@ -163,6 +159,17 @@ export function soakReportText(report: SoakReport): string {
   ];
   const title = `${report.method}, ${report.guests} guests, frames of ${report.frame} bytes, ${report.direction}: memory of the driver domain`;
   return `${title}\n\n${labelled(rows)}`;
+}
+
+/** How the memory of a driver domain has moved. */
+export function trendRows({ rss, heap }: SoakReport['driver_domain']): [string, string][] {
+  const mib = (bytes: number): string => `${shortNumber(bytes / 2 ** 20)} MiB`;
+  const text = (trend: SoakReport['driver_domain']['rss']): string =>
+    `${mib(trend.first_bytes)} -> ${mib(trend.last_bytes)}, ${(trend.bytes_per_minute / 1024).toFixed(1)} KiB a minute`;
+  return [
+    ['resident', text(rss)],
+    ['heap in use', text(heap)],
+  ];
 }
 
 /** What each guest has; of many guests the extremes. */

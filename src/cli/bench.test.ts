@@ -56,6 +56,8 @@ test('wrong usage is told in a line and ends with 2', () => {
     [['net', '--frame', '5'], /--frame/],
     [['net', '--soak', '0'], /--soak/],
     [['tape'], /tape/],
+    [['disk', '--soak', '0.5'], /--soak/],
+    [['net', '--guest', 'uml', '--soak', '5'], /--soak/],
     [['disk', '--rw', 'append'], /randread/],
     [['disk', '--bs', '4x'], /4x/],
     [['disk', '--bs', '1000'], /--bs/],

@@ -7,7 +7,7 @@ import type { BenchControl } from '../bench/bench-control.ts';
 import { shortNumber } from '../bench/chart.ts';
 import { runDiskBench } from '../bench/disk-bench.ts';
 import { type DiskOptions, parseBytes, parseDiskOptions } from '../bench/disk-options.ts';
-import { DISK_COLUMNS, diskCells, diskReportText } from '../bench/disk-text.ts';
+import { DISK_COLUMNS, diskCells, diskReportText, diskSoakReportText } from '../bench/disk-text.ts';
 import { matrixReportHtml } from '../bench/html-report.ts';
 import {
   matrixDiskRows,
@@ -26,7 +26,7 @@ import {
   METHODS,
   type NetReport,
 } from '../bench/report-schema.ts';
-import { runSoak } from '../bench/soak-bench.ts';
+import { runDiskSoak, runSoak } from '../bench/soak-bench.ts';
 import {
   MATRIX_COLUMNS,
   matrixCells,
@@ -101,34 +101,60 @@ interface NetFlags extends Omit<NetOptions, 'rate'> {
 
 async function runNet({ json, soak, ...flags }: NetFlags): Promise<void> {
   const options = parseNetOptions(flags);
-  if (soak !== undefined && (options.guest !== 'embedded' || soak < 1)) {
-    throw new SluiceError('usage', '--soak takes seconds from 1 on, and embedded guests', {
-      remedy: 'for example --soak 600',
+  checkSoak(soak);
+  if (soak !== undefined && options.guest !== 'embedded') {
+    throw new SluiceError('usage', '--soak is for embedded guests', {
+      remedy: 'leave it out, or use --guest embedded',
     });
   }
-  const measure = async (control: BenchControl): Promise<{ json: object; text: string }> => {
+  const measure = async (control: BenchControl): Promise<Measured> => {
     if (soak !== undefined) {
       const report = await runSoak(options, soak, control);
       // A leak is a failure, also for a script that only looks at the exit code.
-      if (report.verdict === 'growing') process.exitCode = 1;
-      return { json: report, text: soakReportText(report) };
+      return { json: report, text: soakReportText(report), bad: report.verdict === 'growing' };
     }
     const report = await runNetBench(options, control);
-    return { json: report, text: netReportText(report) };
+    return { json: report, text: netReportText(report), bad: false };
   };
-  const result: { json?: object; text?: string } = {};
+  await runOne(soak === undefined ? 'bench net' : 'soak', json, measure);
+}
+
+/** What one bench has found: its report, in two forms. */
+interface Measured {
+  readonly json: object;
+  readonly text: string;
+  /** The command has failed by it. */
+  readonly bad: boolean;
+}
+
+function checkSoak(seconds: number | undefined): void {
+  if (seconds === undefined || seconds >= 1) return;
+  throw new SluiceError('usage', '--soak takes seconds from 1 on', {
+    remedy: 'for example --soak 600',
+  });
+}
+
+/** Runs one bench and prints its report. */
+async function runOne(
+  title: string,
+  json: boolean,
+  measure: (control: BenchControl) => Promise<Measured>,
+): Promise<void> {
+  let found: Measured | undefined;
   // One step: only where it can be watched is there something to show.
   await runSteps(json || !process.stdout.isTTY, [
     {
-      title: soak === undefined ? 'bench net' : 'soak',
+      title,
       run: async (control) => {
-        Object.assign(result, await measure(control));
+        found = await measure(control);
         return undefined;
       },
     },
   ]);
-  if (json) printJson(result.json);
-  else process.stdout.write(result.text ?? '');
+  if (found === undefined) throw new SluiceError('state', `${title} found nothing`);
+  if (found.bad) process.exitCode = 1;
+  if (json) printJson(found.json);
+  else process.stdout.write(found.text);
 }
 
 function diskCommand(): Command {
@@ -171,33 +197,35 @@ function diskCommand(): Command {
       false,
     )
     .option('--overwrite', 'what an existing file holds may be lost', false)
+    .option('--soak <seconds>', 'run once for so long, and watch memory instead', number)
     .option('--json', 'print one JSON object', false)
     .action(runDisk);
 }
 
 interface DiskFlags extends Omit<DiskOptions, 'size'> {
   readonly size?: number;
+  readonly soak?: number;
   readonly json: boolean;
 }
 
-async function runDisk({ json, ...flags }: DiskFlags): Promise<void> {
+async function runDisk({ json, soak, ...flags }: DiskFlags): Promise<void> {
   const options = parseDiskOptions(flags);
-  let report: DiskReport | undefined;
-  await runSteps(json || !process.stdout.isTTY, [
-    {
-      title: 'bench disk',
-      run: async (control) => {
-        report = await runDiskBench(options, control);
-        return undefined;
-      },
-    },
-  ]);
-  if (report === undefined) throw new SluiceError('state', 'the disk was not measured');
-  const { failed, stale, corrupt } = report.errors;
-  // Lost data are a failure, also for a script that only looks at the exit code.
-  if (failed + stale + corrupt > 0) process.exitCode = 1;
-  if (json) printJson(report);
-  else process.stdout.write(diskReportText(report));
+  checkSoak(soak);
+  const measure = async (control: BenchControl): Promise<Measured> => {
+    if (soak === undefined) {
+      const report = await runDiskBench(options, control);
+      return { json: report, text: diskReportText(report), bad: isWrong(report) };
+    }
+    const report = await runDiskSoak(options, soak, control);
+    const bad = report.verdict === 'growing' || isWrong(report);
+    return { json: report, text: diskSoakReportText(report), bad };
+  };
+  await runOne(soak === undefined ? 'bench disk' : 'soak', json, measure);
+}
+
+/** Lost or damaged data are a failure, also for a script that only looks at the exit code. */
+function isWrong({ errors }: Pick<DiskReport, 'errors'>): boolean {
+  return errors.failed + errors.stale + errors.corrupt > 0;
 }
 
 function allCommand(version: string): Command {
