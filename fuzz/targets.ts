@@ -1,4 +1,5 @@
 /** All fuzz targets. */
+import { nbdClient } from './nbd-client.ts';
 import { packedRing } from './packed-ring.ts';
 import type { FuzzTarget } from './runner.ts';
 import { splitRing } from './split-ring.ts';
@@ -10,4 +11,5 @@ export const TARGETS: readonly FuzzTarget[] = [
   packedRing,
   vhostUserCodec,
   vhostUserSession,
+  nbdClient,
 ];
