@@ -175,6 +175,7 @@ class Bench {
       flags,
       chunks: 1 + random.below(4),
       shuffle: 1 + random.below(4),
+      eager: random.oneIn(4),
     });
     const lane: DiskLane = { arena, loop: this.loop, log: silentLogger };
     this.disk = new NbdDisk(

@@ -259,6 +259,28 @@ describe('an NBD disk', () => {
     assert.equal(await rig.write(0, 1, 8192), 0);
   });
 
+  it('keeps the memory of a write that is answered before all of it is sent', async (t) => {
+    const bytes = 4 << 20;
+    const rig = await Rig.make(t, { bytes: 2 * bytes, eager: true });
+    const lane = testLane();
+    const client = new DiskClient(rig.disk, lane, { slots: 1, slotBytes: bytes });
+    for (const [index, byte] of [3, 4].entries()) {
+      const data = Buffer.alloc(bytes, byte);
+      const { result } = await client.request({
+        op: DISK_WRITE,
+        offset: index * bytes,
+        bytes,
+        data,
+      });
+      assert.equal(result, 0);
+    }
+    await client.flush();
+    client.close();
+    const { disk } = rig.server;
+    assert.ok(disk.subarray(0, bytes).every((byte) => byte === 3));
+    assert.ok(disk.subarray(bytes).every((byte) => byte === 4));
+  });
+
   it('takes an error chunk after data, and one with an offset', async (t) => {
     const payload = Buffer.from([0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     const rig = await Rig.make(t, {

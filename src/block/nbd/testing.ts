@@ -41,6 +41,8 @@ export interface TestServerOptions {
   readonly misdeed?: (request: ServedRequest, connection: number) => Misdeed | undefined;
   /** Holds replies back and sends them in another order, so many at a time. Default 1: at once. */
   readonly shuffle?: number;
+  /** Answers writes when it has their header, before their data. */
+  readonly eager?: boolean;
   /** Refuses the export with this NBD_REP_ERR_*. */
   readonly refuse?: number;
 }
@@ -140,6 +142,8 @@ export class TestServerConnection {
   #structured = false;
   #noZeroes = false;
   #left: number;
+  /** The first request of the input is answered; its data is still to come. */
+  #answered = false;
 
   constructor(server: TestServer, number: number) {
     this.#server = server;
@@ -279,6 +283,10 @@ export class TestServerConnection {
       length: header.readUInt32BE(24),
     };
     const payload = request.type === nbd.NBD_CMD_WRITE ? request.length : 0;
+    if (payload > 0 && this.#server.options.eager === true && !this.#answered) {
+      this.#answered = true;
+      this.#send(this.#reply(request, 0));
+    }
     const message = this.#shift(nbd.REQUEST_BYTES + payload);
     if (message === undefined) return false;
     if (request.type === nbd.NBD_CMD_DISC) {
@@ -294,6 +302,11 @@ export class TestServerConnection {
     }
     if (misdeed !== undefined && 'bytes' in misdeed) {
       this.#hold(Buffer.from(misdeed.bytes));
+      return true;
+    }
+    if (this.#answered) {
+      this.#answered = false;
+      this.#apply(request, message.subarray(nbd.REQUEST_BYTES));
       return true;
     }
     const error = misdeed?.error ?? this.#apply(request, message.subarray(nbd.REQUEST_BYTES));
