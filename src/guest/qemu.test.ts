@@ -113,6 +113,16 @@ test('a disk has a queue and QEMU’s defaults, or what it is told', () => {
   );
 });
 
+test('the firmware boots, or QEMU starts the kernel itself', () => {
+  const words = (firmware: boolean): string[] =>
+    qemuCommand({ name: 'g', firmware, kernelParameters: 'quiet' }, 'tcg', (path) => path);
+  assert.match(argument(words(false), '-append', 'console=ttyS0'), / quiet$/);
+  for (const option of ['-kernel', '-initrd', '-append']) {
+    assert.ok(words(false).includes(option), option);
+    assert.ok(!words(true).includes(option), option);
+  }
+});
+
 test('a User-Mode Linux guest gets its devices by virtio id', () => {
   const command = umlCommand(
     {

@@ -64,8 +64,13 @@ export interface QemuOptions {
   readonly accelerator?: Accelerator;
   /** Host CPUs to run on, such as `0` or `0,1`; default: all. */
   readonly pin?: string;
-  /** Appended to the kernel's command line, such as `module_blacklist=ixgbevf`. */
+  /** Appended to the kernel's command line, such as `module_blacklist=ixgbevf`; not with `firmware`. */
   readonly kernelParameters?: string;
+  /**
+   * True: the firmware boots from the disk with the lowest `bootIndex`, as on a real machine. Default:
+   * QEMU starts the testbed's kernel itself.
+   */
+  readonly firmware?: boolean;
   /** Mount the testbed's tree in the guest at /tools: fio and all else that is too big for the initramfs. */
   readonly tools?: boolean;
   /** Further options. `inside` turns a host path (of a socket, an image) into QEMU's. */
@@ -94,8 +99,11 @@ const offloadProperties = [
   'guest_tunnel_csum',
 ] as const;
 
-/** Boots in seconds under emulation: no self-tests, no calibration, few messages. */
-const kernelParameters =
+/**
+ * The kernel's command line of {@link startQemu}, for those who start it otherwise. The guest boots in
+ * seconds under emulation: no self-tests, no calibration, few messages.
+ */
+export const QEMU_KERNEL_PARAMETERS =
   'console=ttyS0 loglevel=4 panic=0 tsc=reliable no_timer_check mitigations=off rodata=off cryptomgr.notests';
 
 function propertyList(properties: Readonly<Record<string, string | number | boolean>>): string {
@@ -158,6 +166,15 @@ function socketOptions(
   ];
 }
 
+function kernelOptions({ kernelParameters = '' }: QemuOptions): string[] {
+  const parameters = `${QEMU_KERNEL_PARAMETERS} ${kernelParameters}`.trimEnd();
+  return [
+    ...['-kernel', '/run/testbed/kernel'],
+    ...['-initrd', '/run/testbed/initramfs'],
+    ...['-append', parameters],
+  ];
+}
+
 /** The command that runs the guest inside the testbed's tree. */
 export function qemuCommand(
   options: QemuOptions,
@@ -188,12 +205,7 @@ export function qemuCommand(
     accelerator === 'kvm' ? 'host' : 'max',
     '-smp',
     String(options.cpus ?? 1),
-    '-kernel',
-    '/run/testbed/kernel',
-    '-initrd',
-    '/run/testbed/initramfs',
-    '-append',
-    [kernelParameters, options.kernelParameters].filter((part) => part !== undefined).join(' '),
+    ...(options.firmware === true ? [] : kernelOptions(options)),
     '-serial',
     'stdio',
     '-device',
