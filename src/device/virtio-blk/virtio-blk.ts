@@ -342,6 +342,8 @@ export class VirtioBlk implements VirtioDevice, Poller, DiskSink {
     let pending = false;
     // Without a free slot nothing could be taken: a completion wakes the loop.
     if (this.slots.free > 0) {
+      // The driver may have turned the cache off since the last poll.
+      pending = this.ownFlushDue;
       for (const queue of this.activeQueues) pending = queue.enableKicks() || pending;
     }
     return this.diskQueue.arm() || pending;
