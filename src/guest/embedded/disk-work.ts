@@ -142,7 +142,9 @@ export class DiskWork implements Role {
     if (queue.outstanding > 0 && queue.enableCalls()) return true;
     if (this.freeCount === 0) return false;
     if (!this.running) return this.auditing && this.freeCount === this.free.length;
-    if ((this.state[0] as number) === 0 || this.thinkNs === 0) return false;
+    if ((this.state[0] as number) === 0) return false;
+    // Work that came after the last poll: nothing is on its way that would wake the loop.
+    if (this.thinkNs === 0) return queue.outstanding === 0;
     const wait = (this.state[1] as number) - monotonicNs();
     if (wait < SPIN_NS) return true;
     this.timer = this.loop.setTimer(wait / 1000, () => {
