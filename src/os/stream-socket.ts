@@ -96,7 +96,10 @@ function scopeId(scope: string): number {
   if (Number.isInteger(number) && number >= 0) return number;
   const found = networkInterfaces()[scope]?.find((entry) => entry.family === 'IPv6');
   if (found?.family !== 'IPv6') {
-    throw new SluiceError('config', `no network interface ${scope} with IPv6 (scope of an address)`);
+    throw new SluiceError(
+      'config',
+      `no network interface ${scope} with IPv6 (scope of an address)`,
+    );
   }
   return found.scopeid;
 }
