@@ -341,6 +341,46 @@ describe('the daemon', () => {
     ]);
   });
 
+  test('disks are shown and resized', async () => {
+    await using place = new Place(
+      'disks: { root: { file: root.img, serial: R-1 }, spare: { memory: 1M } }\nguests: { web: { disk: [{ method: paravirtual, disk: root }] } }',
+    );
+    writeFileSync(join(place.path, 'root.img'), Buffer.alloc(1024 * 1024));
+    await place.up();
+    const text = await place.sluice('show', 'disks');
+    assert.match(
+      text.stdout,
+      /^DISK .*\nroot +file +1 MiB +read, write +web\/disk0 +\S+ +0 .*\nspare +memory +- +read, write +- /,
+    );
+    const devices = await place.sluice('show', 'devices');
+    assert.match(devices.stdout, /^DEVICE .*\nweb\/disk0 +root +0 +waiting +0 /);
+    const guests = await place.sluice('show');
+    assert.match(
+      guests.stdout,
+      /\nweb +web\/disk0 +paravirtual +disk root +waiting +\S+web-disk0\.sock/,
+    );
+    const info = await place.sluice('disk', 'info', 'root');
+    assert.match(info.stdout, /^size +1 MiB \(1048576 bytes\)$/m);
+    assert.match(info.stdout, /^serial +R-1$/m);
+    assert.match(info.stdout, /^lock +exclusive$/m);
+    const grown = (await place.json('disk', 'resize', 'root', '2M')) as { bytes: number };
+    assert.equal(grown.bytes, 2 * 1024 * 1024);
+    assert.equal(statSync(join(place.path, 'root.img')).size, 2 * 1024 * 1024);
+    const smaller = await place.sluice('disk', 'resize', 'root', '1M');
+    assert.equal(smaller.code, 1);
+    assert.match(smaller.stderr, /ask for that with --shrink/);
+    const shrunk = (await place.json('disk', 'resize', 'root', '1M', '--shrink')) as {
+      bytes: number;
+    };
+    assert.equal(shrunk.bytes, 1024 * 1024);
+    const unknown = await place.sluice('disk', 'info', 'rot');
+    assert.equal(unknown.code, 1);
+    assert.match(unknown.stderr, /no disk rot; there are root, spare; did you mean "root"\?/);
+    const wrong = await place.sluice('disk', 'resize', 'root', '1000');
+    assert.equal(wrong.code, 2);
+    assert.match(wrong.stderr, /Expected a size with its unit/);
+  });
+
   test('a reload adds and removes guests and does not disturb the others', async (t) => {
     await using place = new Place(TWO_GUESTS);
     const daemon = await place.up();
