@@ -47,10 +47,6 @@ function opens(buckets: readonly TokenBucket[]): boolean {
   return true;
 }
 
-function take(buckets: readonly TokenBucket[], amount: number): void {
-  for (let i = 0; i < buckets.length; i++) (buckets[i] as TokenBucket).take(amount);
-}
-
 export class LimitedDisk implements Disk {
   readonly #disk: Disk;
   readonly #buckets: readonly TokenBucket[];
@@ -125,12 +121,16 @@ export class LimitedDisk implements Disk {
     return requests.length === 0 && bytes.length === 0;
   }
 
-  /** For {@link LimitedQueue}: lets a request pass, and counts it, if the rates allow. */
-  admit(kind: number, bytes: number): boolean {
+  /** For {@link LimitedQueue}: lets a request of a kind pass, and counts it, if the rates allow. */
+  admit(kind: number, table: RequestTable, slot: number): boolean {
     const rates = this.#rates[kind] as Rates;
     if (!opens(rates.requests) || !opens(rates.bytes)) return false;
-    take(rates.requests, 1);
-    take(rates.bytes, bytes);
+    for (let i = 0; i < rates.requests.length; i++) (rates.requests[i] as TokenBucket).take(1);
+    const op = table.op[slot];
+    if (op !== DISK_READ && op !== DISK_WRITE) return true;
+    for (let i = 0; i < rates.bytes.length; i++) {
+      (rates.bytes[i] as TokenBucket).take(table.bytes[slot] as number);
+    }
     return true;
   }
 
@@ -279,11 +279,8 @@ class LimitedQueue implements DiskQueue {
     const waiting = this.#waiting[kind] as SlotRing;
     if (waiting.count === 0) return false;
     const slot = waiting.first;
-    const op = this.#requests.op[slot];
-    if (op !== DISK_FLUSH) {
-      const moves = op === DISK_READ || op === DISK_WRITE;
-      if (!this.#disk.admit(kind, moves ? (this.#requests.bytes[slot] as number) : 0)) return false;
-    }
+    const isFlush = this.#requests.op[slot] === DISK_FLUSH;
+    if (!isFlush && !this.#disk.admit(kind, this.#requests, slot)) return false;
     waiting.shift();
     this.#queue.submit(slot);
     this.#unsent = true;
