@@ -37,6 +37,12 @@ export interface IrqCounts {
 
 /** Where a function's interrupts go. The transport drops what the guest has not set up. */
 export interface InterruptSink {
+  /**
+   * Who keeps the table of MSI-X and the masks of MSI: the transport, where the guest's VMM does it
+   * by itself (vfio: the function never sees a write to the table, and every vector whose interrupt is
+   * enabled is told), else the function, by the table in its BAR.
+   */
+  readonly keepsMasks: boolean;
   /** Level of the function's INTx line: true is asserted. Told on changes only. */
   setIntx(asserted: boolean): void;
   /** One message of this vector (0 …). */
@@ -48,6 +54,8 @@ export interface InterruptSink {
 export interface PciWiring {
   readonly dma: DmaSpace;
   readonly interrupts: InterruptSink;
+  /** Bus Master Enable (while powered): told at once by `attach`, then on changes. Off: no DMA happens. */
+  setBusMaster(on: boolean): void;
 }
 
 export interface PciFunction {
