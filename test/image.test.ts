@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SluiceError } from '../src/base/errors.ts';
-import { type ImageDisk, type ImageDiskOptions, openImageDisk } from '../src/block/image.ts';
-import { run } from '../src/block/image-tools.ts';
+import { type ImageDisk, type ImageDiskOptions, openImageDisk } from '../src/block/open/image.ts';
+import { run } from '../src/block/open/image-tools.ts';
 import { NbdDisk } from '../src/block/nbd/nbd-disk.ts';
 import { DISK_FLUSH, DISK_READ, DISK_WRITE } from '../src/block/requests.ts';
 import { DiskClient, testDisk, testLane } from '../src/block/testing.ts';
@@ -227,7 +227,7 @@ describe('an image', { skip }, () => {
     const path = await makeImage(t);
     const options = { name: 'data', path, format: 'qcow2', directory: socketDirectory(t) };
     const program = `
-      import { openImageDisk } from ${JSON.stringify(import.meta.resolve('../src/block/image.ts'))};
+      import { openImageDisk } from ${JSON.stringify(import.meta.resolve('../src/block/open/image.ts'))};
       const options = ${JSON.stringify({ ...options, tools: qemuTools() })};
       const { process: server } = await openImageDisk(options);
       console.log(server.pid);

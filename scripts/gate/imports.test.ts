@@ -65,7 +65,7 @@ test('an import after a template, a regular expression or a division is still fo
 
 test('lines are counted through strings, templates and comments', () => {
   const source = "/* a\nb */ x = `c\nd`;\n'e';\nimport './f.ts';";
-  assert.deepEqual(findImports(source), [{ specifier: './f.ts', line: 5 }]);
+  assert.deepEqual(findImports(source), [{ specifier: './f.ts', line: 5, typeOnly: false }]);
 });
 
 test('a computed import is reported as one', () => {
@@ -159,4 +159,20 @@ test('a published file may use published packages only', () => {
   assert.match(violationsOf({ 'src/cli/a.ts': "import '@a/b/c';" }).join(), /@a\/b is not among/);
   assert.deepEqual(violationsOf({ 'src/cli/a.test.ts': "import 'wabt';" }), []);
   assert.deepEqual(violationsOf({ 'src/cli/a.ts': "import 'yaml/util';" }), []);
+});
+
+test('what runs on the main thread has its own folder, of which lanes know the types only', () => {
+  const violations = violationsOf({
+    'src/block/open/file.ts':
+      "import { setTimeout as sleep } from 'node:timers/promises';\nimport '../disk.ts';\nexport {};",
+    'src/block/disk.ts':
+      "import type { A } from './open/file.ts';\nexport type { B } from './open/file.ts';",
+    'src/block/bad.ts':
+      "import { a } from './open/file.ts';\nimport { type B } from './open/file.ts';\nimport 'node:net';",
+    'src/daemon/disks.ts': "import { a } from '../block/open/file.ts';",
+  });
+  assert.deepEqual(
+    violations.map((text) => text.split(' ', 1)[0]),
+    ['src/block/bad.ts:1', 'src/block/bad.ts:2', 'src/block/bad.ts:3'],
+  );
 });

@@ -46,6 +46,11 @@ const LANE_FOLDERS: ReadonlySet<string> = new Set([
   'transport',
   'engine',
 ]);
+/**
+ * Folders within those whose code runs on the main thread, such as what opens a disk before a lane gets
+ * it: lanes know its types only.
+ */
+const MAIN_FOLDERS: readonly string[] = ['src/block/open/'];
 const LANE_MODULES: ReadonlySet<string> = new Set([
   'node:child_process',
   'node:cluster',
@@ -78,6 +83,8 @@ export interface Import {
   /** As written; undefined where it is computed. */
   readonly specifier: string | undefined;
   readonly line: number;
+  /** `import type` or `export type`: gone when the program runs. */
+  readonly typeOnly: boolean;
 }
 
 /**
@@ -95,19 +102,32 @@ function importsOf(tokens: readonly Token[]): Import[] {
     const next = tokens[i + 1];
     const called = next?.kind === 'punctuation' && next.text === '(';
     if (token.text === 'from' || token.text === 'import') {
-      if (next?.kind === 'string') found.push({ specifier: next.text, line: token.line });
+      if (next?.kind === 'string') {
+        found.push({ specifier: next.text, line: token.line, typeOnly: isTypeOnly(tokens, i) });
+      }
     }
     if ((token.text === 'import' || token.text === 'require') && called) {
-      found.push({ specifier: literal(tokens, i + 2), line: token.line });
+      found.push({ specifier: literal(tokens, i + 2), line: token.line, typeOnly: false });
     }
     if (token.text === 'URL' && called && isRelativeToModule(tokens, i + 2)) {
       const specifier = literal(tokens, i + 2);
       if (specifier === undefined || specifier.endsWith('.ts')) {
-        found.push({ specifier, line: token.line });
+        found.push({ specifier, line: token.line, typeOnly: false });
       }
     }
   });
   return found;
+}
+
+/** Whether the declaration whose `from` stands at `i` begins with `import type` or `export type`. */
+function isTypeOnly(tokens: readonly Token[], i: number): boolean {
+  for (let at = i - 1; at >= 0; at--) {
+    const { kind, text } = tokens[at] as Token;
+    if (kind === 'word' && (text === 'import' || text === 'export')) {
+      return tokens[at + 1]?.text === 'type' && tokens[at + 2]?.text !== 'from';
+    }
+  }
+  return false;
 }
 
 /** The string at `i` if it is the whole of an argument. */
@@ -162,11 +182,11 @@ export function checkImports(root: string): Violation[] {
       const tokens = tokenize(readFileSync(join(root, file), 'utf8'));
       const test = isTest(file);
       const packages = folder === 'src' && !test ? published : installed;
-      for (const { specifier, line } of importsOf(tokens)) {
+      for (const { specifier, line, typeOnly } of importsOf(tokens)) {
         const message =
           specifier === undefined
             ? folder === 'src' && !test && 'a computed import: name the module by a literal'
-            : judge(root, file, specifier, packages);
+            : judge(root, file, specifier, { packages, typeOnly });
         if (message !== false && message !== undefined) violations.push({ file, line, message });
       }
       if (!test && inLane(file)) violations.push(...loopUses(file, tokens));
@@ -187,16 +207,26 @@ function isTest(file: string): boolean {
 }
 
 function inLane(file: string): boolean {
-  return LANE_FOLDERS.has(folderOf(file) ?? '');
+  return LANE_FOLDERS.has(folderOf(file) ?? '') && !onMainThread(file);
+}
+
+function onMainThread(file: string): boolean {
+  return MAIN_FOLDERS.some((folder) => file.startsWith(folder));
+}
+
+interface ImportContext {
+  /** Packages that may be named. */
+  readonly packages: ReadonlySet<string>;
+  readonly typeOnly: boolean;
 }
 
 function judge(
   root: string,
   file: string,
   specifier: string,
-  packages: ReadonlySet<string>,
+  { packages, typeOnly }: ImportContext,
 ): string | undefined {
-  if (specifier.startsWith('.')) return judgeRelative(root, file, specifier);
+  if (specifier.startsWith('.')) return judgeRelative(root, file, specifier, typeOnly);
   if (isBuiltin(specifier)) {
     const name = specifier.startsWith('node:') ? specifier : `node:${specifier}`;
     if (name === 'node:ffi' && folderOf(file) !== 'os') {
@@ -212,13 +242,21 @@ function judge(
   return `${name} is not among the ${file.startsWith('src/') && !isTest(file) ? 'dependencies' : 'dependencies or devDependencies'} of package.json`;
 }
 
-function judgeRelative(root: string, file: string, specifier: string): string | undefined {
+function judgeRelative(
+  root: string,
+  file: string,
+  specifier: string,
+  typeOnly: boolean,
+): string | undefined {
   if (!file.startsWith('src/')) return undefined;
   const target = relative(root, resolve(root, dirname(file), specifier));
   if (target === 'package.json') return undefined;
   if (!target.startsWith('src/')) return `${specifier} lies outside src/`;
   if (isTest(file)) return undefined;
   if (isTest(target)) return `${specifier} is a test`;
+  if (onMainThread(target) && inLane(file) && !typeOnly) {
+    return `${specifier} runs on the main thread: code that runs in a lane imports its types only`;
+  }
   const from = folderOf(file);
   const to = folderOf(target);
   const fromRank = FOLDERS.indexOf(from ?? '');

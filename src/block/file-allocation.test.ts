@@ -5,7 +5,8 @@ import { test } from 'node:test';
 import { getHeapStatistics } from 'node:v8';
 import { silentLogger as log } from '../base/log.ts';
 import { ioUringRefusal } from '../os/io-uring.ts';
-import { FileDisk, openFileDisk } from './file.ts';
+import { FileDisk } from './file.ts';
+import { openFileDisk } from './open/file.ts';
 import { DISK_READ, DISK_WRITE, RequestTable } from './requests.ts';
 import { testLane } from './testing.ts';
 

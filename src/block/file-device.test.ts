@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { SluiceError } from '../base/errors.ts';
 import { silentLogger as log } from '../base/log.ts';
-import { describeFileDisk, FileDisk, openFileDisk, resizeFileDisk } from './file.ts';
+import { FileDisk } from './file.ts';
+import { describeFileDisk, openFileDisk, resizeFileDisk } from './open/file.ts';
 import { DiskClient, testDisk, testLane } from './testing.ts';
 
 const MiB = 1024 * 1024;

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
 import { silentLogger } from '../base/log.ts';
-import { FileDisk, type FileDiskOptions, openFileDisk } from './file.ts';
+import { FileDisk } from './file.ts';
+import { type FileDiskOptions, openFileDisk } from './open/file.ts';
 import { type TestDiskOptions, testDisk } from './testing.ts';
 
 const onDisk = mkdtempSync(join(tmpdir(), 'sluice-file-'));

@@ -1,5 +1,5 @@
 /**
- * Raw files and block devices as disks. The main thread opens ({@link openFileDisk}) and resizes, a
+ * Raw files and block devices as disks. The main thread opens and resizes them (`open/file.ts`), a
  * lane makes a {@link FileDisk} of what was opened: io_uring reads and writes guests' memory directly.
  *
  * There is one ring for each use of a disk, not one for a lane: every device sends its own burst
@@ -14,23 +14,10 @@ import { closeFd } from '../os/fd.ts';
 import type { IoRing } from '../os/io-ring.ts';
 import { IoUring } from '../os/io-uring.ts';
 import type { Disk, DiskInfo, DiskLane, DiskQueueOptions } from './disk.ts';
-import type { FileDiskDescription } from './file-open.ts';
 import { FileQueue } from './file-queue.ts';
 import { type FileCounts, FileState } from './file-state.ts';
 import { FileWorkerLane } from './file-worker.ts';
-
-export type { FileLockState } from './file-lock.ts';
-export {
-  abandonFileDisk,
-  DEFAULT_LOCK_WAIT_MS,
-  describeFileDisk,
-  type FileDiskDescription,
-  type FileDiskOptions,
-  type FileDiskReport,
-  type FileEngine,
-  openFileDisk,
-  resizeFileDisk,
-} from './file-open.ts';
+import type { FileDiskDescription } from './open/file.ts';
 
 export class FileDisk implements Disk {
   readonly name: string;

@@ -4,10 +4,10 @@
  */
 
 import type { Logger } from '../base/log.ts';
-import { describeFileDisk, openFileDisk, resizeFileDisk } from '../block/file.ts';
-import { openImageDisk } from '../block/image.ts';
 import type { NbdDiskDescription } from '../block/nbd/description.ts';
-import { openNbdDisk } from '../block/nbd/open.ts';
+import { describeFileDisk, openFileDisk, resizeFileDisk } from '../block/open/file.ts';
+import { openImageDisk } from '../block/open/image.ts';
+import { openNbdDisk } from '../block/open/nbd.ts';
 import type { DiskConfig, DiskSource } from './disk-config.ts';
 import type { DiskDescription } from './lane-commands.ts';
 

@@ -2,13 +2,14 @@
 import { resolve } from 'node:path';
 import { SECTOR_BYTES } from '../block/disk.ts';
 import type { FaultPlan } from '../block/fault-plan.ts';
-import type { ImageFormat } from '../block/image-tools.ts';
+import type { ImageFormat } from '../block/open/image-tools.ts';
 import type { DiskLimits } from '../block/limits.ts';
 import type { AfterLoss } from '../block/nbd/description.ts';
+import type { PowerCutOptions } from '../block/power-cut.ts';
 import { BLK_ID_BYTES } from '../spec/virtio-blk.ts';
 import { bytesOf, isOn } from './config-values.ts';
 import type { DiskDocument, GuestDiskDocument } from './disk-schema.ts';
-import { faultPlanOf } from './fault-schema.ts';
+import { faultPlanOf, powerCutOf } from './fault-schema.ts';
 
 /** What is behind a disk. */
 export type DiskSource =
@@ -43,6 +44,8 @@ export interface DiskConfig {
   /** Undefined without any limit. */
   readonly limits: DiskLimits | undefined;
   readonly faults: FaultPlan | undefined;
+  /** Of a disk that can lose its power. */
+  readonly powerCut: PowerCutOptions | undefined;
 }
 
 /** A disk as a guest has it. */
@@ -71,6 +74,7 @@ export function toDisk(name: string, disk: DiskDocument, base: string): DiskConf
     discard: isOn(disk.discard),
     limits: toLimits(disk),
     faults: disk.faults === undefined ? undefined : faultPlanOf(disk.faults),
+    powerCut: disk.faults === undefined ? undefined : powerCutOf(disk.faults),
   };
 }
 

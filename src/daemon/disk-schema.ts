@@ -1,12 +1,22 @@
 /** The form of disks in the configuration file: `disks`, and `disk` of a guest. */
 import { z } from 'zod';
-import { IMAGE_FORMATS } from '../block/image-tools.ts';
+import { IMAGE_FORMATS } from '../block/open/image-tools.ts';
 import { DEFAULT_BURST_S } from '../block/limits.ts';
-import { DEFAULT_RECONNECT_MS, MAX_CONNECTIONS } from '../block/nbd/open.ts';
+import { DEFAULT_RECONNECT_MS, MAX_CONNECTIONS } from '../block/open/nbd.ts';
 import { parseNbdUri } from '../block/nbd/uri.ts';
 import { DEFAULT_SEG_MAX } from '../device/virtio-blk/features.ts';
 import { BLK_ID_BYTES } from '../spec/virtio-blk.ts';
-import { choice, integer, name, onOff, path, problemOf, size, text } from './config-values.ts';
+import {
+  choice,
+  integer,
+  isOn,
+  name,
+  onOff,
+  path,
+  problemOf,
+  size,
+  text,
+} from './config-values.ts';
 import { faults } from './fault-schema.ts';
 
 /** One vhost-user device has at most 256 rings. */
@@ -134,6 +144,8 @@ function contradictionsOf(disk: DiskObject): (readonly [key: string, message: st
   }
   if (disk.burst !== undefined && LIMITS.every((limit) => disk[limit] === undefined))
     found.push(['burst', `without a limit; expected one of ${LIMITS.join(', ')}`]);
+  if (isOn(disk.readonly) && disk.faults?.volatile !== undefined)
+    found.push(['faults', 'volatile: nothing is written to a disk that is readonly']);
   return found;
 }
 

@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { silentLogger } from '../base/log.ts';
-import { openFileDisk } from '../block/file.ts';
+import { openFileDisk } from '../block/open/file.ts';
 import { serveNbd } from '../block/nbd/testing.ts';
 import type { DiskWorkSpec } from '../guest/embedded/disk-options.ts';
 import { EmbeddedGuests } from '../guest/embedded/launcher.ts';

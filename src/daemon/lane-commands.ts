@@ -1,6 +1,6 @@
 /** What the daemon can have a lane do, and what it gets back: everything here can be posted. */
 
-import type { FileDiskDescription } from '../block/file.ts';
+import type { FileDiskDescription } from '../block/open/file.ts';
 import type { MemoryDiskDescription } from '../block/memory.ts';
 import type { NbdDiskDescription } from '../block/nbd/description.ts';
 import type { LaneHandle } from '../engine/lane-handle.ts';
@@ -75,6 +75,8 @@ export interface DiskState {
   readonly bytes: number;
   readonly blockBytes: number;
   readonly readonly: boolean;
+  /** Null: it cannot lose its power. */
+  readonly power: 'on' | 'off' | null;
 }
 
 export interface RingState {
@@ -136,7 +138,13 @@ export type LaneCommands = {
     readonly args: { readonly disk: DiskConfig; readonly description: DiskDescription };
     readonly reply: undefined;
   };
+  /** Answered when a volatile cache that it has is written. */
   readonly removeDisk: { readonly args: string; readonly reply: undefined };
+  /** Cuts the power of a disk, or gives it back; answered when that is done. */
+  readonly powerDisk: {
+    readonly args: { readonly disk: string; readonly on: boolean };
+    readonly reply: undefined;
+  };
   /** The size has changed, or is about to become `most` bytes; guests are told. */
   readonly refreshDisk: {
     readonly args: { readonly disk: string; readonly most: number };

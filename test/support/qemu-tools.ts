@@ -2,7 +2,7 @@
 import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { findQemuTools, type QemuTools } from '../../src/block/image.ts';
+import { findQemuTools, type QemuTools } from '../../src/block/open/image.ts';
 import { testbedDirectory } from '../../src/guest/testbed.ts';
 import { type Cleanup, withoutTestbed } from './testbed.ts';
 

@@ -6,6 +6,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { type LogLevel, loggerTo } from '../../base/log.ts';
 import * as nbd from '../../spec/nbd.ts';
 import type { DiskLane } from '../disk.ts';
+import { type NbdDiskOptions, openNbdDisk } from '../open/nbd.ts';
 import {
   DISK_DISCARD,
   DISK_FLUSH,
@@ -18,7 +19,6 @@ import {
 import { DiskClient, testDisk, testLane } from '../testing.ts';
 import type { NbdDiskDescription } from './description.ts';
 import { NbdDisk } from './nbd-disk.ts';
-import { type NbdDiskOptions, openNbdDisk } from './open.ts';
 import {
   ALL_FLAGS,
   chunk,

@@ -8,10 +8,10 @@ import { describe, it, type TestContext } from 'node:test';
 import { SluiceError } from '../../base/errors.ts';
 import { loggerTo } from '../../base/log.ts';
 import * as nbd from '../../spec/nbd.ts';
+import { NbdDisk } from '../nbd/nbd-disk.ts';
+import { ALL_FLAGS, serveNbd, TestServer } from '../nbd/testing.ts';
 import { DiskClient, testLane } from '../testing.ts';
-import { NbdDisk } from './nbd-disk.ts';
-import { openNbdDisk } from './open.ts';
-import { ALL_FLAGS, serveNbd, TestServer } from './testing.ts';
+import { openNbdDisk } from './nbd.ts';
 
 function socketPath(t: TestContext): string {
   const directory = mkdtempSync(join(tmpdir(), 'sluice-nbd-'));

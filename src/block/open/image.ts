@@ -6,9 +6,11 @@ import { constants } from 'node:fs';
 import { access, chmod, mkdir, realpath, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { SluiceError } from '../base/errors.ts';
-import { silentLogger } from '../base/log.ts';
-import { unixAddress } from '../os/stream-socket.ts';
+import { SluiceError } from '../../base/errors.ts';
+import { silentLogger } from '../../base/log.ts';
+import { unixAddress } from '../../os/stream-socket.ts';
+import type { NbdDiskDescription } from '../nbd/description.ts';
+import { formatNbdTarget } from '../nbd/uri.ts';
 import { ImageProcess, type ImageProcessOptions } from './image-process.ts';
 import {
   findQemuTools,
@@ -20,9 +22,7 @@ import {
   run,
   stderrOf,
 } from './image-tools.ts';
-import type { NbdDiskDescription } from './nbd/description.ts';
-import { type NbdDiskOptions, openNbdDisk } from './nbd/open.ts';
-import { formatNbdTarget } from './nbd/uri.ts';
+import { type NbdDiskOptions, openNbdDisk } from './nbd.ts';
 
 export type { ImageProcess } from './image-process.ts';
 export { findQemuTools, IMAGE_FORMATS, type ImageFormat, type QemuTools } from './image-tools.ts';

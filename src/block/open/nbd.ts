@@ -8,11 +8,11 @@ import { SluiceError } from '../../base/errors.ts';
 import { type Logger, silentLogger } from '../../base/log.ts';
 import { inetAddress, type StreamAddress, unixAddress } from '../../os/stream-socket.ts';
 import { NBD_FLAG_CAN_MULTI_CONN, NBD_FLAG_READ_ONLY } from '../../spec/nbd.ts';
-import type { NbdExport } from './codec.ts';
-import type { AfterLoss, NbdDiskDescription } from './description.ts';
-import { diskInfoOf } from './disk-info.ts';
-import { NbdNegotiation } from './negotiation.ts';
-import { formatNbdTarget, type NbdTarget, parseNbdUri } from './uri.ts';
+import type { NbdExport } from '../nbd/codec.ts';
+import type { AfterLoss, NbdDiskDescription } from '../nbd/description.ts';
+import { diskInfoOf } from '../nbd/disk-info.ts';
+import { NbdNegotiation } from '../nbd/negotiation.ts';
+import { formatNbdTarget, type NbdTarget, parseNbdUri } from '../nbd/uri.ts';
 
 export const DEFAULT_RECONNECT_MS = 30_000;
 export const DEFAULT_REPLY_MS = 30_000;

@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Logger } from '../base/log.ts';
+import type { Logger } from '../../base/log.ts';
 import { imageError, run } from './image-tools.ts';
 
 /** What is kept of the standard error. */

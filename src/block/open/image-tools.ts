@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
-import { SluiceError } from '../base/errors.ts';
+import { SluiceError } from '../../base/errors.ts';
 
 const execute = promisify(execFile);
 

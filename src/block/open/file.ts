@@ -10,27 +10,27 @@ import {
   statfsSync,
   statSync,
 } from 'node:fs';
-import { alignUp } from '../base/bits.ts';
-import { describeError, SluiceError } from '../base/errors.ts';
-import type { Logger } from '../base/log.ts';
+import { alignUp } from '../../base/bits.ts';
+import { describeError, SluiceError } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
 import {
   type BlockDevice,
   blockDevice,
   blockDeviceBytes,
   directAlignment,
   queueFigure,
-} from '../os/block-device.ts';
-import { closeFd } from '../os/fd.ts';
-import { allocateRange, readVector } from '../os/file-io.ts';
-import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../os/io-ring.ts';
-import { ioUringRefusal } from '../os/io-uring.ts';
-import { EOPNOTSUPP, pinned } from '../os/libc.ts';
-import { PAGE } from '../os/mapping.ts';
-import { type DiskInfo, SECTOR_BYTES } from './disk.ts';
+} from '../../os/block-device.ts';
+import { closeFd } from '../../os/fd.ts';
+import { allocateRange, readVector } from '../../os/file-io.ts';
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../../os/io-ring.ts';
+import { ioUringRefusal } from '../../os/io-uring.ts';
+import { EOPNOTSUPP, pinned } from '../../os/libc.ts';
+import { PAGE } from '../../os/mapping.ts';
+import { type DiskInfo, SECTOR_BYTES } from '../disk.ts';
+import type { FileTraits } from '../file-state.ts';
+import { type FileWorkerHandle, startFileWorker, stopFileWorker } from '../file-worker.ts';
 import { type FileLockState, lockedError, lockImage, retryFor } from './file-lock.ts';
 import { bytesOfTable, TABLE_BYTES } from './file-partitions.ts';
-import type { FileTraits } from './file-state.ts';
-import { type FileWorkerHandle, startFileWorker, stopFileWorker } from './file-worker.ts';
 
 /** Who does a file's I/O: the kernel by io_uring, or a thread of ours by pread and pwrite. */
 export type FileEngine = 'io_uring' | 'worker';

@@ -6,8 +6,8 @@
  *   block 1:  "EFI PART" at 0, its copy's block u64 at 32, the last usable block u64 at 48
  *             (UEFI 2.10 §5.3.2)
  */
-import { TWO_32 } from '../base/bits.ts';
-import { SECTOR_BYTES } from './disk.ts';
+import { TWO_32 } from '../../base/bits.ts';
+import { SECTOR_BYTES } from '../disk.ts';
 
 const ENTRIES_AT = 446;
 const ENTRY_BYTES = 16;

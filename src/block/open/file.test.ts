@@ -14,19 +14,19 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { SluiceError } from '../base/errors.ts';
-import { type LogFields, loggerTo } from '../base/log.ts';
+import { SluiceError } from '../../base/errors.ts';
+import { type LogFields, loggerTo } from '../../base/log.ts';
+import { FileDisk } from '../file.ts';
+import { DISK_READ } from '../requests.ts';
+import { DiskClient, testLane } from '../testing.ts';
 import {
   abandonFileDisk,
   describeFileDisk,
-  FileDisk,
   type FileDiskDescription,
   type FileDiskOptions,
   openFileDisk,
   resizeFileDisk,
 } from './file.ts';
-import { DISK_READ } from './requests.ts';
-import { DiskClient, testLane } from './testing.ts';
 
 const MiB = 1024 * 1024;
 const NOBODY = 65534;
@@ -80,7 +80,7 @@ async function otherProcess(path: string, readonly: boolean): Promise<{ kill(): 
       '--disable-warning=ExperimentalWarning',
       '-e',
       `import { openFileDisk } from ${JSON.stringify(module.href)};
-       import { silentLogger as log } from ${JSON.stringify(new URL('../base/log.ts', import.meta.url).href)};
+       import { silentLogger as log } from ${JSON.stringify(new URL('../../base/log.ts', import.meta.url).href)};
        await openFileDisk({ name: 'other', path: ${JSON.stringify(path)}, readonly: ${readonly}, log });
        process.stdout.write('open');
        setInterval(() => undefined, 1000);`,

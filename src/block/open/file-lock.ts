@@ -8,8 +8,8 @@
  */
 import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
-import { SluiceError } from '../base/errors.ts';
-import { isByteLocked, shareByte, unlockBytes } from '../os/byte-lock.ts';
+import { SluiceError } from '../../base/errors.ts';
+import { isByteLocked, shareByte, unlockBytes } from '../../os/byte-lock.ts';
 
 const DOES_AT = 100;
 const FORBIDS_AT = 200;

@@ -3,7 +3,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { SluiceError } from '../base/errors.ts';
+import { SluiceError } from '../../base/errors.ts';
 import { findQemuTools, imageError, isLockMessage } from './image-tools.ts';
 
 describe('findQemuTools', () => {
