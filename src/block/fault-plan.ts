@@ -14,13 +14,25 @@ const OPS = {
 
 export type FaultOp = keyof typeof OPS;
 
+export const FAULT_KINDS = ['error', 'torn', 'drop', 'delay'] as const;
+export type FaultKind = (typeof FAULT_KINDS)[number];
+
+/** What a kind is about unless a rule says so. */
+const DEFAULT_OPS: Readonly<Record<FaultKind, readonly FaultOp[]>> = {
+  error: Object.keys(OPS) as FaultOp[],
+  torn: ['write'],
+  drop: ['write', 'flush', 'discard', 'write_zeroes'],
+  delay: Object.keys(OPS) as FaultOp[],
+};
+
 export interface FaultRule {
   /**
    * `error`: the request fails and nothing is done. `torn`: a write fails after a random part of its
-   * blocks, side by side, has been written. `delay`: it takes longer.
+   * blocks, side by side, has been written. `drop`: the request completes well, and nothing is done: a
+   * disk that lies. `delay`: it takes longer.
    */
-  readonly fault: 'error' | 'torn' | 'delay';
-  /** Requests that the rule is about. Default: all; for `torn`: writes. */
+  readonly fault: FaultKind;
+  /** Requests that the rule is about. Default: all; for `torn`: writes; for `drop`: all but reads. */
   readonly on?: readonly FaultOp[] | undefined;
   /** Only requests that touch sectors `from` up to, not including, `to`: so no flush. */
   readonly from?: number | undefined;
@@ -56,7 +68,7 @@ export interface CompiledRule {
   readonly ranged: boolean;
   readonly every: number;
   readonly probability: number;
-  /** Negative. */
+  /** What the request completes with: a negative errno, or 0 for what is dropped. */
   readonly result: number;
   readonly delayNs: number;
   readonly randomNs: number;
@@ -78,7 +90,7 @@ function errnoOf(index: number, errno: number | string): number {
 }
 
 function opsOf(index: number, rule: FaultRule): number {
-  const names = rule.on ?? (rule.fault === 'torn' ? ['write'] : (Object.keys(OPS) as FaultOp[]));
+  const names = rule.on ?? DEFAULT_OPS[rule.fault];
   let ops = 0;
   for (const name of names) {
     // What a configuration says may be anything.
@@ -89,6 +101,8 @@ function opsOf(index: number, rule: FaultRule): number {
   }
   if (rule.fault === 'torn' && ops !== 1 << DISK_WRITE)
     refuse(index, 'only writes can be torn', 'leave `on` out');
+  if (rule.fault === 'drop' && (ops & (1 << DISK_READ)) !== 0)
+    refuse(index, 'a read cannot be dropped', 'leave `read` out of `on`');
   return ops;
 }
 
@@ -96,8 +110,8 @@ function opsOf(index: number, rule: FaultRule): number {
 export function compileRules(plan: FaultPlan): CompiledRule[] {
   return plan.rules.map((rule, index) => {
     const { fault, every = 1, probability = 1, us = 0, randomUs = 0, from, to } = rule;
-    if (!['error', 'torn', 'delay'].includes(fault))
-      refuse(index, `fault ${String(fault)}`, 'give one of error, torn, delay');
+    if (!FAULT_KINDS.includes(fault))
+      refuse(index, `fault ${String(fault)}`, `give one of ${FAULT_KINDS.join(', ')}`);
     if (!(Number.isSafeInteger(every) && every >= 1))
       refuse(index, `every ${every}`, 'give a whole number from 1');
     if (!(probability >= 0 && probability <= 1))
@@ -119,7 +133,7 @@ export function compileRules(plan: FaultPlan): CompiledRule[] {
       ranged: from !== undefined || to !== undefined,
       every,
       probability,
-      result: -errnoOf(index, rule.errno ?? 'EIO'),
+      result: fault === 'drop' ? 0 : -errnoOf(index, rule.errno ?? 'EIO'),
       delayNs: us * 1000,
       randomNs: randomUs * 1000,
       matched: 0,

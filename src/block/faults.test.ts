@@ -95,6 +95,18 @@ test('errors come on the requests that a rule is about, and do nothing', async (
   end(made);
 });
 
+test('what is dropped completes well, and is not done', async () => {
+  const made = faulty({ rules: [{ fault: 'drop', every: 2 }] });
+  for (const op of REQUESTS) assert.equal(await resultOf(made.client, op), 0);
+  // Of write, flush, discard, write zeroes: the second and the fourth.
+  assert.equal(made.disk.counts.drops, 2);
+  await made.client.write(0, Buffer.alloc(512, 1));
+  await made.client.write(0, Buffer.alloc(512, 2));
+  assert.ok((await made.client.read(0, 512)).every((byte) => byte === 1));
+  assert.equal(made.disk.counts.errors, 0);
+  end(made);
+});
+
 test('a range of sectors is hit by what touches it', async () => {
   const made = faulty({ rules: [{ fault: 'error', on: ['read'], from: 8, to: 10 }] });
   const read = async (sector: number, count: number): Promise<number> => {

@@ -14,11 +14,12 @@ import { SlotRing } from './slot-ring.ts';
 export interface FaultCounts {
   errors: number;
   torn: number;
+  drops: number;
   delays: number;
 }
 
 export class FaultyDisk implements Disk {
-  readonly counts: FaultCounts = { errors: 0, torn: 0, delays: 0 };
+  readonly counts: FaultCounts = { errors: 0, torn: 0, drops: 0, delays: 0 };
   readonly #disk: Disk;
   readonly #rules: readonly CompiledRule[];
   readonly #random: Random;
@@ -66,8 +67,8 @@ class FaultyQueue implements DiskQueue {
   readonly #result: Int32Array;
   /** By slot: it completes no earlier. */
   readonly #due: Float64Array;
-  /** Failed without having been passed on; they complete once the burst is sent. */
-  readonly #failed: SlotRing;
+  /** Not passed on; they complete once the burst is sent. */
+  readonly #undone: SlotRing;
   /** Done, and held back until they are due, the first of them first: slots and results. */
   readonly #heldSlots: Int32Array;
   readonly #heldResults: Int32Array;
@@ -94,7 +95,7 @@ class FaultyQueue implements DiskQueue {
     this.#counts = counts;
     this.#result = new Int32Array(requests.slots);
     this.#due = new Float64Array(requests.slots);
-    this.#failed = new SlotRing(requests.slots);
+    this.#undone = new SlotRing(requests.slots);
     this.#heldSlots = new Int32Array(requests.slots);
     this.#heldResults = new Int32Array(requests.slots);
     const own: DiskSink = { complete: (slot, result) => this.#finish(slot, result) };
@@ -119,18 +120,20 @@ class FaultyQueue implements DiskQueue {
       return;
     }
     this.#result[slot] = fault.result;
-    if (fault.fault === 'error') this.#counts.errors++;
-    else this.#counts.torn++;
-    if (fault.fault === 'error' || !this.#tear(slot)) this.#failed.push(slot, fault.result);
+    const isTorn = fault.fault === 'torn';
+    if (isTorn) this.#counts.torn++;
+    else if (fault.fault === 'drop') this.#counts.drops++;
+    else this.#counts.errors++;
+    if (!isTorn || !this.#tear(slot)) this.#undone.push(slot, fault.result);
   }
 
   flush(): void {
     this.#queue.flush();
     this.#parts?.queue.flush();
-    const failed = this.#failed;
-    while (failed.count > 0) {
-      const result = failed.firstValue;
-      this.#hold(failed.shift(), result);
+    const undone = this.#undone;
+    while (undone.count > 0) {
+      const result = undone.firstValue;
+      this.#hold(undone.shift(), result);
     }
   }
 

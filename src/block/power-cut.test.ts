@@ -104,6 +104,62 @@ test('what is not flushed is not below; what is flushed, or written with FUA, is
   end(made);
 });
 
+test('a disk that nobody uses any more is settled: nothing is lost', async () => {
+  const made = bench(MiB, {}, 1);
+  const { client, disk, eye } = made;
+  await client.write(4096, Buffer.alloc(4096, 1));
+  assert.throws(() => disk.settle(() => undefined), { code: 'state' });
+  client.close();
+  let result: number | undefined;
+  disk.settle((value) => {
+    result = value;
+  });
+  await eye.run(() => result !== undefined);
+  assert.equal(result, 0);
+  assert.ok((await eye.read(4096, 4096)).every((byte) => byte === 1));
+  eye.close();
+  disk.close();
+});
+
+test('a disk without power has nothing to settle', async () => {
+  const made = bench(MiB);
+  await cut(made);
+  made.client.close();
+  const results: number[] = [];
+  made.disk.settle((result) => results.push(result));
+  assert.deepEqual(results, [0]);
+  made.eye.close();
+  made.disk.close();
+});
+
+test('what lies behind the end of a disk that has shrunk is not written', async () => {
+  const below = memory(lane, MiB);
+  let { info } = below;
+  const shrinking: Disk = {
+    name: 'shrinking',
+    get info() {
+      return info;
+    },
+    onChange: () => below.onChange(),
+    open: (options) => below.open(options),
+    close: () => below.close(),
+  };
+  const disk = new PowerCutDisk(shrinking, lane);
+  const client = new DiskClient(disk, lane);
+  const eye = new DiskClient(below, lane, { slots: 2 });
+  for (const sector of [0, 1023, 1024, 2047])
+    await client.write(sector * 512, Buffer.alloc(512, 1));
+  info = { ...info, bytes: MiB / 2 };
+  await client.flush();
+  const first = async (sector: number): Promise<number | undefined> =>
+    (await eye.read(sector * 512, 512))[0];
+  const seen = [await first(0), await first(1023), await first(1024), await first(2047)];
+  assert.deepEqual(seen, [1, 1, 0, 0]);
+  client.close();
+  eye.close();
+  disk.close();
+});
+
 test('a cut fails what is in flight and everything after it, until power is back', async () => {
   const made = bench(MiB, {}, 1);
   const { client, disk } = made;

@@ -23,7 +23,7 @@ import {
 } from './requests.ts';
 import { gatherSegments, scatterSegments } from './segments.ts';
 import { SlotRing } from './slot-ring.ts';
-import { VolatileLog } from './volatile-log.ts';
+import { type BlockVersion, VolatileLog } from './volatile-log.ts';
 
 export interface PowerCutOptions {
   /** The same seed and the same requests leave the same blocks. Default: 1. */
@@ -70,6 +70,7 @@ export class PowerCutDisk implements Disk, Poller {
   /** Whose first request waits for the cache to be written, and what is to become of it. */
   #waiting: { readonly queue: PowerCutQueue; readonly then: Started } | undefined;
   #onCut: (result: number) => void = () => undefined;
+  #onSettled: ((result: number) => void) | undefined;
 
   /** @throws SluiceError `memory` if there is no address space for the cache */
   constructor(disk: Disk, lane: DiskLane, options: PowerCutOptions = {}) {
@@ -144,7 +145,24 @@ export class PowerCutDisk implements Disk, Poller {
     this.#state = 'on';
   }
 
-  /** All queues are closed. What is in the cache is lost, unless it was flushed. */
+  /**
+   * Writes the cache below, as a flush does: for the orderly end of a disk that nobody uses any more.
+   * @param done called with 0, or the negative errno with which that failed; at once without power
+   * @throws SluiceError `state` while queues are open
+   */
+  settle(done: (result: number) => void): void {
+    if (this.#queues.length > 0)
+      throw new SluiceError('state', `disk ${this.name} is in use: a flush settles it then`);
+    if (this.isOff) {
+      done(0);
+      return;
+    }
+    this.#onSettled = done;
+    if (this.#state === 'on') this.#state = 'draining';
+    this.advance();
+  }
+
+  /** All queues are closed. What is in the cache is lost, unless it was flushed or settled. */
   close(): void {
     this.#lane.loop.removePoller(this);
     this.#destager.close();
@@ -199,7 +217,7 @@ export class PowerCutDisk implements Disk, Poller {
         return;
       case 'draining':
         if (this.#isBusyBelow()) return;
-        this.#destager.start(this.#log.latestVersions());
+        this.#destager.start(this.#within(this.#log.latestVersions()));
         this.#state = 'destaging';
         return;
       case 'destaging': {
@@ -209,11 +227,12 @@ export class PowerCutDisk implements Disk, Poller {
         this.#state = 'on';
         this.#waiting?.queue.resume(this.#waiting.then, result);
         this.#waiting = undefined;
+        this.#endSettling(result);
         return;
       }
       case 'cutting':
         if (this.#isBusyBelow() || this.#destager.inFlight > 0) return;
-        this.#destager.start(this.#log.survivors(this.#random));
+        this.#destager.start(this.#within(this.#log.survivors(this.#random)));
         this.#state = 'surviving';
         return;
       case 'surviving':
@@ -221,11 +240,27 @@ export class PowerCutDisk implements Disk, Poller {
         this.#log.clear();
         this.#state = 'off';
         this.#onCut(this.#destager.result);
+        this.#endSettling(0);
         return;
       case 'off':
         for (const queue of this.#queues) queue.fail();
         return;
     }
+  }
+
+  /** What lies behind the end of a disk that has shrunk meanwhile is nowhere to be written. */
+  #within(versions: readonly BlockVersion[]): readonly BlockVersion[] {
+    const { bytes, blockBytes } = this.#disk.info;
+    const end = bytes / blockBytes;
+    return (versions.at(-1)?.block ?? -1) < end
+      ? versions
+      : versions.filter(({ block }) => block < end);
+  }
+
+  #endSettling(result: number): void {
+    const done = this.#onSettled;
+    this.#onSettled = undefined;
+    done?.(result);
   }
 
   #isBusyBelow(): boolean {

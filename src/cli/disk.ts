@@ -1,4 +1,4 @@
-/** `sluice disk …`: what is known of a disk of a running daemon, and another size for it. */
+/** `sluice disk …`: what is known of a disk of a running daemon, another size for it, its power. */
 import { Argument, Command, InvalidArgumentError } from 'commander';
 import { SluiceError } from '../base/errors.ts';
 import type { ApiReply } from '../control/api.ts';
@@ -10,7 +10,10 @@ import { clientFor, controlCommand, type JsonOption, type PlaceOptions } from '.
 type Disk = ApiReply<'disks'>[number];
 
 export function diskCommand(): Command {
-  return new Command('disk').addCommand(infoCommand()).addCommand(resizeCommand());
+  return new Command('disk')
+    .addCommand(infoCommand())
+    .addCommand(resizeCommand())
+    .addCommand(powerCommand());
 }
 
 function infoCommand(): Command {
@@ -41,6 +44,21 @@ function resizeCommand(): Command {
     });
 }
 
+function powerCommand(): Command {
+  return controlCommand('power')
+    .description('cut the power of a disk with a volatile cache (faults), or give it back')
+    .argument('<name>', 'name of the disk in the configuration')
+    .addArgument(
+      new Argument(
+        '<state>',
+        'off: requests fail, and what no flush has made durable may be lost',
+      ).choices(['on', 'off']),
+    )
+    .action(async (disk: string, state: 'on' | 'off', options: PlaceOptions & JsonOption) => {
+      print(await clientFor(options).call('powerDisk', { disk, on: state === 'on' }), options);
+    });
+}
+
 function sizeOf(text: string): number {
   if (!SIZE_PATTERN.test(text))
     throw new InvalidArgumentError('Expected a size with its unit, such as 512M or 20G.');
@@ -67,6 +85,7 @@ function print(disk: Disk, { json }: JsonOption): void {
     ['size', disk.bytes === null ? 'not open' : `${sizeText(disk.bytes)} (${disk.bytes} bytes)`],
     ['block', `${disk.blockBytes} bytes`],
     ['readonly', disk.readonly ? 'yes' : 'no'],
+    ...(disk.power === null ? [] : [['power', disk.power] as const]),
     ['serial', disk.serial],
     ['used by', disk.usedBy.length === 0 ? 'nobody' : disk.usedBy.join(', ')],
     ...Object.entries(disk.details).map(

@@ -53,6 +53,10 @@ const disk = z.object({
   kind: z.enum(['file', 'memory', 'nbd', 'image']),
   source: z.string().describe('File, URI, or `memory`.'),
   readonly: z.boolean(),
+  power: z
+    .enum(['on', 'off'])
+    .nullable()
+    .describe('Null: it has no volatile cache (`faults`), or is not open.'),
   serial: z.string(),
   lanes: z.array(z.int()).describe('Lanes that have it open; none while no guest has it.'),
   bytes: z.number().nullable().describe('Its size; null while it is not open.'),
@@ -188,6 +192,16 @@ export const API = {
       disk: z.string(),
       bytes: z.int().positive(),
       shrink: z.boolean().default(false).describe('What lies behind a smaller size may be lost.'),
+    }),
+    reply: disk,
+  },
+  powerDisk: {
+    method: 'POST',
+    path: '/v1/disks/power',
+    summary: 'Cuts the power of a disk with a volatile cache, or gives it back.',
+    body: z.object({
+      disk: z.string(),
+      on: z.boolean().describe('Off: what no flush has made durable may be lost.'),
     }),
     reply: disk,
   },

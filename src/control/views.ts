@@ -57,9 +57,11 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
       })),
     resizeDisk: async ({ disk, bytes, shrink }) => {
       await daemon.resizeDisk(disk, bytes, shrink);
-      const now = (await daemon.disks()).find((other) => other.disk === disk);
-      if (now === undefined) throw new SluiceError('not-found', `disk ${disk} has gone meanwhile`);
-      return diskRow(now);
+      return await diskNow(daemon, disk);
+    },
+    powerDisk: async ({ disk, on }) => {
+      await daemon.powerDisk(disk, on);
+      return await diskNow(daemon, disk);
     },
     rings: async () => [...(await daemon.rings())],
     switches: async () => {
@@ -85,6 +87,12 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
       return Promise.resolve({});
     },
   };
+}
+
+async function diskNow(daemon: Daemon, name: string): Promise<ApiReply<'disks'>[number]> {
+  const now = (await daemon.disks()).find(({ disk }) => disk === name);
+  if (now === undefined) throw new SluiceError('not-found', `disk ${name} has gone meanwhile`);
+  return diskRow(now);
 }
 
 function diskRow(disk: DiskFigures): ApiReply<'disks'>[number] {

@@ -251,13 +251,27 @@ export class Daemon {
    */
   async resizeDisk(name: string, bytes: number, shrink: boolean): Promise<void> {
     await this.#inTurn(async () => {
-      const names = this.#config.disks.map((disk) => disk.name);
-      if (!names.includes(name)) {
-        throw new SluiceError('not-found', `no disk ${name}${suggestion(name, names)}`, {
-          remedy: names.length === 0 ? 'there are no disks' : `there are ${names.join(', ')}`,
-        });
-      }
+      this.#checkDisk(name);
       await this.#disks.resize(this.#lanes, name, bytes, shrink);
+    });
+  }
+
+  /**
+   * Cuts the power of a disk with a volatile cache, or gives it back.
+   * @throws SluiceError for a disk that is not there, is not open, has no such cache, or is so already
+   */
+  async powerDisk(name: string, on: boolean): Promise<void> {
+    await this.#inTurn(async () => {
+      this.#checkDisk(name);
+      await this.#disks.power(this.#lanes, name, on);
+    });
+  }
+
+  #checkDisk(name: string): void {
+    const names = this.#config.disks.map((disk) => disk.name);
+    if (names.includes(name)) return;
+    throw new SluiceError('not-found', `no disk ${name}${suggestion(name, names)}`, {
+      remedy: names.length === 0 ? 'there are no disks' : `there are ${names.join(', ')}`,
     });
   }
 

@@ -35,6 +35,7 @@ test('defaults are filled in', () => {
       discard: true,
       limits: undefined,
       faults: undefined,
+      powerCut: undefined,
     },
   ]);
   assert.deepEqual(config.guests[0]?.disk, [
@@ -58,7 +59,7 @@ disks:
   fast: { file: /dev/sdb, direct: on, block_size: 4096, cache: writethrough, discard: off,
           serial: S-1, iops: 5000, iops_read: 4000, iops_write: 3000, bps: 100M, bps_read: 90M,
           bps_write: 80M, burst: 5,
-          faults: { seed: 7, rules: [{ fault: error, on: [read], from: 8, to: 16, every: 3, probability: 0.5, errno: ENOSPC }, { fault: delay, us: 10, random_us: 5 }] } }
+          faults: { seed: 7, volatile: 64M, rules: [{ fault: error, on: [read], from: 8, to: 16, every: 3, probability: 0.5, errno: ENOSPC }, { fault: delay, us: 10, random_us: 5 }] } }
   scratch: { memory: 2G }
   far: { nbd: "nbd://10.0.0.1:10810/x", connections: 4, reconnect: 5, after_loss: fail, readonly: on }
   old: { image: ./old.vmdk, format: vmdk, overlay: ./new.qcow2, direct: on, connections: 2, reconnect: 0 }
@@ -127,6 +128,7 @@ guests:
           { fault: 'delay', us: 10, randomUs: 5 },
         ],
       },
+      powerCut: { cacheBytes: 64 * 1024 ** 2, seed: 7 },
     },
   );
   assert.equal(far?.readonly, true);
@@ -249,8 +251,22 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
       'f.yaml:1:45: disks.root.faults.rules[0]: a delay of nothing (give `us`, `random_us` or both)',
       'f.yaml:1:63: disks.root.faults.rules[1]: only writes can be torn (leave `on` out)',
       'f.yaml:1:92: disks.root.faults.rules[2]: EMUCH is no error (give the name of an errno, such as EIO or ENOSPC)',
-      'f.yaml:1:133: disks.root.faults.rules[3].fault: "eror" is not valid: expected one of error, torn, delay; did you mean "error"?',
+      'f.yaml:1:133: disks.root.faults.rules[3].fault: "eror" is not valid: expected one of error, torn, drop, delay; did you mean "error"?',
     ],
+  ],
+  [
+    'faults of nothing, reads that are dropped, a cache that is too large',
+    'disks: { root: { file: a, faults: { seed: 1 } }, b: { file: b, faults: { volatile: 17G, rules: [{ fault: drop, on: [read] }] } } }',
+    [
+      'f.yaml:1:27: disks.root.faults: expected rules, volatile, or both',
+      'f.yaml:1:84: disks.b.faults.volatile: expected at most 16G',
+      'f.yaml:1:97: disks.b.faults.rules[0]: a read cannot be dropped (leave `read` out of `on`)',
+    ],
+  ],
+  [
+    'a volatile cache for what nobody writes',
+    'disks: { root: { file: a, readonly: on, faults: { volatile: 1M } } }',
+    ['f.yaml:1:41: disks.root.faults: volatile: nothing is written to a disk that is readonly'],
   ],
   [
     'a disk that is not there',

@@ -8,7 +8,7 @@ import type { DevicePart, DiskPart } from './difference.ts';
 import { partKey } from './difference.ts';
 import { type DiskBackend, type DiskDetails, openBackend } from './disk-backends.ts';
 import type { DiskSource } from './disk-config.ts';
-import type { DeviceState, Lane, LaneSnapshot } from './lane-commands.ts';
+import type { DeviceState, DiskState, Lane, LaneSnapshot } from './lane-commands.ts';
 
 /** A disk device as it is shown: its state with its counters. */
 export interface DeviceFigures extends DeviceState {
@@ -23,6 +23,8 @@ export interface DiskFigures {
   /** File, URI, or `memory`. */
   readonly source: string;
   readonly readonly: boolean;
+  /** Null: it cannot lose its power, or is not open. */
+  readonly power: DiskState['power'];
   readonly serial: string;
   /** Lanes that have it open; none while no guest has it. */
   readonly lanes: readonly number[];
@@ -69,10 +71,13 @@ export class Disks {
   }
 
   async remove(lane: Lane, part: DiskPart): Promise<void> {
-    await lane.request('removeDisk', part.name);
     const key = partKey(part);
-    await this.#backends.get(key)?.backend.close();
-    this.#backends.delete(key);
+    try {
+      await lane.request('removeDisk', part.name);
+    } finally {
+      await this.#backends.get(key)?.backend.close();
+      this.#backends.delete(key);
+    }
   }
 
   async addDevice(lane: Lane, { guestDisk }: DevicePart): Promise<void> {
@@ -96,7 +101,7 @@ export class Disks {
     bytes: number,
     shrink: boolean,
   ): Promise<void> {
-    const open = [...this.#backends.values()].filter(({ part }) => part.name === name);
+    const open = this.#openOf(name);
     const [first] = open;
     if (first === undefined) {
       throw new SluiceError('state', `disk ${name} is not open: no guest has it`, {
@@ -128,6 +133,25 @@ export class Disks {
     }
   }
 
+  /**
+   * Cuts the power of a disk, or gives it back.
+   * @throws SluiceError for a disk that is not open, or cannot lose its power
+   */
+  async power(lanes: readonly Lane[], name: string, on: boolean): Promise<void> {
+    const open = this.#openOf(name);
+    if (open.length === 0) {
+      throw new SluiceError('state', `disk ${name} is not open: no guest has it`, {
+        remedy: 'give it to a guest',
+      });
+    }
+    for (const { part } of open) await lanes[part.lane]?.request('powerDisk', { disk: name, on });
+  }
+
+  /** A disk as its lanes have it. */
+  #openOf(name: string): { readonly part: DiskPart; readonly backend: DiskBackend }[] {
+    return [...this.#backends.values()].filter(({ part }) => part.name === name);
+  }
+
   /** Live counters of a device. @throws SluiceError `not-found`. */
   countersOf(device: string): Record<BlockCounter, number> {
     const block = this.#counters.get(device);
@@ -148,7 +172,7 @@ export class Disks {
   list({ disks, guests }: Config, snapshots: Snapshots): DiskFigures[] {
     return disks.map((disk) => {
       const { name } = disk;
-      const open = [...this.#backends.values()].filter(({ part }) => part.name === name);
+      const open = this.#openOf(name);
       const states = snapshots.flatMap(({ snapshot }) =>
         snapshot.disks.filter((state) => state.disk === name),
       );
@@ -160,6 +184,7 @@ export class Disks {
         kind: disk.source.kind,
         source: sourceText(disk.source),
         readonly: states[0]?.readonly ?? disk.readonly,
+        power: states[0]?.power ?? null,
         serial: disk.serial,
         lanes: open.map(({ part }) => part.lane),
         bytes: states[0]?.bytes ?? null,

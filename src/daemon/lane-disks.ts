@@ -8,9 +8,11 @@ import { FileDisk } from '../block/file.ts';
 import { LimitedDisk } from '../block/limits.ts';
 import { MemoryDisk } from '../block/memory.ts';
 import { NbdDisk } from '../block/nbd/nbd-disk.ts';
+import { PowerCutDisk } from '../block/power-cut.ts';
 import type { LaneHost } from '../engine/lane.ts';
 import { Later } from '../engine/later.ts';
 import { ParavirtualDisk } from '../method/paravirtual.ts';
+import { errnoName } from '../os/libc.ts';
 import type { SocketAccess } from '../os/unix-socket.ts';
 import { VIRTIO_BLK_F_DISCARD } from '../spec/virtio-blk.ts';
 import { CacheModeFile } from './cache-mode-file.ts';
@@ -29,6 +31,8 @@ import { cacheModeName } from './run-directory.ts';
 interface LaneDisk {
   readonly config: DiskConfig;
   readonly base: Disk;
+  /** The layer that can lose its power. */
+  readonly power: PowerCutDisk | undefined;
   readonly disk: Disk;
 }
 
@@ -48,15 +52,53 @@ export class LaneDisks {
 
   add(config: DiskConfig, description: DiskDescription): undefined {
     const base = openBase(description, this.#host);
-    this.#disks.set(config.name, { config, base, disk: wrap(config, base) });
+    this.#disks.set(config.name, { config, base, ...wrap(config, base, this.#host) });
     return undefined;
   }
 
-  /** @throws SluiceError `state` while a device uses it */
-  remove(name: string): undefined {
-    this.#disks.get(name)?.disk.close();
-    this.#disks.delete(name);
-    return undefined;
+  /**
+   * Settles when it is closed; a volatile cache is written before.
+   * @throws SluiceError `state` while a device uses it
+   */
+  remove(name: string): Later<undefined> {
+    const removed = new Later<undefined>();
+    const found = this.#disks.get(name);
+    const end = (result: number): void => {
+      found?.disk.close();
+      this.#disks.delete(name);
+      if (result === 0) removed.resolve(undefined);
+      else removed.reject(powerError(name, 'its volatile cache could not be written', result));
+    };
+    if (found?.power === undefined) end(0);
+    else found.power.settle(end);
+    return removed;
+  }
+
+  /**
+   * Cuts the power of a disk: its guests' requests fail from now on, and what no flush has made
+   * durable may be lost. Or gives it back. Settles when that is done.
+   * @throws SluiceError for a disk that cannot lose its power
+   */
+  power(name: string, on: boolean): Later<undefined> {
+    const done = new Later<undefined>();
+    const { power } = this.#disk(name);
+    if (power === undefined) {
+      throw new SluiceError('unsupported', `disk ${name} cannot lose its power`, {
+        remedy: 'give it a volatile cache: faults: { volatile: 64M }',
+      });
+    }
+    if (on) {
+      power.restore();
+      this.#host.log.info('power is back', { disk: name });
+      done.resolve(undefined);
+      return done;
+    }
+    power.powerCut((result) => {
+      this.#host.log.info('power cut', { disk: name });
+      if (result === 0) done.resolve(undefined);
+      else done.reject(powerError(name, 'what survives the cut could not be written', result));
+    });
+    return done;
   }
 
   /** @param most the size that the disk is about to shrink to, or Infinity */
@@ -109,27 +151,16 @@ export class LaneDisks {
   drain(): Later<undefined> {
     const drained = new Later<undefined>();
     const errors: unknown[] = [];
-    let left = 1 + this.#devices.size;
-    const next = (): void => {
-      left--;
-      if (left > 0) return;
-      for (const name of [...this.#disks.keys()]) {
-        try {
-          this.remove(name);
-        } catch (error) {
-          errors.push(error);
-        }
-      }
+    const end = (): void => {
       if (errors.length === 0) drained.resolve(undefined);
       else drained.reject(errors[0]);
     };
-    for (const name of [...this.#devices.keys()]) {
-      this.removeDevice(name).whenSettled(next, (error) => {
-        errors.push(error);
-        next();
-      });
-    }
-    next();
+    forEach(
+      [...this.#devices.keys()],
+      (name) => this.removeDevice(name),
+      errors,
+      () => forEach([...this.#disks.keys()], (name) => this.remove(name), errors, end),
+    );
     return drained;
   }
 
@@ -145,11 +176,12 @@ export class LaneDisks {
   } {
     const devices = [...this.#devices.values()].map((device) => device.describe());
     return {
-      disks: [...this.#disks].map(([name, { disk }]) => ({
+      disks: [...this.#disks].map(([name, { disk, power }]) => ({
         disk: name,
         bytes: disk.info.bytes,
         blockBytes: disk.info.blockBytes,
         readonly: disk.info.readonly,
+        power: power === undefined ? null : power.isOff ? 'off' : 'on',
       })),
       devices: devices.map(({ state }) => state),
       rings: devices.flatMap(({ rings }) => rings),
@@ -175,13 +207,54 @@ function openBase(description: DiskDescription, lane: DiskLane): Disk {
   }
 }
 
-/** Faults are the disk's own; limits are between it and the guests. */
-function wrap({ faults, limits }: DiskConfig, base: Disk): Disk {
+/** Does something with each of these side by side, and `end` when all are done; errors are collected. */
+function forEach(
+  names: readonly string[],
+  start: (name: string) => Later<undefined>,
+  errors: unknown[],
+  end: () => void,
+): void {
+  let left = 1 + names.length;
+  const next = (): void => {
+    left--;
+    if (left === 0) end();
+  };
+  const fail = (error: unknown): void => {
+    errors.push(error);
+    next();
+  };
+  for (const name of names) {
+    try {
+      start(name).whenSettled(next, fail);
+    } catch (error) {
+      fail(error);
+    }
+  }
+  next();
+}
+
+function powerError(name: string, what: string, result: number): SluiceError {
+  return new SluiceError('state', `disk ${name}: ${what}: ${errnoName(-result)}`);
+}
+
+/**
+ * Faults are the disk's own, and a request that they drop or fail does not get to its cache; limits
+ * are between it and the guests.
+ */
+function wrap(
+  { faults, limits, powerCut }: DiskConfig,
+  base: Disk,
+  lane: DiskLane,
+): Pick<LaneDisk, 'disk' | 'power'> {
+  let disk = base;
   try {
-    const disk = faults === undefined ? base : new FaultyDisk(base, faults);
-    return limits === undefined ? disk : new LimitedDisk(disk, limits);
+    const power = powerCut === undefined ? undefined : new PowerCutDisk(base, lane, powerCut);
+    disk = power ?? base;
+    if (faults !== undefined) disk = new FaultyDisk(disk, faults);
+    if (limits !== undefined) disk = new LimitedDisk(disk, limits);
+    return { disk, power };
   } catch (error) {
-    base.close();
+    disk.close();
     throw error;
   }
 }

@@ -85,6 +85,7 @@ export class DomainLane implements LaneProgram<LaneCommands> {
     },
     addDisk: ({ disk, description }) => this.#disks.add(disk, description),
     removeDisk: (name) => this.#disks.remove(name),
+    powerDisk: ({ disk, on }) => this.#disks.power(disk, on),
     refreshDisk: ({ disk, most }) => this.#disks.refresh(disk, most),
     addDevice: (guestDisk) => this.#disks.addDevice(guestDisk),
     removeDevice: (name) => this.#disks.removeDevice(name),
