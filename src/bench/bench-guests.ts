@@ -36,6 +36,8 @@ export interface BenchGuests extends AsyncDisposable {
   measureLatency(): Promise<Latency>;
   /** The same, where each finds guests and lane asleep; undefined where guests cannot. */
   measureAsleepLatency(): Promise<Latency | undefined>;
+  /** From a kick that finds the lane asleep to when it has taken the frame; likewise. */
+  measureWakeup(): Promise<Latency | undefined>;
   /** Begins traffic; settles when it flows. */
   start(): Promise<void>;
   /** @param domain the driver domain's counters of the same moment. */

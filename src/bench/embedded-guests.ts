@@ -123,6 +123,11 @@ export class EmbeddedBenchGuests implements BenchGuests {
     return this.#ping(ASLEEP_MS, ASLEEP_INTERVAL_US);
   }
 
+  /** From a kick that finds the lane asleep to when it has taken the frame, in microseconds. */
+  measureWakeup(): Promise<Latency> {
+    return this.#ping(ASLEEP_MS, ASLEEP_INTERVAL_US, 'taken');
+  }
+
   async start(): Promise<void> {
     const { flows, frame, rate, verify, queues } = this.#options;
     const sourceTo = new Map(flows.map(({ from, to }) => [from, this.#member(to).info.mac]));
@@ -182,12 +187,12 @@ export class EmbeddedBenchGuests implements BenchGuests {
     await Promise.all(this.#processes.map((process) => process.close()));
   }
 
-  async #ping(ms: number, intervalUs: number): Promise<Latency> {
+  async #ping(ms: number, intervalUs: number, until: 'echo' | 'taken' = 'echo'): Promise<Latency> {
     const { queues } = this.#options;
     const path = queues === 1 ? { pair: 0, flow: newFlow() } : await this.#findPath();
     // On a busy machine the time may pass without anybody having run.
     const deadline = performance.now() + MOST_LATENCY_MS;
-    await this.#startPings([path], intervalUs);
+    await this.#startPings([path], intervalUs, until);
     let trips = 0;
     while (trips < LEAST_TRIPS && performance.now() < deadline) {
       await sleep(ms);
@@ -220,14 +225,18 @@ export class EmbeddedBenchGuests implements BenchGuests {
     throw noRoundTrip();
   }
 
-  async #startPings(paths: readonly PingPath[], intervalUs: number): Promise<void> {
+  async #startPings(
+    paths: readonly PingPath[],
+    intervalUs: number,
+    until: 'echo' | 'taken' = 'echo',
+  ): Promise<void> {
     const { frame, queues } = this.#options;
     const { mac } = this.#member(1).info;
     const pings = Array.from({ length: queues }, (_, pair): RoleSpec => {
       const path = paths.find((one) => one.pair === pair);
       return path === undefined
         ? { role: 'traffic' }
-        : { role: 'ping', mac, flow: path.flow, frame, intervalUs };
+        : { role: 'ping', mac, flow: path.flow, frame, intervalUs, until };
     });
     const echoes = Array.from({ length: queues }, (): RoleSpec => ({ role: 'echo' }));
     await this.#startRoles([pings, echoes]);

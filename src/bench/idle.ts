@@ -14,7 +14,10 @@ const IDLE_MS = 1000;
 /** A driver domain, and guests of which each can find it asleep. */
 export interface IdleRig {
   readonly domain: PrivateDomain;
-  readonly guests: { measureAsleepLatency(): Promise<Latency | undefined> };
+  readonly guests: {
+    measureAsleepLatency(): Promise<Latency | undefined>;
+    measureWakeup?(): Promise<Latency | undefined>;
+  };
 }
 
 /** Undefined for guests that are never idle. */
@@ -25,6 +28,8 @@ export async function measureIdle(
   onStep?.('idle: round trips from sleep');
   const latency = await guests.measureAsleepLatency();
   if (latency === undefined) return undefined;
+  onStep?.('idle: wake-ups');
+  const wakeup = await guests.measureWakeup?.();
   onStep?.('idle: watching the lane');
   await sleep(SETTLE_MS, undefined, { signal });
   const before = await domain.sample();
@@ -36,6 +41,9 @@ export async function measureIdle(
     lane_cpu_pct: significant(percent(after.laneCpuNs - before.laneCpuNs, ns)),
     // After the first sample, which wakes it, it goes to sleep once more.
     wakeups_per_s: significant(Math.max(0, after.laneSleeps - before.laneSleeps - 1) / (ns / 1e9)),
+    ...(wakeup === undefined
+      ? {}
+      : { wakeup_us: { p50: significant(wakeup.p50), p99: significant(wakeup.p99) } }),
     round_trip_us: { p50: significant(latency.p50), p99: significant(latency.p99) },
   };
 }

@@ -44,6 +44,7 @@ for (const { packed, frame, direction, queues } of [
     assert.ok(report.results.cpu_pct.driver_domain > 0 && report.results.cpu_pct.guests > 0);
     assert.ok(report.limit.memcpy_gbps > 0);
     assert.ok((report.idle?.round_trip_us.p50 ?? 0) > 0);
+    assert.ok((report.idle?.wakeup_us?.p50 ?? 0) > 0);
   });
 }
 

@@ -126,6 +126,10 @@ export class RealGuests implements BenchGuests {
     return { p50: quantile(trips, 0.5), p99: quantile(trips, 0.99) };
   }
 
+  measureWakeup(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
+
   measureAsleepLatency(): Promise<undefined> {
     // What a guest's kernel does by itself never lets it sleep for long.
     return Promise.resolve(undefined);

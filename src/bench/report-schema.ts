@@ -28,6 +28,9 @@ const idleSchema = z
   .strictObject({
     lane_cpu_pct: amount.describe('100 is one processor.'),
     wakeups_per_s: amount,
+    wakeup_us: latencySchema
+      .optional()
+      .describe('From a kick that finds the lane asleep to when it has taken the frame.'),
     round_trip_us: latencySchema.describe(
       'Round trip of a single frame between guests, when it finds the guests and the lane asleep.',
     ),

@@ -57,10 +57,14 @@ export function netReportText(report: NetReport): string {
     rows.push(['TCP', `${tcp.streams} streams, ${tcp.retransmits} segments sent again`]);
   }
   if (report.idle !== undefined) {
-    const { lane_cpu_pct, round_trip_us } = report.idle;
+    const { lane_cpu_pct, round_trip_us, wakeup_us } = report.idle;
+    const wakeup =
+      wakeup_us === undefined
+        ? ''
+        : `wakes up within ${shortNumber(wakeup_us.p50)} us median, ${shortNumber(wakeup_us.p99)} us 99th percentile; `;
     rows.push([
       'idle',
-      `the lane takes ${shortNumber(lane_cpu_pct)} % of a processor; round trip from sleep ${shortNumber(round_trip_us.p50)} us median, ${shortNumber(round_trip_us.p99)} us 99th percentile`,
+      `the lane takes ${shortNumber(lane_cpu_pct)} % of a processor; ${wakeup}round trip from sleep ${shortNumber(round_trip_us.p50)} us median, ${shortNumber(round_trip_us.p99)} us 99th percentile`,
     ]);
   }
   rows.push([
@@ -117,7 +121,7 @@ export function matrixNotes(report: MatrixReport): string {
   const { idle, machine } = report;
   const lines = [
     'Gb/s and Mpps: delivered to all guests; memcpy: share of the memory limit; ns: of the lane for a frame or request.',
-    `Idle, ${idle.guests} guests attached: the lane takes ${shortNumber(idle.lane_cpu_pct)} % of a processor; a round trip that wakes everybody takes ${shortNumber(idle.round_trip_us.p50)} us.`,
+    `Idle, ${idle.guests} guests attached: the lane takes ${shortNumber(idle.lane_cpu_pct)} % of a processor${idle.wakeup_us === undefined ? '' : `, wakes up within ${shortNumber(idle.wakeup_us.p50)} us`}; a round trip that wakes everybody takes ${shortNumber(idle.round_trip_us.p50)} us.`,
     `Machine: ${machine.cpu}, ${machine.cores} cores, Node.js ${machine.node}, Linux ${machine.kernel}.`,
   ];
   const note = busyNote([...report.rows, ...report.disks]);

@@ -238,6 +238,7 @@ function makeRole(context: RoleContext, spec: RoleSpec | undefined): RunningRole
         flow: spec.flow,
         frameBytes: spec.frame,
         ...(spec.intervalUs === undefined ? {} : { intervalUs: spec.intervalUs }),
+        ...(spec.until === undefined ? {} : { until: spec.until }),
       });
     case 'traffic': {
       const { source, verifyEvery } = spec;

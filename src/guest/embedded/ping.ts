@@ -1,6 +1,6 @@
 /**
  * Sends one frame at a time to an echo and measures the round trip: the next goes out when the last
- * has come back, or is given up.
+ * has come back, or is given up. Or how long the device takes to notice each.
  */
 
 import { SluiceError } from '../../base/errors.ts';
@@ -26,6 +26,11 @@ export interface PingOptions {
    * thousand one whose ends have gone to sleep.
    */
   readonly intervalUs?: number;
+  /**
+   * What ends the time that is measured: the `echo` (default), or that the device has `taken` the frame,
+   * for which the guest watches the ring: how long the device takes to notice.
+   */
+  readonly until?: 'echo' | 'taken';
 }
 
 export class Ping implements Role {
@@ -35,6 +40,7 @@ export class Ping implements Role {
   private readonly stampIndex: number;
   private readonly hash: number;
   private readonly intervalNs: number;
+  private readonly untilTaken: boolean;
   private readonly histogram = new Histogram();
   private sequence = 0;
   private waiting = false;
@@ -52,6 +58,7 @@ export class Ping implements Role {
     this.context = context;
     this.options = options;
     this.intervalNs = (options.intervalUs ?? 0) * 1000;
+    this.untilTaken = options.until === 'taken';
     if (NET_HEADER_BYTES + options.frameBytes > pool.bytes) {
       throw new SluiceError(
         'config',
@@ -84,6 +91,7 @@ export class Ping implements Role {
     }
     if (!this.running) return reaped + count;
     const now = monotonicNs();
+    if (this.untilTaken && this.waiting && transmit.queue.outstanding === 0) this.record(now);
     if (this.waiting && now - this.sentAt > TIMEOUT_NS) {
       this.timeouts++;
       this.waiting = false;
@@ -103,6 +111,7 @@ export class Ping implements Role {
 
   arm(): boolean {
     const { receive, transmit } = this.context.pair;
+    if (this.untilTaken && this.waiting) return true;
     if (receive.queue.enableCalls()) return true;
     // The frame itself comes back only after the device has taken it, unless it was lost.
     const stuck = !this.waiting && transmit.queue.outstanding > 0;
@@ -155,8 +164,10 @@ export class Ping implements Role {
       return;
     }
     this.received++;
-    if (!this.waiting) return;
-    const now = monotonicNs();
+    if (this.waiting && !this.untilTaken) this.record(monotonicNs());
+  }
+
+  private record(now: number): void {
     this.histogram.record(now - this.sentAt);
     this.waiting = false;
     this.nextAt = now + this.intervalNs;

@@ -68,6 +68,7 @@ export type RoleSpec =
       readonly flow: number;
       readonly frame: number;
       readonly intervalUs?: number;
+      readonly until?: 'echo' | 'taken';
     };
 
 export interface GuestReading {

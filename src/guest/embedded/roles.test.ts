@@ -145,6 +145,25 @@ describe('source and sink through a switch', () => {
 });
 
 describe('echo and ping', () => {
+  it('a ping that waits for the device alone needs no echo', () => {
+    const a = lan.add(mac(0), DEFAULT_NET_WISHES, { ...SIZES, sendBytes: 60 });
+    const ping = new Ping(a.contexts[0] as never, {
+      mac: mac(9),
+      flow: 3,
+      frameBytes: 60,
+      until: 'taken',
+    });
+    turn([ping], () => ping.counts().roundTrips >= 100);
+    const { roundTrips, received, timeouts, latencyUs } = ping.counts();
+    assert.deepEqual(
+      { roundTrips, received, timeouts },
+      { roundTrips: 100, received: 0, timeouts: 0 },
+    );
+    assert.ok(latencyUs.p50 > 0);
+    ping.stop();
+    turn([ping], () => ping.drained);
+  });
+
   for (const [name, wishes] of VARIANTS) {
     for (const [frameBytes, receiveBytes] of [
       [60, 1536],
