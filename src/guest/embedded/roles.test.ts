@@ -148,7 +148,7 @@ describe('echo and ping', () => {
   it('a ping that waits for the device alone needs no echo', () => {
     const a = lan.add(mac(0), DEFAULT_NET_WISHES, { ...SIZES, sendBytes: 60 });
     const ping = new Ping(a.contexts[0] as never, {
-      mac: mac(9),
+      mac: mac(1),
       flow: 3,
       frameBytes: 60,
       until: 'taken',
