@@ -12,6 +12,10 @@ import { SluiceError } from './errors.ts';
 
 const NS_PER_S = 1e9;
 
+/** Indexes of a bucket's state. */
+const TOKENS = 0;
+const AT = 1;
+
 export interface TokenBucketOptions {
   /** Units a second. */
   readonly rate: number;
@@ -23,8 +27,8 @@ export class TokenBucket {
   readonly rate: number;
   readonly burst: number;
   readonly #perNs: number;
-  #tokens: number;
-  #at: number;
+  /** Tokens, and when they were counted: a fraction in a property would be allocated at each change. */
+  readonly #state: Float64Array;
 
   /** @throws SluiceError `config` unless rate and burst are positive numbers. */
   constructor(options: TokenBucketOptions, now: number) {
@@ -38,34 +42,36 @@ export class TokenBucket {
     this.rate = options.rate;
     this.burst = options.burst;
     this.#perNs = options.rate / NS_PER_S;
-    this.#tokens = options.burst;
-    this.#at = now;
+    this.#state = Float64Array.of(options.burst, now);
   }
 
   /** Tokens there are; negative while a debt is paid. */
   get tokens(): number {
-    return this.#tokens;
+    return this.#state[TOKENS] as number;
   }
 
   /** Lets in what has flowed since the last time. A clock that went back lets nothing in. */
   refill(now: number): void {
-    const passed = now - this.#at;
+    const state = this.#state;
+    const passed = now - (state[AT] as number);
     if (passed <= 0) return;
-    this.#at = now;
-    const tokens = this.#tokens + passed * this.#perNs;
-    this.#tokens = tokens < this.burst ? tokens : this.burst;
+    state[AT] = now;
+    const tokens = (state[TOKENS] as number) + passed * this.#perNs;
+    state[TOKENS] = tokens < this.burst ? tokens : this.burst;
   }
 
   /** True, and `amount` is taken, if it may pass. */
   take(amount: number): boolean {
-    if (this.#tokens <= 0) return false;
-    this.#tokens -= amount;
+    const state = this.#state;
+    const tokens = state[TOKENS] as number;
+    if (tokens <= 0) return false;
+    state[TOKENS] = tokens - amount;
     return true;
   }
 
   /** Nanoseconds after the last {@link refill} until something may pass again; 0 if it may now. */
   waitNs(): number {
-    if (this.#tokens > 0) return 0;
-    return Math.floor(-this.#tokens / this.#perNs) + 1;
+    const { tokens } = this;
+    return tokens > 0 ? 0 : Math.floor(-tokens / this.#perNs) + 1;
   }
 }

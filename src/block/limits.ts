@@ -55,7 +55,8 @@ export class LimitedDisk implements Disk {
   #queues: readonly LimitedQueue[] = [];
   /** Queue whose turn is next. */
   #turn = 0;
-  #refilledAt = 0;
+  /** One number: as a property it would be allocated at each change. */
+  readonly #refilledAt = new Float64Array(1);
   #timer: Timer | undefined;
   #timerDue = 0;
 
@@ -135,11 +136,8 @@ export class LimitedDisk implements Disk {
   }
 
   /** For {@link LimitedQueue}: passes on what may pass, of all queues in turn; returns how many requests. */
-  release(now: number): number {
-    if (now !== this.#refilledAt) {
-      this.#refilledAt = now;
-      for (let i = 0; i < this.#buckets.length; i++) (this.#buckets[i] as TokenBucket).refill(now);
-    }
+  release(loop: PollLoop): number {
+    if (loop.now !== this.#refilledAt[0]) this.#refill(loop.now);
     const queues = this.#queues;
     let released = 0;
     let refused = 0;
@@ -180,6 +178,11 @@ export class LimitedDisk implements Disk {
       // The queues are polled now that the loop is awake: no more is needed.
       this.#timer = undefined;
     });
+  }
+
+  #refill(now: number): void {
+    this.#refilledAt[0] = now;
+    for (let i = 0; i < this.#buckets.length; i++) (this.#buckets[i] as TokenBucket).refill(now);
   }
 }
 
@@ -223,13 +226,13 @@ class LimitedQueue implements DiskQueue {
 
   flush(): void {
     this.#unsent = true;
-    if (this.#isWaiting()) this.#disk.release(this.#loop.now);
+    if (this.#isWaiting()) this.#disk.release(this.#loop);
     this.send();
   }
 
   poll(): number {
     const count = this.#queue.poll();
-    if (this.#isWaiting()) this.#disk.release(this.#loop.now);
+    if (this.#isWaiting()) this.#disk.release(this.#loop);
     return count;
   }
 
@@ -237,7 +240,7 @@ class LimitedQueue implements DiskQueue {
     const complete = this.#queue.arm();
     if (!this.#isWaiting()) return complete;
     // What was passed on just now may be complete already: the loop must look again.
-    if (this.#disk.release(this.#loop.now) > 0) return true;
+    if (this.#disk.release(this.#loop) > 0) return true;
     this.#disk.wake(this.#loop);
     return complete;
   }
