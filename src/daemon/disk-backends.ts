@@ -3,11 +3,13 @@
  * by it when the lane has no request on its way any more.
  */
 
+import { join } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import type { NbdDiskDescription } from '../block/nbd/description.ts';
 import { describeFileDisk, openFileDisk, resizeFileDisk } from '../block/open/file.ts';
 import { openImageDisk } from '../block/open/image.ts';
 import { openNbdDisk } from '../block/open/nbd.ts';
+import type { DiskPart } from './difference.ts';
 import type { DiskConfig, DiskSource } from './disk-config.ts';
 import type { DiskDescription } from './lane-commands.ts';
 
@@ -32,7 +34,7 @@ export interface DiskBackend {
  * @throws SluiceError that names what cannot be opened, and why
  */
 export async function openBackend(
-  disk: DiskConfig,
+  { disk, lane }: Pick<DiskPart, 'disk' | 'lane'>,
   run: string,
   log: Logger,
 ): Promise<DiskBackend> {
@@ -45,7 +47,7 @@ export async function openBackend(
     case 'nbd':
       return await openNbdBackend(disk, source, log);
     case 'image':
-      return await openImageBackend(disk, source, { log, directory: run });
+      return await openImageBackend(disk, source, { log, directory: join(run, `lane${lane}`) });
   }
 }
 

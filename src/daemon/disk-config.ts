@@ -2,9 +2,9 @@
 import { resolve } from 'node:path';
 import { SECTOR_BYTES } from '../block/disk.ts';
 import type { FaultPlan } from '../block/fault-plan.ts';
-import type { ImageFormat } from '../block/open/image-tools.ts';
 import type { DiskLimits } from '../block/limits.ts';
 import type { AfterLoss } from '../block/nbd/description.ts';
+import type { ImageFormat } from '../block/open/image-tools.ts';
 import type { PowerCutOptions } from '../block/power-cut.ts';
 import { BLK_ID_BYTES } from '../spec/virtio-blk.ts';
 import { bytesOf, isOn } from './config-values.ts';

@@ -1,9 +1,9 @@
 /** The form of disks in the configuration file: `disks`, and `disk` of a guest. */
 import { z } from 'zod';
-import { IMAGE_FORMATS } from '../block/open/image-tools.ts';
 import { DEFAULT_BURST_S } from '../block/limits.ts';
-import { DEFAULT_RECONNECT_MS, MAX_CONNECTIONS } from '../block/open/nbd.ts';
 import { parseNbdUri } from '../block/nbd/uri.ts';
+import { IMAGE_FORMATS } from '../block/open/image-tools.ts';
+import { DEFAULT_RECONNECT_MS, MAX_CONNECTIONS } from '../block/open/nbd.ts';
 import { DEFAULT_SEG_MAX } from '../device/virtio-blk/features.ts';
 import { BLK_ID_BYTES } from '../spec/virtio-blk.ts';
 import {

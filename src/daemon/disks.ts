@@ -60,7 +60,7 @@ export class Disks {
 
   /** Opens a disk, and gives it to a lane. @throws SluiceError if one of them fails. */
   async add(lane: Lane, part: DiskPart): Promise<void> {
-    const backend = await openBackend(part.disk, this.#run, this.#log);
+    const backend = await openBackend(part, this.#run, this.#log);
     try {
       await lane.request('addDisk', { disk: part.disk, description: backend.description });
     } catch (error) {

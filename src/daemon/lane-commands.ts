@@ -1,8 +1,8 @@
 /** What the daemon can have a lane do, and what it gets back: everything here can be posted. */
 
-import type { FileDiskDescription } from '../block/open/file.ts';
 import type { MemoryDiskDescription } from '../block/memory.ts';
 import type { NbdDiskDescription } from '../block/nbd/description.ts';
+import type { FileDiskDescription } from '../block/open/file.ts';
 import type { LaneHandle } from '../engine/lane-handle.ts';
 import type { Isolation } from '../memory/guest-memory.ts';
 import type { NetConfig, WireConfig } from './config.ts';
