@@ -102,7 +102,8 @@ export class PollLoop {
       const { now } = this;
       if (now - lookedAt >= LOOK_NS) {
         lookedAt = now;
-        this.#look(0);
+        // Whatever a handler has brought is polled for before the loop sleeps.
+        if (this.#look(0) !== 0) idleSince = 0;
       }
       if (idleSince === 0) idleSince = now;
       // Whoever was looked at may have ended the loop: then there is nothing to sleep for.
@@ -135,10 +136,12 @@ export class PollLoop {
     for (const poller of armed) poller.disarm();
   }
 
-  #look(timeout: number): void {
-    this.epoll.wait(timeout);
+  /** Returns how many descriptors were ready. */
+  #look(timeout: number): number {
+    const ready = this.epoll.wait(timeout);
     this.#readClock();
     if (this.#timers.length > 0) this.#fireTimers();
+    return ready;
   }
 
   #readClock(): void {
