@@ -121,6 +121,9 @@ test('the firmware boots, or QEMU starts the kernel itself', () => {
     assert.ok(words(false).includes(option), option);
     assert.ok(!words(true).includes(option), option);
   }
+  for (const firmware of [true, false]) {
+    assert.equal(argument(words(firmware), '-boot', ''), 'strict=on');
+  }
 });
 
 test('a User-Mode Linux guest gets its devices by virtio id', () => {

@@ -206,6 +206,10 @@ export function qemuCommand(
     '-smp',
     String(options.cpus ?? 1),
     ...(options.firmware === true ? [] : kernelOptions(options)),
+    '-boot',
+    // SeaBIOS leaves disks alone that it is not to boot from. It does not stop those that it has set up,
+    // and QEMU loads a large initramfs over where their rings are.
+    'strict=on',
     '-serial',
     'stdio',
     '-device',
