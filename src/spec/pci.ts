@@ -220,7 +220,7 @@ export const PCIE_LNKCTL2_COMPLIANCE = 0x0010;
 export const PCIE_SPEEDS = [0, 2.5, 5, 8, 16, 32] as const;
 export const PCIE_WIDTHS = [1, 2, 4, 8, 12, 16, 32] as const;
 
-/** Advanced features of conventional PCI (AF ECN §6.x): FLR without PCI Express. */
+/** Advanced features of conventional PCI (ECN of 2007): FLR without PCI Express. */
 export const PCI_AF_LENGTH = 2; // 1
 export const PCI_AF_CAPABILITIES = 3; // 1
 export const PCI_AF_CONTROL = 4; // 1
@@ -245,8 +245,8 @@ export const PCIE_AER_CONTROL = 0x18; // 4
 export const PCIE_AER_HEADER_LOG = 0x1c; // 4 × 4
 export const PCIE_AER_BYTES = 0x2c;
 /** Uncorrectable errors that an endpoint can have (§7.8.4.2), and those fatal by default (§7.8.4.4). */
-export const PCIE_AER_UNCORRECTABLE = 0x005f_f030 & ~0x0020_0000;
-export const PCIE_AER_FATAL_DEFAULT = 0x0046_2030;
+export const PCIE_AER_UNCORRECTABLE = 0x005f_f010;
+export const PCIE_AER_FATAL_DEFAULT = 0x0046_2010;
 export const PCIE_AER_POISONED = 0x0000_1000;
 export const PCIE_AER_COMPLETION_TIMEOUT = 0x0000_4000;
 export const PCIE_AER_UNSUPPORTED_REQUEST = 0x0010_0000;
