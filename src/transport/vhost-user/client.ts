@@ -14,6 +14,7 @@ import { EPOLLIN, EPOLLRDHUP, Epoll } from '../../os/epoll.ts';
 import { connectUnix, unixSocketPair } from '../../os/unix-socket.ts';
 import * as vu from '../../spec/vhost-user.ts';
 import { type ByteChannel, SocketChannel } from '../channel.ts';
+import { protocolError } from '../protocol-error.ts';
 import {
   backEndRequestName,
   EMPTY_PAYLOAD,
@@ -22,7 +23,6 @@ import {
   encodeU64,
   type FrontEndMessage,
   type InflightDescription,
-  protocolError,
   requestName,
   type VringAddress,
 } from './codec.ts';

@@ -21,6 +21,7 @@
 import { SluiceError } from '../../base/errors.ts';
 import type { RegionDescription } from '../../memory/guest-memory.ts';
 import * as vu from '../../spec/vhost-user.ts';
+import { protocolError } from '../protocol-error.ts';
 
 /** Most bytes of payload that are accepted: above any message of the protocol. */
 export const MAX_PAYLOAD_BYTES = 4096;
@@ -124,10 +125,6 @@ export function backEndRequestName(request: number): string {
   return (
     (request === 0 ? undefined : vu.BACK_END_REQUESTS[request]) ?? `back-end request ${request}`
   );
-}
-
-export function protocolError(message: string, remedy?: string): SluiceError {
-  return new SluiceError('protocol', message, remedy === undefined ? {} : { remedy });
 }
 
 /**

@@ -6,9 +6,10 @@ import { closeAll, closeFd, createEventFd, identify } from '../../os/fd.ts';
 import { unixSocketPair } from '../../os/unix-socket.ts';
 import { type ByteChannel, SocketChannel } from '../channel.ts';
 import { FdBag } from '../fd-bag.ts';
+import { MAX_UNSENT_BYTES, MessageWriter } from '../message-writer.ts';
 import { pipePair } from '../pipe.ts';
 import { encodeMessage, encodeU64, MAX_MESSAGE_FDS, requestName } from './codec.ts';
-import { MAX_UNSENT_BYTES, MessageReader, MessageWriter } from './framing.ts';
+import { MessageReader } from './framing.ts';
 
 function openFds(): number {
   return readdirSync('/proc/self/fd').length;

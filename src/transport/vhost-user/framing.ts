@@ -1,6 +1,5 @@
 /**
- * Messages on a stream: taken apart at their boundaries, however the bytes arrive, and sent whole,
- * however slowly they leave.
+ * Messages on a stream, taken apart at their boundaries, however the bytes arrive.
  *
  * The header is read first and alone, then the payload and no more: descriptors that arrive with
  * any of these bytes belong to this message.
@@ -8,13 +7,8 @@
 import { HEADER_BYTES } from '../../spec/vhost-user.ts';
 import type { ByteChannel } from '../channel.ts';
 import { FdBag } from '../fd-bag.ts';
-import {
-  decodeHeader,
-  type Header,
-  MAX_MESSAGE_FDS,
-  MAX_PAYLOAD_BYTES,
-  protocolError,
-} from './codec.ts';
+import { protocolError } from '../protocol-error.ts';
+import { decodeHeader, type Header, MAX_MESSAGE_FDS, MAX_PAYLOAD_BYTES } from './codec.ts';
 
 /** A message as it came; whoever got it closes the bag. */
 export interface RawMessage extends Header {
@@ -84,65 +78,5 @@ export class MessageReader {
 
   #what(): string {
     return this.#header === undefined ? 'a message' : this.#name(this.#header.request);
-  }
-}
-
-/** Bytes that a peer may leave unread before it is given up. */
-export const MAX_UNSENT_BYTES = 64 * 1024;
-
-interface Outgoing {
-  readonly bytes: Uint8Array;
-  sent: number;
-  readonly fds: FdBag;
-}
-
-export class MessageWriter {
-  readonly #channel: ByteChannel;
-  #queue: Outgoing[] = [];
-  #unsent = 0;
-
-  constructor(channel: ByteChannel) {
-    this.#channel = channel;
-  }
-
-  /** True while something waits for the peer to read. */
-  get blocked(): boolean {
-    return this.#queue.length > 0;
-  }
-
-  /**
-   * Sends a message, now or when the peer makes room. Owns the descriptors from here on, and closes
-   * them once they are sent. False if the peer has gone.
-   * @throws SluiceError `protocol` if the peer does not read what it asked for.
-   */
-  send(bytes: Uint8Array, fds: FdBag = new FdBag()): boolean {
-    this.#queue.push({ bytes, sent: 0, fds });
-    this.#unsent += bytes.length;
-    const alive = this.flush();
-    if (this.#unsent > MAX_UNSENT_BYTES) {
-      throw protocolError(`the peer left ${this.#unsent} bytes of replies unread`);
-    }
-    return alive;
-  }
-
-  /** Goes on with what is left. False if the peer has gone. */
-  flush(): boolean {
-    for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
-      const { bytes, fds } = first;
-      const list = Array.from({ length: fds.count }, (_, index) => fds.peek(index));
-      const sent = this.#channel.send(bytes.subarray(first.sent), list);
-      if (sent === -1) return false;
-      if (sent === 0) return true;
-      fds.close();
-      first.sent += sent;
-      this.#unsent -= sent;
-      if (first.sent === bytes.length) this.#queue.shift();
-    }
-    return true;
-  }
-
-  close(): void {
-    for (const outgoing of this.#queue) outgoing.fds.close();
-    this.#queue = [];
   }
 }

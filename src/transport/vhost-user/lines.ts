@@ -1,25 +1,15 @@
-/** The descriptors of a ring: kicks come in, calls and errors go out. Each line owns its own. */
+/** How a ring's kicks come in. The line owns its descriptor. */
 
 import { EPOLLET, EPOLLIN } from '../../os/epoll.ts';
-import { closeFd, drainEventFd, setNonBlocking, signalEventFd, signalKind } from '../../os/fd.ts';
+import { closeFd, drainEventFd, setNonBlocking, signalKind } from '../../os/fd.ts';
 import type { PollLoop, Timer } from '../../os/poll-loop.ts';
-import { isUnnamedSocket } from '../../os/unix-socket.ts';
-import type { Interrupt } from '../../ring/device-queue.ts';
-import { protocolError } from './codec.ts';
+import { refuseKind } from '../signal-line.ts';
 
 /** How often a ring is looked at that has no kick descriptor, while the loop sleeps. */
 export const POLLED_RING_US = 1000;
 
 /** Most kicks that are read from a pipe at once. */
 const READS_PER_KICK = 64;
-
-/**
- * Other kinds would let a front-end hold the lane up, keep it awake, or keep its own connection alive
- * after its end.
- */
-function refuseKind(use: string, kinds: string): never {
-  throw protocolError(`a ${use} descriptor that is no ${kinds}`);
-}
 
 /** Wakes the loop when the driver kicks. */
 export class KickLine {
@@ -80,45 +70,5 @@ export class KickLine {
     if (fd === -1) return;
     this.#loop.epoll.remove(fd);
     closeFd(fd);
-  }
-}
-
-/** Calls the driver, or tells it of an error: 8 bytes into an eventfd, a pipe or a socket. */
-export class SignalLine implements Interrupt {
-  readonly #onSignal: () => void;
-  #fd = -1;
-
-  /** `onSignal` is told of each signal that somebody listens to. */
-  constructor(onSignal: () => void = () => undefined) {
-    this.#onSignal = onSignal;
-  }
-
-  /** Signals through a descriptor from now on, which is the line's; -1: nobody listens. */
-  attach(fd: number): void {
-    this.clear();
-    if (fd === -1) return;
-    try {
-      // User-Mode Linux passes one of a pair of sockets.
-      if (signalKind(fd) === 'other' && !isUnnamedSocket(fd))
-        refuseKind('call or error', 'eventfd, pipe or socket pair');
-      // A full pipe must not hold the lane up: its reader has enough to wake up from.
-      setNonBlocking(fd);
-    } catch (error) {
-      closeFd(fd);
-      throw error;
-    }
-    this.#fd = fd;
-  }
-
-  signal(): void {
-    if (this.#fd === -1) return;
-    signalEventFd(this.#fd);
-    this.#onSignal();
-  }
-
-  clear(): void {
-    const fd = this.#fd;
-    this.#fd = -1;
-    if (fd !== -1) closeFd(fd);
   }
 }

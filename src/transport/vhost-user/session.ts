@@ -23,6 +23,8 @@ import * as vu from '../../spec/vhost-user.ts';
 import { VIRTIO_F_RING_PACKED } from '../../spec/virtio.ts';
 import { type ByteChannel, SocketChannel } from '../channel.ts';
 import { FdBag } from '../fd-bag.ts';
+import { MessageWriter } from '../message-writer.ts';
+import { protocolError } from '../protocol-error.ts';
 import {
   decodeRequest,
   EMPTY_PAYLOAD,
@@ -33,10 +35,9 @@ import {
   encodeU64,
   type FrontEndMessage,
   type InflightDescription,
-  protocolError,
   requestName,
 } from './codec.ts';
-import { MessageReader, MessageWriter, type RawMessage } from './framing.ts';
+import { MessageReader, type RawMessage } from './framing.ts';
 import { InflightArea } from './inflight.ts';
 import {
   type OfferOptions,

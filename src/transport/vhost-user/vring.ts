@@ -23,9 +23,10 @@ import {
   VIRTIO_F_INDIRECT_DESC,
   VIRTIO_F_RING_PACKED,
 } from '../../spec/virtio.ts';
+import { SignalLine } from '../signal-line.ts';
 import type { VringAddress } from './codec.ts';
 import type { InflightArea } from './inflight.ts';
-import { KickLine, SignalLine } from './lines.ts';
+import { KickLine } from './lines.ts';
 import type { PositionJournal, RingIdentity } from './position-journal.ts';
 
 /** What a ring needs of its connection. */
