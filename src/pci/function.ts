@@ -84,7 +84,7 @@ export interface PciFunction {
   readBar(bar: number, offset: number, length: number): number;
   writeBar(bar: number, offset: number, length: number, value: number): void;
 
-  /** A reset from outside: of the bus or slot, or of the function as a transport asks for it. */
+  /** A reset from outside: of the bus or slot. No DMA is on its way: the transport held and waited. */
   reset(): void;
 
   /**
