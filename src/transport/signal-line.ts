@@ -39,6 +39,11 @@ export class SignalLine implements Interrupt {
     this.#fd = fd;
   }
 
+  /** Somebody listens. */
+  get isAttached(): boolean {
+    return this.#fd !== -1;
+  }
+
   signal(): void {
     if (this.#fd === -1) return;
     signalEventFd(this.#fd);
