@@ -197,6 +197,14 @@ export class PciConfigSpace {
           `${this.#name}: capability ${capability.name} does not fit at ${hex(at)}`,
         );
       }
+      for (const [other, start] of offsets) {
+        if (at < start + other.bytes && start < at + capability.bytes) {
+          throw new SluiceError(
+            'config',
+            `${this.#name}: capability ${capability.name} lies upon ${other.name}`,
+          );
+        }
+      }
       offsets.set(capability, at);
       next = alignUp(at + capability.bytes, 4);
     }

@@ -56,7 +56,7 @@ export class Sriov implements PciCapability {
   #space: PciConfigSpace | undefined;
   #base = 0;
   #count = 0;
-  /** What is written when it is none: one of the sizes, 4 KiB << n. */
+  /** System page size, in bytes. */
   #page = PAGE_UNIT;
 
   /** @throws SluiceError `config` for BARs that VFs cannot have, and routing ids that collide. */
