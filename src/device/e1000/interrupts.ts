@@ -3,7 +3,7 @@
  * and how they reach the guest: the INTx line, one MSI, or MSI-X vectors (82574).
  */
 import type { PollLoop, Timer } from '../../os/poll-loop.ts';
-import type { InterruptSink } from '../../pci/function.ts';
+import type { PciInterrupts } from '../../pci/interrupts.ts';
 import {
   CTRL_EXT_EIAME,
   CTRL_EXT_IAME,
@@ -29,12 +29,6 @@ import {
   IVAR_VECTOR,
 } from '../../spec/e1000.ts';
 import { R, type RegisterFile } from './registers.ts';
-
-/** How the guest wants to be interrupted: configuration space knows. */
-export interface InterruptModes {
-  readonly msi: boolean;
-  readonly msix: boolean;
-}
 
 /** What sets INT_OTHER too (DS §10.2.4.1). */
 const OTHERS = INT_LSC | INT_RXO | INT_MDAC | INT_SRPD;
@@ -68,15 +62,14 @@ export class Interrupts {
   readonly #registers: RegisterFile;
   readonly #express: boolean;
   readonly #loop: PollLoop;
-  readonly #modes: InterruptModes;
+  readonly #output: PciInterrupts;
   readonly #due = new Float64Array(4).fill(NEVER);
   /** When each vector (or the line: the first) may interrupt again, in ns. */
   readonly #next = new Float64Array(E1000_MSIX_VECTORS);
-  #sink: InterruptSink | undefined;
   #timer: Timer | undefined;
   /** The line is asserted, or the message of what is pending was sent. */
   #asserted = false;
-  /** The line as the guest sees it. */
+  /** The level that was told. */
   #line = false;
   /** MSI-X causes that are to be sent. */
   #pending = 0;
@@ -87,19 +80,14 @@ export class Interrupts {
     registers: RegisterFile,
     express: boolean,
     loop: PollLoop,
-    modes: InterruptModes,
+    output: PciInterrupts,
     sent: () => void,
   ) {
     this.#registers = registers;
     this.#express = express;
     this.#loop = loop;
-    this.#modes = modes;
+    this.#output = output;
     this.#sent = sent;
-  }
-
-  connect(sink: InterruptSink | undefined): void {
-    this.reset();
-    this.#sink = sink;
   }
 
   reset(): void {
@@ -161,7 +149,7 @@ export class Interrupts {
     const cause = words[R_ICR] as number;
     const asserted = (cause & INT_ASSERTED) !== 0;
     // DS §10.2.4.1: with MSI-X, what was not asserted stays, unless all is masked.
-    if (this.#express && this.#modes.msix && !asserted && words[R_IMS] !== 0) return cause;
+    if (this.#express && this.#output.mode === 'msix' && !asserted && words[R_IMS] !== 0) return cause;
     words[R_ICR] = 0;
     this.#pending = 0;
     if (this.#express && asserted && ((words[R_CTRL_EXT] as number) & CTRL_EXT_IAME) !== 0) {
@@ -237,7 +225,7 @@ export class Interrupts {
     const { words } = this.#registers;
     const wanted = (words[R_ICR] as number) & (words[R_IMS] as number);
     if (wanted !== 0 && this.#express) words[R_ICR] = (words[R_ICR] as number) | INT_ASSERTED;
-    if (this.#express && this.#modes.msix) {
+    if (this.#express && this.#output.mode === 'msix') {
       this.#setLine(false);
       if ((this.#pending & wanted) !== 0) this.#sendVectors(this.#pending & wanted);
       return;
@@ -252,8 +240,9 @@ export class Interrupts {
     if (!this.#mayInterrupt(0, itr)) return;
     this.#asserted = true;
     this.#sent();
-    if (this.#modes.msi) this.#sink?.signalMsi(0);
-    else this.#setLine(true);
+    this.#setLine(true);
+    // With INTx this does nothing, with MSI the line does not.
+    this.#output.signal(0);
   }
 
   #sendVectors(causes: number): void {
@@ -274,7 +263,7 @@ export class Interrupts {
       }
       words[R_ICR] = (words[R_ICR] as number) & ~((words[R_EIAC] as number) & cause);
       this.#sent();
-      this.#sink?.signalMsix(vector);
+      this.#output.signal(vector);
     }
   }
 
@@ -311,6 +300,6 @@ export class Interrupts {
   #setLine(asserted: boolean): void {
     if (this.#line === asserted) return;
     this.#line = asserted;
-    this.#sink?.setIntx(asserted);
+    this.#output.setLevel(asserted);
   }
 }

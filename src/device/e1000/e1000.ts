@@ -1,0 +1,496 @@
+/**
+ * Intel's gigabit controllers as PCI functions: the 82540EM (PCI) and the 82574L (PCI Express), each
+ * a port of a switch. This file has the registers with effects; the rings, the interrupts, PHY and
+ * EEPROM are beside it.
+ */
+import type { CounterBlock } from '../../base/counters.ts';
+import type { Burst } from '../../net/burst.ts';
+import type { DataPath } from '../../net/data-path.ts';
+import { read16 } from '../../net/frame.ts';
+import {
+  newPortCounters,
+  PORT_COUNTER_INDEX,
+  type Port,
+  type PortCounter,
+  type PortOwner,
+} from '../../net/port.ts';
+import type { Poller } from '../../os/poll-loop.ts';
+import { PciDevice } from '../../pci/device.ts';
+import type { ResetKind } from '../../pci/registers.ts';
+import {
+  CTRL_FD,
+  CTRL_GIO_MASTER_DISABLE,
+  CTRL_PHY_RST,
+  CTRL_RST,
+  CTRL_SLU,
+  CTRL_SPEED_1000,
+  CTRL_SWDPIN0,
+  CTRL_SWDPIN2,
+  CTRL_VME,
+  DELAY_FLUSH,
+  E1000_IOADDR,
+  E1000_IODATA,
+  E1000_REGISTER_BYTES,
+  EEPROM_MAC,
+  INT_LSC,
+  INT_MDAC,
+  MDIC_INTERRUPT,
+  RAH_AV,
+  RAH_MASK,
+  RCTL_LBM_MAC,
+  RCTL_LPE,
+  RECEIVE_ADDRESSES,
+  RXD_PIF,
+  RXD_VP,
+  STATUS_ASDV_1000,
+  STATUS_FD,
+  STATUS_GIO_MASTER_ENABLE,
+  STATUS_LU,
+  STATUS_PHYRA,
+  STATUS_SPEED_1000,
+} from '../../spec/e1000.ts';
+import { ETHERNET_HEADER_BYTES, VLAN_ID_MASK, VLAN_TAG_BYTES } from '../../spec/ethernet.ts';
+import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
+import { DeviceMemory } from './device-memory.ts';
+import { Eeprom } from './eeprom.ts';
+import { EXACT, filterAddress, filterVlan, REJECTED } from './filter.ts';
+import { type E1000Model, e1000Declaration, e1000Identity } from './function.ts';
+import { Interrupts } from './interrupts.ts';
+import { Phy } from './phy.ts';
+import {
+  DELIVERED,
+  NO_BUFFER,
+  ReceiveRing,
+  RX_BOUNCE_BYTES,
+  RX_SCRATCH_BYTES,
+} from './receive.ts';
+import { ERRORS_SHIFT, ReceiveChecksum } from './receive-checksum.ts';
+import { R, RegisterFile } from './registers.ts';
+import { Statistics } from './statistics.ts';
+import { TransmitRing, TX_BOUNCE_BYTES, TX_SCRATCH_BYTES } from './transmit.ts';
+
+const { CTRL, STATUS, EECD, EERD, EEWR, MDIC, ICR, ICS, IMS, IMC, ITR, EITR, IVAR } = R;
+const { RCTL, RDBAL, RDBAH, RDLEN, RDH, RDTR, RFCTL, PSRCTL, TIDV, RA, SWSM, VET, RXCSUM } = R;
+const { GORCH, GOTCH, TORH, TOTH, ROC, PBA, LEDCTL, TIPG, MANC } = R;
+const RAH_LAST = RA + 2 * RECEIVE_ADDRESSES;
+
+const RX_FRAMES = PORT_COUNTER_INDEX.rx_frames;
+const RX_BYTES = PORT_COUNTER_INDEX.rx_bytes;
+const RX_DROP_LINK_DOWN = PORT_COUNTER_INDEX.rx_drop_link_down;
+const RX_DROP_NO_BUFFER = PORT_COUNTER_INDEX.rx_drop_no_buffer;
+const RX_DROP_TOO_BIG = PORT_COUNTER_INDEX.rx_drop_too_big;
+const CALLS = PORT_COUNTER_INDEX.calls;
+
+/** Longest frames without FCS: ordinary ones, and what the packet buffer holds (SDM §13.4.22). */
+const LONGEST = 1514;
+const LONGEST_JUMBO = 16384 - 4;
+const ADDRESSES = 12;
+const ZEROS_BYTES = 64;
+const SWSM_SMBI = 1;
+/** Half of what the guest gets: 48 KiB to receive, as Intel's default (SDM §13.4.20). */
+const PBA_DEFAULT = 0x0010_0030;
+const LEDCTL_DEFAULT = 0x0703_0706;
+const TIPG_DEFAULT = 0x0060_2008;
+const VET_DEFAULT = 0x8100;
+const MANC_ARP = 0x2000;
+
+export interface E1000Options {
+  /** Unique in the lane, such as `web/net0`. */
+  readonly name: string;
+  readonly model: E1000Model;
+  readonly path: DataPath;
+  readonly mac: Uint8Array;
+  readonly counters?: CounterBlock<PortCounter>;
+}
+
+/** To be added to the lane's pollers, and to be a port of its `owner`. */
+export class E1000 extends PciDevice implements Port, Poller {
+  readonly counters: CounterBlock<PortCounter>;
+  readonly mac: Uint8Array;
+  /** None: a driver takes frames as they were on a wire. Checksums are verified, and told. */
+  readonly offloads = 0;
+  /** Where the guest's frames go. Frames sent before it is set are dropped. */
+  owner: PortOwner | undefined;
+  readonly #path: DataPath;
+  readonly #express: boolean;
+  readonly #registers: RegisterFile;
+  readonly #words: Uint32Array;
+  readonly #values: Float64Array;
+  readonly #memory: DeviceMemory;
+  readonly #phy: Phy;
+  readonly #eeprom: Eeprom;
+  readonly #irq: Interrupts;
+  readonly #statistics: Statistics;
+  readonly #checksum: ReceiveChecksum;
+  readonly #transmit: TransmitRing;
+  readonly #receive: ReceiveRing;
+  readonly #laneAt: number;
+  readonly #laneBytes: number;
+  #ioAddress = 0;
+
+  constructor(options: E1000Options) {
+    super(e1000Declaration(options.name, options.model, options.mac));
+    const { path, model } = options;
+    const express = model === '82574';
+    this.#path = path;
+    this.#express = express;
+    this.mac = options.mac;
+    this.counters = options.counters ?? newPortCounters();
+    this.#values = this.counters.values;
+    this.#registers = new RegisterFile(express);
+    this.#words = this.#registers.words;
+    this.#memory = new DeviceMemory(path.arena);
+    this.#memory.onDrained = () => this.quiesced();
+    this.#phy = new Phy(express);
+    this.#eeprom = new Eeprom(options.mac, e1000Identity(model).device, express);
+    this.#irq = new Interrupts(this.#registers, express, path.loop, this.interrupts, () => {
+      this.#values[CALLS] = (this.#values[CALLS] as number) + 1;
+    });
+    this.#statistics = new Statistics(this.#registers);
+    this.#checksum = new ReceiveChecksum(path);
+    this.#laneBytes =
+      TX_SCRATCH_BYTES + RX_SCRATCH_BYTES + ZEROS_BYTES + TX_BOUNCE_BYTES + RX_BOUNCE_BYTES;
+    this.#laneAt = path.arena.allocate(this.#laneBytes, 'sluice-e1000');
+    const shared = {
+      path,
+      memory: this.#memory,
+      registers: this.#registers,
+      interrupts: this.#irq,
+      statistics: this.#statistics,
+    };
+    const receiveAt = this.#laneAt + TX_SCRATCH_BYTES;
+    const zerosAt = receiveAt + RX_SCRATCH_BYTES;
+    const txBounceAt = zerosAt + ZEROS_BYTES;
+    this.#transmit = new TransmitRing({
+      ...shared,
+      counters: this.#values,
+      scratchAt: this.#laneAt,
+      bounceAt: txBounceAt,
+    });
+    this.#receive = new ReceiveRing({
+      ...shared,
+      scratchAt: receiveAt,
+      bounceAt: txBounceAt + TX_BOUNCE_BYTES,
+      zerosAt,
+    });
+    this.#resetRegisters();
+  }
+
+  /** Sets the cable in or out; the driver is told. */
+  setLink(up: boolean): void {
+    if (this.#phy.cable === up) return;
+    this.#phy.cable = up;
+    this.#linkChanged();
+  }
+
+  get linkUp(): boolean {
+    return this.#phy.link;
+  }
+
+  /** The driver receives. */
+  get running(): boolean {
+    return this.attached && this.#receive.enabled;
+  }
+
+  /** Gives the device's lane memory back. No transport is attached any more. */
+  close(): void {
+    this.#irq.reset();
+    this.#path.arena.unmap(this.#laneAt, this.#laneBytes);
+  }
+
+  // Port and Poller
+
+  poll(): number {
+    const late = this.#irq.poll();
+    if (!this.#transmit.pending) return late;
+    const loopback = this.#loopback();
+    const owner = this.linkUp ? this.owner : undefined;
+    return late + this.#transmit.poll(this, owner, loopback);
+  }
+
+  arm(): boolean {
+    const spin = this.#irq.arm();
+    return this.#transmit.pending || spin;
+  }
+
+  disarm(): void {
+    // A trap is a message: it wakes the loop in any case.
+  }
+
+  deliver(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): void {
+    const values = this.#values;
+    if (!this.linkUp || !this.#receive.enabled) {
+      values[RX_DROP_LINK_DOWN] = (values[RX_DROP_LINK_DOWN] as number) + count;
+      return;
+    }
+    for (let i = 0; i < count; i++) this.#deliverOne(burst, frames[i] as number, tagged);
+  }
+
+  flush(): void {
+    this.#receive.writeBack();
+  }
+
+  #deliverOne(burst: Burst, slot: number, tagged: boolean): void {
+    const words = this.#words;
+    const values = this.#values;
+    const bytes = burst.slots8;
+    let header = burst.headerAt[slot] as number;
+    let headerLength = (burst.headerLength[slot] as number) - NET_HEADER_BYTES;
+    let length = burst.frameLength[slot] as number;
+    const at = header - burst.slotsAt + NET_HEADER_BYTES;
+    const passed = filterAddress(words, bytes, at);
+    if (passed === REJECTED) return;
+    // The tag: asked for by the switch, or one that the frame has inside.
+    const inner =
+      !tagged &&
+      headerLength >= ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES &&
+      read16(bytes, at + ADDRESSES) === words[VET];
+    const vlan = tagged
+      ? (burst.tci[slot] as number)
+      : inner
+        ? read16(bytes, at + ADDRESSES + 2)
+        : 0;
+    const hasTag = tagged || inner;
+    if (hasTag && !filterVlan(words, vlan & VLAN_ID_MASK)) return;
+    const wire = tagged ? length + VLAN_TAG_BYTES : length;
+    const longest =
+      ((words[RCTL] as number) & RCTL_LPE) !== 0
+        ? LONGEST_JUMBO
+        : LONGEST + (hasTag ? VLAN_TAG_BYTES : 0);
+    if (wire > longest) {
+      this.#statistics.count(ROC, 1);
+      values[RX_DROP_TOO_BIG] = (values[RX_DROP_TOO_BIG] as number) + 1;
+      return;
+    }
+    const checked = this.#checksum.verify(burst, slot, words[RXCSUM] as number);
+    let status = (checked & 0xff) | (passed === EXACT ? 0 : RXD_PIF);
+    const strip = hasTag && ((words[CTRL] as number) & CTRL_VME) !== 0;
+    if (strip) status |= RXD_VP;
+    else if (tagged) {
+      header = burst.tag(slot);
+      headerLength += VLAN_TAG_BYTES;
+      length += VLAN_TAG_BYTES;
+    }
+    const first = header + NET_HEADER_BYTES;
+    const cut = strip && inner ? ADDRESSES : headerLength;
+    const rest = strip && inner ? ADDRESSES + VLAN_TAG_BYTES : headerLength;
+    const result = this.#receive.put(
+      burst,
+      slot,
+      first,
+      cut,
+      first + rest,
+      headerLength - rest,
+      status,
+      checked >>> ERRORS_SHIFT,
+      strip ? vlan : 0,
+    );
+    if (result === DELIVERED) {
+      this.#statistics.received(bytes, at, wire);
+      values[RX_FRAMES] = (values[RX_FRAMES] as number) + 1;
+      values[RX_BYTES] = (values[RX_BYTES] as number) + wire;
+    } else {
+      const counter = result === NO_BUFFER ? RX_DROP_NO_BUFFER : RX_DROP_TOO_BIG;
+      values[counter] = (values[counter] as number) + 1;
+    }
+  }
+
+  #loopback(): boolean {
+    return this.#phy.loopback || ((this.#words[RCTL] as number) & RCTL_LBM_MAC) !== 0;
+  }
+
+  // PciDevice
+
+  protected override onAttach(): void {
+    this.#memory.connect(this.dma);
+  }
+
+  protected override onReset(_kind: ResetKind): void {
+    this.#phy.reset();
+    this.#memory.held = false;
+    this.#resetRegisters();
+  }
+
+  override detach(): void {
+    super.detach();
+    this.#memory.connect(undefined);
+  }
+
+  protected override quiesce(): boolean {
+    this.#memory.held = true;
+    return !this.#memory.busy;
+  }
+
+  protected override onResume(): void {
+    this.#memory.held = false;
+  }
+
+  protected override readRegister(bar: number, offset: number, length: number): number {
+    if (this.bars[bar]?.kind === 'io') return this.#readIo(offset, length);
+    const word = this.#read(offset >>> 2);
+    if (length === 4 && (offset & 3) === 0) return word;
+    return (word >>> (8 * (offset & 3))) & (length === 1 ? 0xff : 0xffff);
+  }
+
+  /** Registers take aligned 32-bit writes only; others do nothing (SDM §13.2; DS §10.1.1). */
+  protected override writeRegister(
+    bar: number,
+    offset: number,
+    length: number,
+    value: number,
+  ): void {
+    if (length !== 4 || (offset & 3) !== 0) return;
+    if (this.bars[bar]?.kind !== 'io') this.#write(offset >>> 2, value);
+    else if (offset === E1000_IOADDR) this.#ioAddress = value;
+    else if (offset === E1000_IODATA && this.#ioAddress < E1000_REGISTER_BYTES) {
+      this.#write(this.#ioAddress >>> 2, value);
+    }
+  }
+
+  #readIo(offset: number, length: number): number {
+    if (length !== 4) return 0;
+    if (offset === E1000_IOADDR) return this.#ioAddress;
+    if (offset !== E1000_IODATA || this.#ioAddress >= E1000_REGISTER_BYTES) return 0;
+    return this.#read(this.#ioAddress >>> 2);
+  }
+
+  #read(index: number): number {
+    switch (index) {
+      case STATUS:
+        return this.#status();
+      case EECD:
+        return this.#eeprom.control;
+      case ICR:
+        return this.#irq.readCause();
+      case GORCH:
+      case GOTCH:
+      case TORH:
+      case TOTH:
+        return this.#statistics.readHigh(index);
+      case SWSM: {
+        if (!this.#express) return 0;
+        // A read takes the semaphore, and tells whether it was free (DS §10.2.3.12).
+        const value = this.#words[SWSM] as number;
+        this.#words[SWSM] = value | SWSM_SMBI;
+        return value;
+      }
+      default:
+        return this.#registers.read(index);
+    }
+  }
+
+  #write(index: number, value: number): void {
+    if (index >= RA && index < RAH_LAST && (index & 1) !== (RA & 1)) {
+      this.#words[index] = value & RAH_MASK;
+      return;
+    }
+    this.#registers.write(index, value);
+    switch (index) {
+      case CTRL:
+        this.#writeControl(value);
+        break;
+      case EECD:
+        this.#eeprom.writeControl(value);
+        break;
+      case EERD:
+        this.#words[EERD] = this.#eeprom.read(value);
+        break;
+      case EEWR:
+        if (this.#express) this.#words[EEWR] = this.#eeprom.write(value);
+        break;
+      case MDIC:
+        this.#accessPhy(value);
+        break;
+      case ICR:
+        this.#irq.writeCause(value);
+        break;
+      case ICS:
+        this.#irq.raise(value);
+        break;
+      case IMS:
+        this.#irq.enable(value);
+        break;
+      case IMC:
+        this.#irq.disable(value);
+        break;
+      case ITR:
+      case IVAR:
+        this.#irq.update();
+        break;
+      case RDTR:
+        if ((value & DELAY_FLUSH) !== 0) this.#irq.flushReceive();
+        break;
+      case TIDV:
+        if ((value & DELAY_FLUSH) !== 0) this.#irq.flushTransmit();
+        break;
+      case RCTL:
+      case RDBAL:
+      case RDBAH:
+      case RDLEN:
+      case RDH:
+      case RFCTL:
+      case PSRCTL:
+        this.#receive.configure();
+        break;
+      default:
+        if (index >= EITR && index < EITR + 5 && this.#express) this.#irq.update();
+    }
+  }
+
+  #status(): number {
+    let status = STATUS_FD | STATUS_SPEED_1000 | STATUS_ASDV_1000;
+    const control = this.#words[CTRL] as number;
+    if (this.#phy.link && (control & CTRL_SLU) !== 0) status |= STATUS_LU;
+    if (this.#express) {
+      status |= STATUS_PHYRA;
+      if ((control & CTRL_GIO_MASTER_DISABLE) === 0) status |= STATUS_GIO_MASTER_ENABLE;
+    }
+    return status;
+  }
+
+  #writeControl(value: number): void {
+    if ((value & CTRL_RST) !== 0) {
+      this.#resetRegisters();
+      return;
+    }
+    if ((value & CTRL_PHY_RST) !== 0) {
+      this.#registers.put(CTRL, CTRL_PHY_RST, false);
+      this.#phy.reset();
+      this.#linkChanged();
+    }
+  }
+
+  #accessPhy(value: number): void {
+    const before = this.#phy.link;
+    this.#words[MDIC] = this.#phy.access(value);
+    if (this.#phy.link !== before) this.#linkChanged();
+    if ((value & MDIC_INTERRUPT) !== 0) this.#irq.raise(INT_MDAC);
+  }
+
+  #linkChanged(): void {
+    this.#irq.raise(INT_LSC);
+  }
+
+  /** CTRL.RST and all that is more (SDM §14.9): the PHY keeps its link. */
+  #resetRegisters(): void {
+    const words = this.#words;
+    this.#memory.forget();
+    this.#registers.clear();
+    this.#irq.reset();
+    words[CTRL] =
+      CTRL_FD | CTRL_SLU | CTRL_SPEED_1000 | CTRL_SWDPIN0 | CTRL_SWDPIN2;
+    words[PBA] = PBA_DEFAULT;
+    words[LEDCTL] = LEDCTL_DEFAULT;
+    words[TIPG] = TIPG_DEFAULT;
+    words[VET] = VET_DEFAULT;
+    words[MANC] = this.#express ? 0 : MANC_ARP;
+    // The first address comes from the EEPROM (SDM §5.6.1).
+    const stored = this.#eeprom.words;
+    words[RA] =
+      (stored[EEPROM_MAC] as number) | ((stored[EEPROM_MAC + 1] as number) << 16);
+    words[RA + 1] = (stored[EEPROM_MAC + 2] as number) | RAH_AV;
+    this.#transmit.reset();
+    this.#receive.reset();
+    this.#ioAddress = 0;
+  }
+}

@@ -1,0 +1,566 @@
+/**
+ * The transmit ring (SDM §3.3, §3.4; DS §7.2): descriptors are fetched once into memory of the lane,
+ * frames go to the switch as a burst with offload metadata, and done bits are written back.
+ *
+ * Frames of which a piece cannot be reached at an address of ours (memory without a descriptor) are
+ * copied to the lane first, one at a time; nothing waits meanwhile but this ring.
+ */
+import { DMA_DONE, DMA_PENDING, DMA_REFUSED } from '../../memory/dma.ts';
+import { type Burst, SLOT_HEADROOM } from '../../net/burst.ts';
+import type { DataPath } from '../../net/data-path.ts';
+import { PORT_COUNTER_INDEX, type Port, type PortOwner } from '../../net/port.ts';
+import { BATCH, MORE_SEGMENTS } from '../../ring/chain-batch.ts';
+import {
+  INT_TXQE,
+  TCTL_EN,
+  TX_DESCRIPTOR_BYTES,
+  TXD_DD,
+  TXD_EOP,
+  TXD_EXTENDED,
+  TXD_IDE,
+  TXD_LENGTH,
+  TXD_LENGTH_LEGACY,
+  TXD_RS,
+  TXD_TSE,
+  TXD_TYPE_DATA,
+  TXD_TYPE_MASK,
+  TXD_VLE,
+} from '../../spec/e1000.ts';
+import { VLAN_TAG_BYTES } from '../../spec/ethernet.ts';
+import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
+import { type DeviceMemory, type DmaClient, iova, TRANSMIT, withinPage } from './device-memory.ts';
+import type { Interrupts } from './interrupts.ts';
+import { R, type RegisterFile } from './registers.ts';
+import type { Statistics } from './statistics.ts';
+import {
+  applyOffloads,
+  CONTEXT_WORDS,
+  headerBytesNeeded,
+  segmentHeaderBytes,
+  segmentSize,
+} from './transmit-context.ts';
+
+const { TCTL, TDBAL, TDBAH, TDLEN, TDH, TDT, VET, TSCTC, TSCTFC } = R;
+const TX_DROP_BAD_OFFLOAD = PORT_COUNTER_INDEX.tx_drop_bad_offload;
+const TX_DROP_BAD_LENGTH = PORT_COUNTER_INDEX.tx_drop_bad_length;
+
+const WORDS = TX_DESCRIPTOR_BYTES / 4;
+/** Bytes of a frame in its slot: as a virtio device's, and the most there is room for with two tags. */
+const GATHERED = 68;
+const GATHERED_MOST = 92;
+/** Room for one frame that is copied to the lane. */
+export const TX_BOUNCE_BYTES = 128 * 1024;
+export const TX_SCRATCH_BYTES = BATCH * TX_DESCRIPTOR_BYTES;
+
+/** How a frame ended up in the burst. */
+const TAKEN = 0;
+/** Its end is not in the ring yet, or not fetched. */
+const UNFINISHED = 1;
+/** A piece of it cannot be translated. */
+const REMOTE = 2;
+
+export interface TransmitParts {
+  readonly path: DataPath;
+  readonly memory: DeviceMemory;
+  readonly registers: RegisterFile;
+  readonly interrupts: Interrupts;
+  readonly statistics: Statistics;
+  readonly counters: Float64Array;
+  /** Arena address of {@link TX_SCRATCH_BYTES}, and of {@link TX_BOUNCE_BYTES}. */
+  readonly scratchAt: number;
+  readonly bounceAt: number;
+}
+
+export class TransmitRing implements DmaClient {
+  readonly #parts: TransmitParts;
+  readonly #words: Uint32Array;
+  readonly #descriptors: Uint32Array;
+  /** Contexts of the frames in the burst, and the present one behind them. */
+  readonly #contexts = new Uint32Array((BATCH + 1) * CONTEXT_WORDS);
+  /** Words of each frame's first descriptor, and of its last one's third. */
+  readonly #command = new Uint32Array(BATCH);
+  readonly #options = new Uint32Array(BATCH);
+  readonly #special = new Uint32Array(BATCH);
+  readonly #bad = new Uint8Array(BATCH);
+  readonly #list = new Uint8Array(BATCH).map((_, index) => index);
+  /** Descriptors in the scratch memory, and the next of them to be looked at. */
+  #fetched = 0;
+  #next = 0;
+  /** Accesses that this ring waits for. */
+  #waiting = 0;
+  /** The frame in the bounce memory: it came, or could not be read. */
+  #bounced = false;
+  #bounceBytes = 0;
+  #failed = false;
+  /** What the guest is to be told when its done bits have arrived. */
+  #owed = 0;
+  /** A fetch was refused: nothing changes until the map or the tail does. */
+  #refused = false;
+  #refusedGeneration = 0;
+  #refusedTail = 0;
+
+  constructor(parts: TransmitParts) {
+    this.#parts = parts;
+    this.#words = parts.registers.words;
+    const { arena } = parts.path;
+    this.#descriptors = new Uint32Array(arena.buffer, parts.scratchAt, BATCH * WORDS);
+    parts.memory.setClient(TRANSMIT, this);
+  }
+
+  reset(): void {
+    this.#contexts.fill(0);
+    this.#fetched = 0;
+    this.#next = 0;
+    this.#waiting = 0;
+    this.#owed = 0;
+    this.#failed = false;
+    this.#bounced = false;
+    this.#refused = false;
+  }
+
+  /** There is work, and nothing that it waits for. */
+  get pending(): boolean {
+    const words = this.#words;
+    if (words[TDH] === words[TDT] || ((words[TCTL] as number) & TCTL_EN) === 0) return false;
+    return this.#waiting === 0 && this.#parts.memory.ready && !this.#isRefused();
+  }
+
+  completed(ok: boolean): void {
+    if (!ok) this.#failed = true;
+    this.#waiting--;
+    if (this.#waiting === 0 && this.#owed !== 0) {
+      const reported = this.#owed;
+      this.#owed = 0;
+      this.#interrupt(reported);
+    }
+  }
+
+  /** Sends a burst: to `owner`, or back to `loopback`. Returns the frames that were taken. */
+  poll(port: Port, owner: PortOwner | undefined, loopback: boolean): number {
+    if (!this.pending) return 0;
+    const words = this.#words;
+    const entries = ringEntries(words);
+    const head = words[TDH] as number;
+    const tail = words[TDT] as number;
+    if (head >= entries || tail >= entries) return 0;
+    if (this.#fetched === 0) {
+      const available = (tail - head + entries) % entries;
+      if (!this.#fetch(head, Math.min(available, BATCH), entries)) return 0;
+    }
+    if (this.#failed && !this.#bounced) {
+      // The descriptors did not come.
+      this.#failed = false;
+      this.#refuse();
+      return 0;
+    }
+    const { burst } = this.#parts.path;
+    burst.clear();
+    const first = this.#next;
+    this.#collect(burst);
+    if (this.#waiting > 0) return 0;
+    const used = this.#next - first;
+    if (used === 0) {
+      this.#endWindow();
+      return 0;
+    }
+    const frames = burst.count;
+    if (frames > 0) this.#send(burst, port, owner, loopback);
+    const reported = this.#writeBack(first, this.#next, head, entries);
+    words[TDH] = (head + used) % entries;
+    if (this.#next === this.#fetched) this.#fetched = 0;
+    if (frames > 0) {
+      if (loopback) port.flush();
+      else owner?.publish();
+    }
+    this.#interrupt(reported);
+    return used;
+  }
+
+  #isRefused(): boolean {
+    if (!this.#refused) return false;
+    const generation = this.#parts.memory.space?.generation ?? 0;
+    if (generation === this.#refusedGeneration && this.#refusedTail === this.#words[TDT]) return true;
+    this.#refused = false;
+    return false;
+  }
+
+  #refuse(): void {
+    this.#fetched = 0;
+    this.#refused = true;
+    this.#refusedGeneration = this.#parts.memory.space?.generation ?? 0;
+    this.#refusedTail = this.#words[TDT] as number;
+  }
+
+  #fetch(head: number, count: number, entries: number): boolean {
+    const { memory, scratchAt } = this.#parts;
+    const base = ringBase(this.#words);
+    this.#next = 0;
+    this.#failed = false;
+    const result = memory.fetch(
+      TRANSMIT,
+      base,
+      TX_DESCRIPTOR_BYTES,
+      entries,
+      head,
+      count,
+      scratchAt,
+    );
+    if (result === DMA_REFUSED) {
+      this.#refuse();
+      return false;
+    }
+    this.#fetched = count;
+    if (result === DMA_DONE) return true;
+    this.#waiting = result - 1;
+    return false;
+  }
+
+  /** Nothing of the window could be used: its first frame goes on in descriptors behind it. */
+  #endWindow(): void {
+    const words = this.#words;
+    const entries = ringEntries(words);
+    const available = ((words[TDT] as number) - (words[TDH] as number) + entries) % entries;
+    const partial = this.#next > 0 || this.#fetched < BATCH;
+    if (partial && this.#fetched - this.#next >= available) {
+      // The driver has not finished the frame: look again when the tail moves.
+      this.#refuse();
+      return;
+    }
+    if (partial) {
+      this.#fetched = 0;
+      return;
+    }
+    // A frame of more descriptors than a burst takes: they are given back, and nothing is sent.
+    const { counters } = this.#parts;
+    counters[TX_DROP_BAD_LENGTH] = (counters[TX_DROP_BAD_LENGTH] as number) + 1;
+    const head = words[TDH] as number;
+    const reported = this.#writeBack(0, this.#fetched, head, entries);
+    words[TDH] = (head + this.#fetched) % entries;
+    this.#fetched = 0;
+    this.#interrupt(reported);
+  }
+
+  /** Takes frames from the window into the burst. */
+  #collect(burst: Burst): void {
+    const { chains } = burst;
+    while (this.#next < this.#fetched && chains.count < BATCH) {
+      if (this.#takeContext()) continue;
+      const result = this.#collectFrame(burst);
+      if (result === TAKEN) continue;
+      if (result === REMOTE && chains.count === 0) this.#bounce(burst);
+      return;
+    }
+  }
+
+  #takeContext(): boolean {
+    const descriptors = this.#descriptors;
+    const at = this.#next * WORDS;
+    const command = descriptors[at + 2] as number;
+    if ((command & TXD_EXTENDED) === 0 || (command & TXD_TYPE_MASK) === TXD_TYPE_DATA) return false;
+    const contexts = this.#contexts;
+    for (let i = 0; i < CONTEXT_WORDS; i++) {
+      contexts[BATCH * CONTEXT_WORDS + i] = descriptors[at + i] as number;
+    }
+    if ((command & TXD_TSE) !== 0) this.#parts.statistics.count(TSCTC, 1);
+    this.#next++;
+    return true;
+  }
+
+  /** One frame of which nothing but addresses is known: its segments, translated. */
+  #collectFrame(burst: Burst): number {
+    const { chains } = burst;
+    const descriptors = this.#descriptors;
+    const slot = chains.count;
+    const moreBefore = chains.moreCount;
+    let total = 0;
+    let pieces = 0;
+    let index = this.#next;
+    let ended = false;
+    chains.more[slot] = 0;
+    chains.moreStart[slot] = moreBefore;
+    while (index < this.#fetched && !ended) {
+      const at = index * WORDS;
+      const command = descriptors[at + 2] as number;
+      const extended = (command & TXD_EXTENDED) !== 0;
+      let left = command & (extended ? TXD_LENGTH : TXD_LENGTH_LEGACY);
+      let address = iova(descriptors[at] as number, descriptors[at + 1] as number);
+      while (left > 0) {
+        let part = left;
+        let from = this.#parts.memory.translate(address, part, false);
+        if (from < 0) {
+          part = address < 0 ? left : withinPage(address, left);
+          if (part < left) from = this.#parts.memory.translate(address, part, false);
+        }
+        if (from < 0 || chains.moreCount === MORE_SEGMENTS) {
+          chains.moreCount = moreBefore;
+          chains.more[slot] = 0;
+          return REMOTE;
+        }
+        if (pieces === 0) {
+          chains.address[slot] = from;
+          chains.length[slot] = part;
+        } else {
+          const more = chains.moreCount++;
+          chains.moreAddress[more] = from;
+          chains.moreLength[more] = part;
+          chains.more[slot] = pieces;
+          chains.shaped = true;
+        }
+        pieces++;
+        total += part;
+        address += part;
+        left -= part;
+      }
+      ended = (command & TXD_EOP) !== 0;
+      index++;
+    }
+    if (!ended) {
+      chains.moreCount = moreBefore;
+      chains.more[slot] = 0;
+      return UNFINISHED;
+    }
+    if (pieces === 0) {
+      // A frame of no bytes at all is nothing to send.
+      this.#next = index;
+      return TAKEN;
+    }
+    this.#note(slot, this.#next, index - 1);
+    chains.count = slot + 1;
+    chains.id[slot] = 0;
+    chains.total[slot] = total;
+    chains.readable[slot] = pieces;
+    this.#next = index;
+    return TAKEN;
+  }
+
+  #note(slot: number, first: number, last: number): void {
+    const descriptors = this.#descriptors;
+    this.#command[slot] = descriptors[first * WORDS + 2] as number;
+    this.#options[slot] = descriptors[first * WORDS + 3] as number;
+    // VLE and the tag are valid in the last descriptor (SDM §3.3.7.1).
+    const vlan = (descriptors[last * WORDS + 2] as number) & TXD_VLE;
+    this.#special[slot] = vlan === 0 ? 0 : ((descriptors[last * WORDS + 3] as number) >>> 16) | TAG;
+    const contexts = this.#contexts;
+    const present = BATCH * CONTEXT_WORDS;
+    for (let i = 0; i < CONTEXT_WORDS; i++) {
+      contexts[slot * CONTEXT_WORDS + i] = contexts[present + i] as number;
+    }
+    this.#bad[slot] = 0;
+  }
+
+  /** Brings the next frame to the lane; when it is there, makes it the burst's only one. */
+  #bounce(burst: Burst): void {
+    const { memory, bounceAt, counters } = this.#parts;
+    const descriptors = this.#descriptors;
+    let last = this.#next;
+    while (((descriptors[last * WORDS + 2] as number) & TXD_EOP) === 0) {
+      if (++last === this.#fetched) return;
+    }
+    if (!this.#bounced) {
+      let bytes = 0;
+      this.#failed = false;
+      for (let i = this.#next; i <= last && !this.#failed; i++) {
+        const at = i * WORDS;
+        const command = descriptors[at + 2] as number;
+        const length =
+          command & ((command & TXD_EXTENDED) !== 0 ? TXD_LENGTH : TXD_LENGTH_LEGACY);
+        if (length === 0) continue;
+        if (bytes + length > TX_BOUNCE_BYTES) {
+          counters[TX_DROP_BAD_LENGTH] = (counters[TX_DROP_BAD_LENGTH] as number) + 1;
+          this.#failed = true;
+          break;
+        }
+        const address = iova(descriptors[at] as number, descriptors[at + 1] as number);
+        const result = memory.read(TRANSMIT, address, length, bounceAt + bytes);
+        if (result === DMA_REFUSED) this.#failed = true;
+        else if (result !== DMA_DONE) this.#waiting++;
+        bytes += length;
+      }
+      this.#bounced = true;
+      this.#bounceBytes = bytes;
+      if (this.#waiting > 0) return;
+    }
+    this.#bounced = false;
+    if (!this.#failed && this.#bounceBytes > 0) {
+      this.#note(burst.chains.add(bounceAt, this.#bounceBytes), this.#next, last);
+    }
+    this.#failed = false;
+    this.#next = last + 1;
+  }
+
+  #send(burst: Burst, port: Port, owner: PortOwner | undefined, loopback: boolean): void {
+    burst.sourceHeaderBytes = NET_HEADER_BYTES;
+    this.#gather(burst);
+    this.#describe(burst);
+    if (loopback) {
+      burst.needs.fill(0, 0, burst.count);
+      port.deliver(burst, this.#list, burst.count, false);
+      burst.copies.flush();
+    } else owner?.forward(port, burst);
+  }
+
+  /** Copies the start of each frame into its slot, with room for a tag where one is put in. */
+  #gather(burst: Burst): void {
+    const { chains, copies, slotBytes } = burst;
+    const count = chains.count;
+    const { slots32 } = burst;
+    burst.tci.fill(0, 0, count);
+    for (let i = 0; i < count; i++) {
+      const at = burst.slotsAt + i * slotBytes + SLOT_HEADROOM;
+      const word = (i * slotBytes + SLOT_HEADROOM) >>> 2;
+      slots32[word] = 0;
+      slots32[word + 1] = 0;
+      slots32[word + 2] = 0x0001_0000;
+      const total = chains.total[i] as number;
+      let most = GATHERED;
+      if (this.#usesContext(i)) {
+        const needed = headerBytesNeeded(this.#contexts, i * CONTEXT_WORDS);
+        if (needed > most) most = Math.min(needed, GATHERED_MOST);
+      }
+      const bytes = total < most ? total : most;
+      const tag = this.#special[i] !== 0 && bytes >= ADDRESSES ? VLAN_TAG_BYTES : 0;
+      const frame = at + NET_HEADER_BYTES;
+      const head = tag === 0 ? bytes : ADDRESSES;
+      if (chains.more[i] === 0) {
+        const from = chains.address[i] as number;
+        copies.push(frame, from, head);
+        if (tag !== 0 && bytes > head) copies.push(frame + head + tag, from + head, bytes - head);
+      } else {
+        burst.copyFromChain(i, 0, head, frame);
+        if (tag !== 0) burst.copyFromChain(i, head, bytes - head, frame + head + tag);
+      }
+      burst.headerAt[i] = at;
+      burst.headerLength[i] = NET_HEADER_BYTES + bytes + tag;
+      burst.skip[i] = bytes;
+      burst.frameLength[i] = total + tag;
+    }
+    copies.flush();
+  }
+
+  #usesContext(slot: number): boolean {
+    const extended = ((this.#command[slot] as number) & TXD_EXTENDED) !== 0;
+    return extended && ((this.#options[slot] as number) & OPTIONS) !== 0;
+  }
+
+  /** Tags, metadata and statistics of the gathered frames; what is contradictory is dropped. */
+  #describe(burst: Burst): void {
+    const { statistics, counters } = this.#parts;
+    const bytes = burst.slots8;
+    for (let i = 0; i < burst.count; i++) {
+      const command = this.#command[i] as number;
+      const options = this.#options[i] as number;
+      const legacy = (command & TXD_EXTENDED) === 0;
+      const frame = (burst.headerAt[i] as number) - burst.slotsAt + NET_HEADER_BYTES;
+      const length = burst.frameLength[i] as number;
+      const special = this.#special[i] as number;
+      const shift = special !== 0 && length >= ADDRESSES + VLAN_TAG_BYTES ? VLAN_TAG_BYTES : 0;
+      if (shift !== 0) {
+        const type = this.#words[VET] as number;
+        bytes[frame + ADDRESSES] = type >>> 8;
+        bytes[frame + ADDRESSES + 1] = type;
+        bytes[frame + ADDRESSES + 2] = special >>> 8;
+        bytes[frame + ADDRESSES + 3] = special;
+      }
+      const at = i * CONTEXT_WORDS;
+      if (!applyOffloads(burst, i, legacy, command, options, this.#contexts, at, shift)) {
+        this.#bad[i] = 1;
+        if ((command & TXD_TSE) !== 0 && !legacy) statistics.count(TSCTFC, 1);
+        counters[TX_DROP_BAD_OFFLOAD] = (counters[TX_DROP_BAD_OFFLOAD] as number) + 1;
+        continue;
+      }
+      if (legacy || (command & TXD_TSE) === 0) {
+        statistics.transmitted(bytes, frame, length, 1);
+        continue;
+      }
+      const size = segmentSize(this.#contexts, at);
+      const header = segmentHeaderBytes(this.#contexts, at) + shift;
+      const whole = Math.floor((length - header) / size);
+      const rest = (length - header) % size;
+      statistics.transmitted(bytes, frame, header + size, whole);
+      if (rest > 0) statistics.transmitted(bytes, frame, header + rest, 1);
+    }
+    this.#dropBad(burst);
+  }
+
+  /** Takes frames that may not be sent out of the burst. */
+  #dropBad(burst: Burst): void {
+    const { chains } = burst;
+    const count = chains.count;
+    let to = 0;
+    for (let i = 0; i < count; i++) {
+      if (this.#bad[i] !== 0) continue;
+      if (to !== i) {
+        // The switch finds a frame's headers by its index: they move along.
+        const from = i * burst.slotBytes;
+        burst.slots8.copyWithin(to * burst.slotBytes, from, from + burst.slotBytes);
+        burst.headerAt[to] = burst.slotsAt + to * burst.slotBytes + SLOT_HEADROOM;
+        burst.headerLength[to] = burst.headerLength[i] as number;
+        burst.skip[to] = burst.skip[i] as number;
+        burst.frameLength[to] = burst.frameLength[i] as number;
+        chains.address[to] = chains.address[i] as number;
+        chains.length[to] = chains.length[i] as number;
+        chains.total[to] = chains.total[i] as number;
+        chains.more[to] = chains.more[i] as number;
+        chains.moreStart[to] = chains.moreStart[i] as number;
+        chains.readable[to] = chains.readable[i] as number;
+      }
+      to++;
+    }
+    if (to < count) chains.truncate(to);
+  }
+
+  /** Sets DD where it was asked for. Returns REPORTED and DELAYED. */
+  #writeBack(first: number, end: number, head: number, entries: number): number {
+    const { memory, scratchAt } = this.#parts;
+    const descriptors = this.#descriptors;
+    const base = ringBase(this.#words);
+    let result = 0;
+    for (let i = first; i < end; i++) {
+      const command = descriptors[i * WORDS + 2] as number;
+      if ((command & TXD_RS) === 0) continue;
+      result |= REPORTED;
+      if ((command & TXD_IDE) === 0) result |= AT_ONCE;
+      const word = i * WORDS + 3;
+      descriptors[word] = (descriptors[word] as number) | TXD_DD;
+      const index = (head + i - first) % entries;
+      const address = base < 0 ? -1 : base + index * TX_DESCRIPTOR_BYTES + 12;
+      const at = memory.translate(address, 4, true);
+      if (at < 0) {
+        const written = memory.write(TRANSMIT, address, 4, scratchAt + 4 * word);
+        if (written === DMA_PENDING) this.#waiting++;
+        continue;
+      }
+      memory.arena.view.setUint32(at, descriptors[word] as number, true);
+      if (memory.space?.logging === true) memory.space.markWritten(at, 4);
+    }
+    return result;
+  }
+
+  #interrupt(reported: number): void {
+    const { interrupts } = this.#parts;
+    if (this.#waiting > 0) {
+      this.#owed = reported | OWED;
+      return;
+    }
+    if (this.#words[TDH] === this.#words[TDT]) interrupts.raise(INT_TXQE);
+    if ((reported & REPORTED) !== 0) interrupts.transmitted((reported & AT_ONCE) === 0);
+  }
+}
+
+/** Destination and source: a tag goes behind them. */
+const ADDRESSES = 12;
+/** In `#special`: there is a tag, whatever it says. */
+const TAG = 0x1_0000;
+/** Data descriptors with a use for the context: TSE comes with these (SDM §3.3.7.2). */
+const OPTIONS = 0x300;
+const REPORTED = 1;
+const AT_ONCE = 2;
+const OWED = 4;
+
+function ringEntries(words: Uint32Array): number {
+  return (words[TDLEN] as number) / TX_DESCRIPTOR_BYTES;
+}
+
+function ringBase(words: Uint32Array): number {
+  return iova(words[TDBAL] as number, words[TDBAH] as number);
+}
