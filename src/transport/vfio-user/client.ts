@@ -84,7 +84,7 @@ export interface RegionDescription {
   readonly fds: FdBag;
 }
 
-/** One of several writes in a message: `bytes` 1 to 8, the value's low ones in `low`. */
+/** One of several writes in a message: 1 to 8 bytes. */
 export interface PostedWrite {
   readonly region: number;
   readonly offset: number;
@@ -450,7 +450,10 @@ export class VfioUserClient {
   }
 }
 
-function nothing(): void {}
+/** For answers that say no more than that it was done. */
+function nothing(): undefined {
+  return undefined;
+}
 
 function payloadFrom(message: Message, offset: number): Uint8Array {
   return message.bytes.slice(message.at + offset, message.at + message.length);
