@@ -5,6 +5,7 @@ import type { FuzzTarget } from './runner.ts';
 import { splitRing } from './split-ring.ts';
 import { vhostUserCodec } from './vhost-user-codec.ts';
 import { vhostUserSession } from './vhost-user-session.ts';
+import { virtioBlk } from './virtio-blk.ts';
 
 export const TARGETS: readonly FuzzTarget[] = [
   splitRing,
@@ -12,4 +13,5 @@ export const TARGETS: readonly FuzzTarget[] = [
   vhostUserCodec,
   vhostUserSession,
   nbdClient,
+  virtioBlk,
 ];
