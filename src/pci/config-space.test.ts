@@ -108,14 +108,14 @@ describe('PciConfigSpace', () => {
         const wide = new FullFunction();
         const narrow = new FullFunction();
         for (const { offset, length, value } of writes) {
-          // Power states depend on the order of bytes across registers as little as anything else.
           wide.writeConfig(offset, length, value);
           for (let i = 0; i < length; i += 1) {
             narrow.writeConfig(offset + i, 1, (value >>> (8 * i)) & 0xff);
           }
         }
-        const one = new TestTransport(wide).dump();
-        assert.equal(new TestTransport(narrow).dump(), one);
+        for (let at = 0; at < wide.configBytes; at += 4) {
+          assert.equal(narrow.readConfig(at, 4), wide.readConfig(at, 4), `at ${at}`);
+        }
       }),
       { numRuns: 100 },
     );

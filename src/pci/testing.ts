@@ -138,21 +138,23 @@ export class TestTransport implements InterruptSink {
     const before = this.fn.readConfig(PCI_COMMAND, 2);
     this.fn.writeConfig(PCI_COMMAND, 2, (before | set) & ~clear);
   }
+}
 
-  /** The space as `lspci -xxxx` prints it, and `lspci -F` reads it. */
-  dump(): string {
-    const lines = ['00:04.0 Test'];
-    for (let at = 0; at < this.fn.configBytes; at += 16) {
-      const bytes = Array.from({ length: 16 }, (_, i) =>
-        this.fn
-          .readConfig(at + i, 1)
-          .toString(16)
-          .padStart(2, '0'),
-      );
-      lines.push(`${at.toString(16).padStart(2, '0')}: ${bytes.join(' ')}`);
-    }
-    return `${lines.join('\n')}\n\n`;
+/** A space as `lspci -xxxx` prints it, and `lspci -F` reads it. */
+export function dumpConfig(
+  bytes: number,
+  read: (offset: number, length: number) => number,
+): string {
+  const lines = ['00:04.0 Test'];
+  for (let at = 0; at < bytes; at += 16) {
+    const row = Array.from({ length: 16 }, (_, i) =>
+      read(at + i, 1)
+        .toString(16)
+        .padStart(2, '0'),
+    );
+    lines.push(`${at.toString(16).padStart(2, '0')}: ${row.join(' ')}`);
   }
+  return `${lines.join('\n')}\n\n`;
 }
 
 export interface FullFunctionOptions {
