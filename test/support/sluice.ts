@@ -98,11 +98,14 @@ export class Sluice {
     return report;
   }
 
-  /** Starts the daemon (again); resolves when it serves its sockets. */
-  async up(): Promise<void> {
+  /**
+   * Starts the daemon (again); resolves when it serves its sockets.
+   * @param wrapper for this life in place of the one that was given at the start
+   */
+  async up(wrapper: readonly string[] = this.#wrapper): Promise<void> {
     assert.equal(this.#child, undefined, 'sluice runs already');
     // The kernel kills it with the test's process, however that ends.
-    const words = ['--pdeathsig', 'KILL', ...this.#wrapper, launcher, 'up', '--json', this.file];
+    const words = ['--pdeathsig', 'KILL', ...wrapper, launcher, 'up', '--json', this.file];
     const child = spawn('setpriv', words, { stdio: ['ignore', 'pipe', 'pipe'] });
     this.#child = child;
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
