@@ -142,7 +142,7 @@ export class DeviceMemory {
   #done(tag: number, ok: boolean): void {
     this.#pending--;
     if (this.#pending === 0) this.#stale = false;
-    if ((tag >>> 1) === this.#epoch) this.#clients[tag & 1]?.completed(ok);
+    if (tag >>> 1 === this.#epoch) this.#clients[tag & 1]?.completed(ok);
     if (this.#pending === 0) this.onDrained?.();
   }
 }

@@ -57,13 +57,7 @@ import { EXACT, filterAddress, filterVlan, REJECTED } from './filter.ts';
 import { type E1000Model, e1000Declaration, e1000Identity } from './function.ts';
 import { Interrupts } from './interrupts.ts';
 import { Phy } from './phy.ts';
-import {
-  DELIVERED,
-  NO_BUFFER,
-  ReceiveRing,
-  RX_BOUNCE_BYTES,
-  RX_SCRATCH_BYTES,
-} from './receive.ts';
+import { DELIVERED, NO_BUFFER, ReceiveRing, RX_BOUNCE_BYTES, RX_SCRATCH_BYTES } from './receive.ts';
 import { ERRORS_SHIFT, ReceiveChecksum } from './receive-checksum.ts';
 import { R, RegisterFile } from './registers.ts';
 import { Statistics } from './statistics.ts';
@@ -477,8 +471,7 @@ export class E1000 extends PciDevice implements Port, Poller {
     this.#memory.forget();
     this.#registers.clear();
     this.#irq.reset();
-    words[CTRL] =
-      CTRL_FD | CTRL_SLU | CTRL_SPEED_1000 | CTRL_SWDPIN0 | CTRL_SWDPIN2;
+    words[CTRL] = CTRL_FD | CTRL_SLU | CTRL_SPEED_1000 | CTRL_SWDPIN0 | CTRL_SWDPIN2;
     words[PBA] = PBA_DEFAULT;
     words[LEDCTL] = LEDCTL_DEFAULT;
     words[TIPG] = TIPG_DEFAULT;
@@ -486,8 +479,7 @@ export class E1000 extends PciDevice implements Port, Poller {
     words[MANC] = this.#express ? 0 : MANC_ARP;
     // The first address comes from the EEPROM (SDM §5.6.1).
     const stored = this.#eeprom.words;
-    words[RA] =
-      (stored[EEPROM_MAC] as number) | ((stored[EEPROM_MAC + 1] as number) << 16);
+    words[RA] = (stored[EEPROM_MAC] as number) | ((stored[EEPROM_MAC + 1] as number) << 16);
     words[RA + 1] = (stored[EEPROM_MAC + 2] as number) | RAH_AV;
     this.#transmit.reset();
     this.#receive.reset();

@@ -41,11 +41,7 @@ export function e1000Identity(model: E1000Model): PciIdentity {
   };
 }
 
-export function e1000Declaration(
-  name: string,
-  model: E1000Model,
-  mac: Uint8Array,
-): PciDeclaration {
+export function e1000Declaration(name: string, model: E1000Model, mac: Uint8Array): PciDeclaration {
   const identity = e1000Identity(model);
   const express = new Express({ link: { speed: 2.5, width: 1 }, functionLevelReset: false });
   const registers = { kind: 'memory32', bytes: E1000_REGISTER_BYTES } as const;

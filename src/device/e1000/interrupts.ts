@@ -149,7 +149,8 @@ export class Interrupts {
     const cause = words[R_ICR] as number;
     const asserted = (cause & INT_ASSERTED) !== 0;
     // DS §10.2.4.1: with MSI-X, what was not asserted stays, unless all is masked.
-    if (this.#express && this.#output.mode === 'msix' && !asserted && words[R_IMS] !== 0) return cause;
+    if (this.#express && this.#output.mode === 'msix' && !asserted && words[R_IMS] !== 0)
+      return cause;
     words[R_ICR] = 0;
     this.#pending = 0;
     if (this.#express && asserted && ((words[R_CTRL_EXT] as number) & CTRL_EXT_IAME) !== 0) {

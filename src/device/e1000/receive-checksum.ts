@@ -76,7 +76,9 @@ export class ReceiveChecksum {
       if (total < header || network + total > length) return status;
       const protocol = bytes[ip + IPV4_PROTOCOL] as number;
       const pseudo = this.#words(bytes, ip + IPV4_SOURCE, 8);
-      return status | this.#transport(burst, slot, network + header, total - header, protocol, pseudo);
+      return (
+        status | this.#transport(burst, slot, network + header, total - header, protocol, pseudo)
+      );
     }
     if (type === ETHERTYPE_IPV6 && network + IPV6_HEADER_BYTES <= gathered) {
       const payload = read16(bytes, ip + IPV6_PAYLOAD_LENGTH);

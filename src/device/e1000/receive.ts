@@ -30,7 +30,8 @@ import type { Interrupts } from './interrupts.ts';
 import { R, type RegisterFile } from './registers.ts';
 import { FCS_BYTES, type Statistics } from './statistics.ts';
 
-const { RCTL, RDBAL, RDBAH, RDLEN, RDH, RDT, PSRCTL, RFCTL, RSRPD, MPC, RNBC, ICRXDMTC, ICRXOC } = R;
+const { RCTL, RDBAL, RDBAH, RDLEN, RDH, RDT, PSRCTL, RFCTL, RSRPD, MPC, RNBC, ICRXDMTC, ICRXOC } =
+  R;
 
 /** What became of a frame. */
 export const DELIVERED = 0;
@@ -472,4 +473,3 @@ export class ReceiveRing implements DmaClient {
 
 /** The largest buffer there is (SDM §13.4.22; DS: 63 KiB with packet split). */
 const MOST_BUFFER = 64 * 1024;
-

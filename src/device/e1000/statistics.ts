@@ -61,14 +61,30 @@ export class Statistics {
     if (sum >= TWO_32) words[low + 1] = (words[low + 1] as number) + 1;
   }
 
-  #group(bytes: Uint8Array, at: number, frames: number, broadcast: number, multicast: number): void {
+  #group(
+    bytes: Uint8Array,
+    at: number,
+    frames: number,
+    broadcast: number,
+    multicast: number,
+  ): void {
     if (((bytes[at] as number) & 1) === 0) return;
     this.count(isBroadcast(bytes, at) ? broadcast : multicast, frames);
   }
 
   #size(first: number, length: number, frames: number): void {
     const group =
-      length <= 64 ? 0 : length <= 127 ? 1 : length <= 255 ? 2 : length <= 511 ? 3 : length <= 1023 ? 4 : 5;
+      length <= 64
+        ? 0
+        : length <= 127
+          ? 1
+          : length <= 255
+            ? 2
+            : length <= 511
+              ? 3
+              : length <= 1023
+                ? 4
+                : 5;
     this.count(first + group, frames);
   }
 }

@@ -3,7 +3,13 @@
  * do, through registers and memory alone.
  */
 import type { Arena } from '../../memory/arena.ts';
-import { DMA_DONE, DMA_PENDING, DMA_REFUSED, type DmaFault, type DmaSpace } from '../../memory/dma.ts';
+import {
+  DMA_DONE,
+  DMA_PENDING,
+  DMA_REFUSED,
+  type DmaFault,
+  type DmaSpace,
+} from '../../memory/dma.ts';
 import type { InterruptSink, PciWiring } from '../../pci/function.ts';
 import {
   E1000_REGISTERS,

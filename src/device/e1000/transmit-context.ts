@@ -180,4 +180,3 @@ function prepareSegments(
   write16le(bytes, header + NET_HEADER_HDR_LEN, headerLength);
   return true;
 }
-

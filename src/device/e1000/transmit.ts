@@ -86,6 +86,8 @@ export class TransmitRing implements DmaClient {
   /** Descriptors in the scratch memory, and the next of them to be looked at. */
   #fetched = 0;
   #next = 0;
+  /** The one that the head stands at. */
+  #start = 0;
   /** Accesses that this ring waits for. */
   #waiting = 0;
   /** The frame in the bounce memory: it came, or could not be read. */
@@ -111,6 +113,7 @@ export class TransmitRing implements DmaClient {
     this.#contexts.fill(0);
     this.#fetched = 0;
     this.#next = 0;
+    this.#start = 0;
     this.#waiting = 0;
     this.#owed = 0;
     this.#failed = false;
@@ -155,7 +158,7 @@ export class TransmitRing implements DmaClient {
     }
     const { burst } = this.#parts.path;
     burst.clear();
-    const first = this.#next;
+    const first = this.#start;
     this.#collect(burst);
     if (this.#waiting > 0) return 0;
     const used = this.#next - first;
@@ -167,6 +170,7 @@ export class TransmitRing implements DmaClient {
     if (frames > 0) this.#send(burst, port, owner, loopback);
     const reported = this.#writeBack(first, this.#next, head, entries);
     words[TDH] = (head + used) % entries;
+    this.#start = this.#next;
     if (this.#next === this.#fetched) this.#fetched = 0;
     if (frames > 0) {
       if (loopback) port.flush();
@@ -179,7 +183,8 @@ export class TransmitRing implements DmaClient {
   #isRefused(): boolean {
     if (!this.#refused) return false;
     const generation = this.#parts.memory.space?.generation ?? 0;
-    if (generation === this.#refusedGeneration && this.#refusedTail === this.#words[TDT]) return true;
+    if (generation === this.#refusedGeneration && this.#refusedTail === this.#words[TDT])
+      return true;
     this.#refused = false;
     return false;
   }
@@ -195,6 +200,7 @@ export class TransmitRing implements DmaClient {
     const { memory, scratchAt } = this.#parts;
     const base = ringBase(this.#words);
     this.#next = 0;
+    this.#start = 0;
     this.#failed = false;
     const result = memory.fetch(
       TRANSMIT,
@@ -362,8 +368,7 @@ export class TransmitRing implements DmaClient {
       for (let i = this.#next; i <= last && !this.#failed; i++) {
         const at = i * WORDS;
         const command = descriptors[at + 2] as number;
-        const length =
-          command & ((command & TXD_EXTENDED) !== 0 ? TXD_LENGTH : TXD_LENGTH_LEGACY);
+        const length = command & ((command & TXD_EXTENDED) !== 0 ? TXD_LENGTH : TXD_LENGTH_LEGACY);
         if (length === 0) continue;
         if (bytes + length > TX_BOUNCE_BYTES) {
           counters[TX_DROP_BAD_LENGTH] = (counters[TX_DROP_BAD_LENGTH] as number) + 1;
