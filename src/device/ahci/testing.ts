@@ -204,7 +204,7 @@ export class AhciGuest {
 
   turn(): void {
     this.controller.poll();
-    if (this.space.far) this.space.complete();
+    this.space.complete();
   }
 
   read(offset: number): number {
@@ -324,13 +324,17 @@ export class AhciGuest {
     if (command.data !== undefined) {
       this.space.memory(this.data(slot), bytes).set(command.data);
     }
-    const header = this.header(slot);
     const flags =
-      5 |
       (command.data === undefined ? 0 : ahci.AHCI_HEADER_WRITE) |
       (command.packet === undefined ? 0 : ahci.AHCI_HEADER_ATAPI) |
       (command.flags ?? 0);
-    header.writeUInt32LE((flags | (pieces.length << 16)) >>> 0, 0);
+    this.prepareHeader(slot, pieces.length, flags);
+  }
+
+  /** Writes the command header of a slot, whose table is where it always is. */
+  prepareHeader(slot: number, entries: number, flags = 0): void {
+    const header = this.header(slot);
+    header.writeUInt32LE((flags | 5 | (entries << 16)) >>> 0, 0);
     header.writeUInt32LE(0, 4);
     header.writeBigUInt64LE(BigInt(MEMORY_IOVA + TABLES + slot * TABLE_BYTES), 8);
   }
