@@ -1,8 +1,8 @@
 /**
- * A lane with one PCI function behind a vfio-user socket, for the test with a real guest: runs as a
- * worker, because a poll loop runs no event loop of Node's. Messages: `ready`, then the log.
+ * A lane with one PCI function behind a vfio-user socket, for the test with a real guest: a process of
+ * its own, because a poll loop runs no event loop of Node's. Prints `ready`, then the log.
  */
-import { parentPort, workerData } from 'node:worker_threads';
+import { writeSync } from 'node:fs';
 import { loggerTo } from '../../src/base/log.ts';
 import { Arena } from '../../src/memory/arena.ts';
 import { DmaFiles } from '../../src/memory/dma-files.ts';
@@ -54,10 +54,10 @@ const arena = Arena.create();
 const loop = new PollLoop();
 new VfioUserServer({
   loop,
-  log: loggerTo((level, message) => parentPort?.postMessage(`${level}: ${message}`)),
-  path: (workerData as { path: string }).path,
+  log: loggerTo((level, message) => writeSync(1, `${level}: ${message}\n`)),
+  path: process.argv[2] as string,
   function: new Mailbox(arena),
   files: new DmaFiles(arena),
 });
-parentPort?.postMessage('ready');
+writeSync(1, 'ready\n');
 loop.run();
