@@ -136,6 +136,17 @@ describe('MSI', () => {
     assert.equal(guest.msi.length, 4, 'a message is a write to memory');
   });
 
+  test('a vector that was pending goes to those that are given now', () => {
+    const { fn, guest } = started();
+    const msi = guest.find(PCI_CAP_ID_MSI);
+    fn.writeConfig(msi + 16, 4, 0xf);
+    fn.writeConfig(msi + 2, 2, 0x21);
+    fn.irq.signal(3);
+    fn.writeConfig(msi + 2, 2, 0x11);
+    fn.writeConfig(msi + 16, 4, 0);
+    assert.deepEqual(guest.msi, [1]);
+  });
+
   test('layouts of 32 and 64 bits with and without masks', () => {
     const bytes = (address64: boolean, masking: boolean) =>
       new Msi({ vectors: 32, address64, masking }).bytes;

@@ -122,7 +122,8 @@ export class PciInterrupts {
       for (let vector = 0; vector < msi.vectors; vector += 1) {
         if ((free & (1 << vector)) !== 0) {
           msi.setPending(vector, false);
-          sink.signalMsi(vector);
+          // The guest may have been given fewer since.
+          sink.signalMsi(vector & (msi.allotted - 1));
         }
       }
     }
