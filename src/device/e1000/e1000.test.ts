@@ -194,10 +194,7 @@ for (const model of ['82540', '82574'] as const) {
       test('frames of all sizes arrive whole, in order', () => {
         const guests = pair(model, reach, RCTL_LPE | 0x0400_0000);
         const { a, b } = guests;
-        // The first descriptors of the receiver may have to be fetched first.
-        a.send(frame(60));
         run(guests);
-        b.received();
         const sizes = [60, 61, 67, 68, 69, 128, 1513, 1514, 2048, 2049, 4000, 9014];
         for (const size of sizes) {
           a.send(frame(size));
@@ -206,8 +203,8 @@ for (const model of ['82540', '82574'] as const) {
           assert.equal(got.length, 1, `${size} bytes`);
           assert.ok(got[0]?.bytes.equals(frame(size)), `${size} bytes`);
         }
-        assert.equal(b.get('GPRC') >= sizes.length, true);
-        assert.equal(a.get('GPTC'), sizes.length + 1);
+        assert.equal(b.get('GPRC'), sizes.length);
+        assert.equal(a.get('GPTC'), sizes.length);
         assert.equal(a.get('GPTC'), 0);
         assert.ok(a.done(0));
         assert.deepEqual(a.memory.faults, []);
@@ -219,9 +216,7 @@ for (const model of ['82540', '82574'] as const) {
           const guests = pair(model, reach, 0x0400_0000);
           const { a, b } = guests;
           b.set('RXCSUM', RXCSUM_IPOFLD | RXCSUM_TUOFLD);
-          a.send(frame(60));
           run(guests);
-          b.received();
           const whole = tcp(9000, v6, true);
           sendOffloaded(a, whole, v6, 1440);
           run(guests);
@@ -243,7 +238,7 @@ for (const model of ['82540', '82574'] as const) {
           assert.equal(rest.length, 1);
           for (const one of rest) assertChecksums(one.bytes, v6);
           assert.equal(a.get('TSCTC'), 1);
-          assert.equal(a.get('GPTC'), 9);
+          assert.equal(a.get('GPTC'), 8);
         }
       });
     });

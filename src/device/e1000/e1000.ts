@@ -64,8 +64,8 @@ import { Statistics } from './statistics.ts';
 import { TransmitRing, TX_BOUNCE_BYTES, TX_SCRATCH_BYTES } from './transmit.ts';
 
 const { CTRL, STATUS, EECD, EERD, EEWR, MDIC, ICR, ICS, IMS, IMC, ITR, EITR, IVAR } = R;
-const { RCTL, RDBAL, RDBAH, RDLEN, RDH, RDTR, RFCTL, PSRCTL, TIDV, RA, SWSM, VET, RXCSUM } = R;
-const { GORCH, GOTCH, TORH, TOTH, ROC, PBA, LEDCTL, TIPG, MANC } = R;
+const { RCTL, RDBAL, RDBAH, RDLEN, RDH, RDT, RDTR, RFCTL, PSRCTL, TIDV, RA, SWSM, VET, RXCSUM } = R;
+const { IAC, GORCH, GOTCH, TORH, TOTH, ROC, PBA, LEDCTL, TIPG, MANC } = R;
 const RAH_LAST = RA + 2 * RECEIVE_ADDRESSES;
 
 const RX_FRAMES = PORT_COUNTER_INDEX.rx_frames;
@@ -139,6 +139,7 @@ export class E1000 extends PciDevice implements Port, Poller {
     this.#eeprom = new Eeprom(options.mac, e1000Identity(model).device, express);
     this.#irq = new Interrupts(this.#registers, express, path.loop, this.interrupts, () => {
       this.#values[CALLS] = (this.#values[CALLS] as number) + 1;
+      if (express) this.#statistics.count(IAC, 1);
     });
     this.#statistics = new Statistics(this.#registers);
     this.#checksum = new ReceiveChecksum(path);
@@ -417,7 +418,13 @@ export class E1000 extends PciDevice implements Port, Poller {
       case TIDV:
         if ((value & DELAY_FLUSH) !== 0) this.#irq.flushTransmit();
         break;
+      case RDT:
+        this.#receive.prefetch();
+        break;
       case RCTL:
+        this.#receive.configure();
+        this.#receive.prefetch();
+        break;
       case RDBAL:
       case RDBAH:
       case RDLEN:

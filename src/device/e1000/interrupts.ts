@@ -67,6 +67,7 @@ export class Interrupts {
   /** When each vector (or the line: the first) may interrupt again, in ns. */
   readonly #next = new Float64Array(E1000_MSIX_VECTORS);
   #timer: Timer | undefined;
+  #timerDue = 0;
   /** The line is asserted, or the message of what is pending was sent. */
   #asserted = false;
   /** The level that was told. */
@@ -213,11 +214,19 @@ export class Interrupts {
       const next = (this.#next[i] as number) - now;
       if (next > 0) wait = Math.min(wait, next);
     }
-    if (wait <= SPIN_NS) return true;
-    this.#timer ??= this.#loop.setTimer(wait / 1000, () => {
+    // Nothing lies ahead: it may go now.
+    if (wait <= SPIN_NS || wait === NEVER) return true;
+    if (this.#timer !== undefined && now + wait < this.#timerDue) {
+      this.#timer.cancel();
       this.#timer = undefined;
-      this.poll();
-    });
+    }
+    if (this.#timer === undefined) {
+      this.#timerDue = now + wait;
+      this.#timer = this.#loop.setTimer(wait / 1000, () => {
+        this.#timer = undefined;
+        this.poll();
+      });
+    }
     return false;
   }
 

@@ -151,6 +151,14 @@ export class ReceiveRing implements DmaClient {
     return ((this.#words[RCTL] as number) & RCTL_EN) !== 0;
   }
 
+  /**
+   * The driver has given buffers: the first of them are fetched now, because where that takes messages
+   * no frame can wait for them.
+   */
+  prefetch(): void {
+    if (this.#fetched === 0 && this.enabled) this.#fetch(1);
+  }
+
   completed(ok: boolean): void {
     if (this.#fetching > 0) {
       if (!ok) this.#failed = true;
