@@ -8,34 +8,26 @@
 import { TWO_32 } from '../../base/bits.ts';
 import { SluiceError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import type { DiskQueue, DiskSink } from '../../block/disk.ts';
-import {
-  DISK_DISCARD,
-  DISK_FLUSH,
-  DISK_READ,
-  DISK_WRITE,
-  RequestTable,
-} from '../../block/requests.ts';
+import type { DiskSink } from '../../block/disk.ts';
+import { DISK_DISCARD, DISK_FLUSH, DISK_READ, DISK_WRITE } from '../../block/requests.ts';
 import type { Arena } from '../../memory/arena.ts';
 import { DMA_DONE, DMA_FAULT, DMA_PENDING, DMA_REFUSED, type DmaSpace } from '../../memory/dma.ts';
-import { errnoName } from '../../os/libc.ts';
 import type { PollLoop } from '../../os/poll-loop.ts';
 import * as ahci from '../../spec/ahci.ts';
 import * as ata from '../../spec/ata.ts';
-import { FailureLog } from '../virtio-blk/failure-log.ts';
 import { type AtaDevice, type PortBuffer, STATUS_READY, Taskfile } from './ata-device.ts';
 import * as slot from './command-slots.ts';
 import { CommandSlots, PRD_WINDOW, SLOT_MEMORY } from './command-slots.ts';
 import { AHCI_COUNTER_INDEX as COUNT } from './counters.ts';
+import { DiskWay, OWN_SLOT } from './disk-way.ts';
 import type { PortRegisters } from './port-registers.ts';
 import * as prdt from './prdt.ts';
+import { QueuedTags, TELL_FAILED, TELL_REFUSED } from './queued-tags.ts';
 import { FIS_SCRATCH, ReceiveArea } from './receive-area.ts';
 import { TEST_BYTES } from './smart.ts';
 
 /** Data that go through the lane's memory, at once. */
 const BUFFER_BYTES = 64 * 1024;
-/** Slot of the request table for the drive's own reads. */
-const OWN_SLOT = ahci.AHCI_MAX_SLOTS;
 /** Memory of the lane that an engine needs. */
 export const ENGINE_MEMORY =
   ahci.AHCI_MAX_SLOTS * SLOT_MEMORY + BUFFER_BYTES + TEST_BYTES + FIS_SCRATCH;
@@ -78,10 +70,8 @@ export class CommandEngine implements DiskSink {
   private readonly buffer: PortBuffer;
   private readonly testAt: number;
   private readonly tagBase: number;
-  private table: RequestTable | undefined;
-  private queue: DiskQueue | undefined;
-  private failures: FailureLog | undefined;
-  private submitted = false;
+  private disk: DiskWay | undefined;
+  private readonly queued: QueuedTags;
   /** A fatal error: no command is issued until ST is cleared (§6.2.2). */
   private halted = false;
   /** The slot that is being fetched, or whose command is not queued; or -1. */
@@ -92,18 +82,9 @@ export class CommandEngine implements DiskSink {
   private external = 0;
   private parked = 0;
   private bufferOwner = -1;
-  /** Tags that the drive has; that are done and not told; that are being told. */
-  private tags = 0;
-  private doneTags = 0;
-  private tellingTags = 0;
-  private telling = false;
   private signatureTelling = false;
-  /** A queued command failed with this status and error; it is told once those that are done were. */
-  private failed = false;
-  private failedError = 0;
   /** SRST was set. */
   private inReset = false;
-  private ownRead = false;
 
   constructor(host: EngineHost, port: number, regs: PortRegisters, memory: number) {
     this.host = host;
@@ -116,16 +97,18 @@ export class CommandEngine implements DiskSink {
     this.receive = new ReceiveArea(host.arena, this.testAt + TEST_BYTES);
     this.prdt = new prdt.Prdt(this.slots, this.view);
     this.tagBase = port << TAG_PORT_SHIFT;
+    const tag = this.tagBase | (KIND_DEVICE_BITS << KIND_SHIFT);
+    this.queued = new QueuedTags(regs, this.receive, tag);
   }
 
   /** No DMA is on its way. */
   get quiet(): boolean {
-    return this.external === 0 && !this.telling && !this.signatureTelling;
+    return this.external === 0 && !this.queued.telling && !this.signatureTelling;
   }
 
   /** Nothing at all is on its way: the drive can be taken out. */
   get idle(): boolean {
-    return this.quiet && (this.queue?.inFlight ?? 0) === 0;
+    return this.quiet && (this.disk?.inFlight ?? 0) === 0;
   }
 
   /** A drive is plugged in. The port must be empty. */
@@ -133,11 +116,7 @@ export class CommandEngine implements DiskSink {
     const { host } = this;
     this.device = device;
     device.plug(this.buffer);
-    if (device.disk === undefined) return;
-    const table = new RequestTable(host.arena, ahci.AHCI_MAX_SLOTS + 1, prdt.PART_SEGMENTS);
-    this.table = table;
-    this.queue = device.disk.open({ requests: table, sink: this, loop: host.loop });
-    this.failures = new FailureLog(`${host.name}: disk ${device.disk.name}`, host.log, host.loop);
+    if (device.disk !== undefined) this.disk = new DiskWay(host, device, this, this.testAt);
   }
 
   /** The drive is taken out. @throws SluiceError `state` unless {@link idle} */
@@ -145,12 +124,8 @@ export class CommandEngine implements DiskSink {
     if (!this.idle) throw new SluiceError('state', `${this.host.name}: a busy drive is taken out`);
     this.device?.plug(undefined);
     this.device = undefined;
-    this.queue?.close();
-    this.table?.release();
-    this.failures?.close();
-    this.queue = undefined;
-    this.table = undefined;
-    this.failures = undefined;
+    this.disk?.close();
+    this.disk = undefined;
   }
 
   /** ST was cleared, or the link went: what is under way ends silently. Done when {@link quiet}. */
@@ -158,13 +133,10 @@ export class CommandEngine implements DiskSink {
     const { slots } = this;
     this.running = false;
     this.halted = false;
-    this.failed = false;
     this.inReset = false;
     this.current = -1;
     this.parked = 0;
-    this.tags = 0;
-    this.doneTags = 0;
-    this.tellingTags = 0;
+    this.queued.forget();
     for (let i = 0; i < ahci.AHCI_MAX_SLOTS; i++) {
       if ((this.external & (1 << i)) !== 0) slots.dropped[i] = 1;
       else if (slots.state[i] !== slot.SLOT_FREE) this.free(i);
@@ -183,18 +155,17 @@ export class CommandEngine implements DiskSink {
   }
 
   poll(): number {
-    const { queue } = this;
-    let work = 0;
-    if (queue !== undefined && queue.inFlight > 0) work += queue.poll();
+    const { disk } = this;
+    let work = disk?.poll() ?? 0;
     if (this.parked !== 0 && !this.host.held) this.resume();
     work += this.issue();
-    if (queue !== undefined) {
-      if (!this.ownRead) this.readOwn(queue);
-      this.send(queue);
+    if (disk !== undefined) {
+      disk.readOwn();
+      disk.send();
       // At once, so that what the disk did inline is not told a turn later.
-      if (work > 0 && queue.inFlight > 0) {
-        work += queue.poll();
-        this.send(queue);
+      if (work > 0) {
+        work += disk.poll();
+        disk.send();
       }
     }
     this.tellQueued();
@@ -204,23 +175,25 @@ export class CommandEngine implements DiskSink {
   /** The lane wants to sleep. True if there is work. */
   arm(): boolean {
     const ready = this.parked !== 0 && !this.host.held;
-    return (this.queue?.arm() ?? false) || ready || this.next() !== 0;
+    return (this.disk?.arm() ?? false) || ready || this.next() !== 0;
   }
 
   disarm(): void {
-    this.queue?.disarm();
+    this.disk?.disarm();
   }
 
   /** The disk has done a request. */
   complete(i: number, result: number): void {
     if (i === OWN_SLOT) {
-      this.ownRead = false;
-      this.device?.backgroundDone(result);
+      this.disk?.endOwn(result);
       return;
     }
     const { slots } = this;
     this.external &= ~(1 << i);
-    if (result < 0) this.noteFailure(i, result);
+    if (result < 0) {
+      this.count(COUNT.error_io, 1);
+      this.disk?.noteFailure(i, result);
+    }
     if (slots.dropped[i] === 1) {
       this.free(i);
     } else if (result < 0) {
@@ -236,15 +209,9 @@ export class CommandEngine implements DiskSink {
   dmaDone(tag: number, ok: boolean): void {
     const i = tag & 31;
     switch ((tag >> KIND_SHIFT) & 7) {
-      case KIND_DEVICE_BITS: {
-        const tags = this.tellingTags;
-        this.telling = false;
-        this.tellingTags = 0;
-        if (!ok) this.stopFatally(ahci.PX_IS_HBFS);
-        else if (tags !== 0) this.toldTags(tags);
-        else if (this.failed) this.toldFailure();
+      case KIND_DEVICE_BITS:
+        this.afterTelling(this.queued.end(ok));
         return;
-      }
       case KIND_SIGNATURE:
         this.signatureTelling = false;
         if (!ok) this.regs.raise(ahci.PX_IS_HBFS);
@@ -285,7 +252,7 @@ export class CommandEngine implements DiskSink {
 
   /** Slots whose commands can be taken. */
   private next(): number {
-    if (!this.running || this.halted || this.failed || this.current >= 0) return 0;
+    if (!this.running || this.halted || this.queued.failed || this.current >= 0) return 0;
     if (this.host.held || this.host.space === undefined) return 0;
     if ((this.regs.status & (ata.STATUS_BSY | ata.STATUS_DRQ)) !== 0) return 0;
     return this.regs.get(ahci.PX_CI) & ~this.taken;
@@ -413,7 +380,7 @@ export class CommandEngine implements DiskSink {
     if (this.inReset) return this.fail(i, ahci.PX_IS_IFS);
     task.load(view, at);
     task.packetAt = slots.tableAt(i) + ahci.AHCI_TABLE_ACMD;
-    const others = this.tags !== 0;
+    const others = this.queued.some;
     device.execute(task, slots, i, others);
     slots.state[i] = slot.SLOT_BEGIN;
     if (slots.protocol[i] === slot.PROTOCOL_QUEUED) return this.accept(i, device, dma);
@@ -447,7 +414,7 @@ export class CommandEngine implements DiskSink {
   private accept(i: number, device: AtaDevice, dma: DmaSpace): number {
     const { slots, regs } = this;
     const tag = slots.tag[i] as number;
-    const isDouble = (this.tags & (1 << tag)) !== 0;
+    const isDouble = this.queued.has(tag);
     this.count(COUNT.queued_commands, 1);
     regs.clearBits(ahci.PX_CI, 1 << i);
     this.current = -1;
@@ -456,7 +423,7 @@ export class CommandEngine implements DiskSink {
       this.failQueued(i, device);
       return WAITS;
     }
-    this.tags |= 1 << tag;
+    this.queued.add(tag);
     const toGuest = slots.action[i] === slot.ACTION_DISK_IN;
     this.receive.queuedData(device, tag, toGuest, slots.left[i] as number, dma);
     return DMA_DONE;
@@ -464,7 +431,8 @@ export class CommandEngine implements DiskSink {
 
   /** Begins what the drive asks for. */
   private begin(i: number): number {
-    const { slots, table } = this;
+    const { slots } = this;
+    const table = this.disk?.table;
     switch (slots.action[i]) {
       case slot.ACTION_DISK_IN:
       case slot.ACTION_DISK_OUT:
@@ -499,7 +467,8 @@ export class CommandEngine implements DiskSink {
 
   /** The disk is to read or write the guest's memory, as much as one request can. */
   private movePart(i: number, dma: DmaSpace): number {
-    const { slots, table, device } = this;
+    const { slots, device } = this;
+    const table = this.disk?.table;
     const toGuest = slots.action[i] === slot.ACTION_DISK_IN;
     const block = device?.disk?.info.blockBytes;
     if (table === undefined || block === undefined) return this.fail(i, ahci.PX_IS_IFS);
@@ -627,7 +596,7 @@ export class CommandEngine implements DiskSink {
     } else if (result < 0) {
       this.failQueued(i, device);
     } else {
-      this.doneTags |= 1 << (slots.tag[i] as number);
+      this.queued.finish(slots.tag[i] as number);
       this.free(i);
     }
   }
@@ -675,56 +644,19 @@ export class CommandEngine implements DiskSink {
     regs.raise(bits);
   }
 
-  /** Tells which queued commands are done, all at once, and then that one has failed. */
   private tellQueued(): void {
-    const { host, receive } = this;
-    if ((this.doneTags === 0 && !this.failed) || this.telling) return;
-    const dma = host.space;
-    if (host.held || dma === undefined) return;
-    const tag = this.tagBase | (KIND_DEVICE_BITS << KIND_SHIFT);
-    const tags = this.doneTags;
-    if (tags !== 0) {
-      this.doneTags = 0;
-      const outcome = receive.setDeviceBits(STATUS_READY, 0, tags, dma, tag);
-      if (outcome === DMA_REFUSED) this.stopFatally(ahci.PX_IS_HBFS);
-      else if (outcome === DMA_DONE) this.toldTags(tags);
-      else {
-        this.telling = true;
-        this.tellingTags = tags;
-      }
-      if (outcome !== DMA_DONE) return;
-    }
-    if (!this.failed) return;
-    const status = STATUS_READY | ata.STATUS_ERR;
-    const outcome = receive.setDeviceBits(status, this.failedError, 0, dma, tag);
-    if (outcome === DMA_REFUSED) this.stopFatally(ahci.PX_IS_HBFS);
-    else if (outcome === DMA_PENDING) this.telling = true;
-    else this.toldFailure();
+    const dma = this.host.space;
+    if (!this.host.held && dma !== undefined) this.afterTelling(this.queued.tell(dma));
   }
 
-  private toldTags(tags: number): void {
-    const { regs } = this;
-    this.tags &= ~tags;
-    regs.clearBits(ahci.PX_SACT, tags);
-    const busy = regs.status & (ata.STATUS_BSY | ata.STATUS_DRQ);
-    regs.setTaskfile(STATUS_READY | busy, 0);
-    regs.raise(ahci.PX_IS_SDBS);
-  }
-
-  private toldFailure(): void {
-    this.failed = false;
-    this.halted = true;
-    this.regs.setTaskfile(STATUS_READY | ata.STATUS_ERR, this.failedError);
-    this.regs.raise(ahci.PX_IS_SDBS | ahci.PX_IS_TFES);
+  private afterTelling(outcome: number): void {
+    if (outcome === TELL_REFUSED) this.stopFatally(ahci.PX_IS_HBFS);
+    else if (outcome === TELL_FAILED) this.halted = true;
   }
 
   /** A queued command failed: the drive ends the others too, and waits for READ LOG (ACS-3 §4.16). */
   private failQueued(i: number, device: AtaDevice): void {
-    if (!this.failed) {
-      device.noteFailure(this.slots.tag[i] as number);
-      this.failed = true;
-      this.failedError = device.error;
-    }
+    if (this.queued.fail(device.error)) device.noteFailure(this.slots.tag[i] as number);
     this.count(COUNT.error_commands, 1);
     this.free(i);
     this.current = -1;
@@ -734,7 +666,7 @@ export class CommandEngine implements DiskSink {
   /** Ends all commands but `but` silently; tags stay outstanding for the host. */
   private dropOthers(but: number): void {
     const { slots } = this;
-    this.tags = 0;
+    this.queued.drop();
     for (let i = 0; i < ahci.AHCI_MAX_SLOTS; i++) {
       if (i === but || slots.state[i] === slot.SLOT_FREE) continue;
       if ((this.external & (1 << i)) !== 0) slots.dropped[i] = 1;
@@ -751,8 +683,7 @@ export class CommandEngine implements DiskSink {
 
   private stopFatally(bits: number): void {
     this.halted = true;
-    this.doneTags = 0;
-    this.failed = false;
+    this.queued.forget();
     this.current = -1;
     this.dropOthers(-1);
     this.count(COUNT.error_fatal, 1);
@@ -761,7 +692,8 @@ export class CommandEngine implements DiskSink {
 
   /** A request from or to the buffer, for the next part. */
   private submitBuffer(i: number, op: number): void {
-    const { slots, table } = this;
+    const { slots } = this;
+    const table = this.disk?.table;
     const part = Math.min(slots.left[i] as number, BUFFER_BYTES);
     slots.part[i] = part;
     table?.begin(i, op, slots.flags[i] as number, slots.offset[i] as number, part);
@@ -772,23 +704,7 @@ export class CommandEngine implements DiskSink {
   private submit(i: number): void {
     this.slots.state[i] = slot.SLOT_DISK;
     this.external |= 1 << i;
-    this.queue?.submit(i);
-    this.submitted = true;
-  }
-
-  private send(queue: DiskQueue): void {
-    if (!this.submitted) return;
-    this.submitted = false;
-    queue.flush();
-  }
-
-  /** A read that the drive wants for itself, such as a self-test's. */
-  private readOwn(queue: DiskQueue): void {
-    const { table, device } = this;
-    if (table === undefined || device?.background(table, OWN_SLOT, this.testAt) !== true) return;
-    this.ownRead = true;
-    queue.submit(OWN_SLOT);
-    this.submitted = true;
+    this.disk?.submit(i);
   }
 
   private free(i: number): void {
@@ -814,25 +730,13 @@ export class CommandEngine implements DiskSink {
   }
 
   private markWritten(i: number, dma: DmaSpace): void {
-    const { table } = this;
+    const table = this.disk?.table;
     if (table === undefined) return;
     const first = i * table.segments;
     const end = first + (table.count[i] as number);
     for (let k = first; k < end; k++) {
       dma.markWritten(table.address[k] as number, table.length[k] as number);
     }
-  }
-
-  private noteFailure(i: number, result: number): void {
-    this.count(COUNT.error_io, 1);
-    this.failures?.write('error', () => {
-      const sector = (this.slots.offset[i] as number) / 512;
-      const errno = errnoName(-result);
-      return {
-        message: `a request at sector ${sector} failed: ${errno}`,
-        fields: { device: this.host.name, errno, sector },
-      };
-    });
   }
 
   private countDone(i: number, action: number): void {
