@@ -253,7 +253,7 @@ guests:
       '-chardev',
       `socket,id=sluice-disk0-socket,path=${place.run}/web-disk0.sock,reconnect-ms=1000`,
       '-device',
-      'vhost-user-blk-pci,id=sluice-disk0,chardev=sluice-disk0-socket,num-queues=1,bootindex=0',
+      'vhost-user-blk-pci,id=sluice-disk0,chardev=sluice-disk0-socket,num-queues=1,bootindex=1',
       '-chardev',
       `socket,id=sluice-disk1-socket,path=${place.run}/web-disk1.sock,server=on,wait=off`,
       '-device',

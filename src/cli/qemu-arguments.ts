@@ -61,8 +61,8 @@ function diskArguments(disk: GuestDiskConfig, index: number): string[] {
       `vhost-user-blk-pci,id=${id},chardev=${id}-socket,num-queues=${disk.queues}`,
       ...(ringSize > DISK_RING_SIZE ? [`queue-size=${ringSize}`] : []),
       ...(disk.packed ? ['packed=on'] : []),
-      // The firmware boots from the first.
-      ...(index === 0 ? ['bootindex=0'] : []),
+      // The firmware boots from the first. 0 is taken when QEMU is given a kernel (-kernel).
+      ...(index === 0 ? ['bootindex=1'] : []),
     ].join(','),
   ];
 }
