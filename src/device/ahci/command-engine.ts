@@ -19,9 +19,9 @@ import { type AtaDevice, type PortBuffer, STATUS_READY, Taskfile } from './ata-d
 import * as slot from './command-slots.ts';
 import { CommandSlots, PRD_WINDOW, SLOT_MEMORY } from './command-slots.ts';
 import { AHCI_COUNTER_INDEX as COUNT } from './counters.ts';
+import { DataMover, MOVE_END, MOVE_OVERFLOW, MOVE_REQUEST, MOVE_WAITS } from './data-mover.ts';
 import { DiskWay, OWN_SLOT } from './disk-way.ts';
 import type { PortRegisters } from './port-registers.ts';
-import * as prdt from './prdt.ts';
 import { QueuedTags, TELL_FAILED, TELL_REFUSED } from './queued-tags.ts';
 import { FIS_SCRATCH, ReceiveArea } from './receive-area.ts';
 import { TEST_BYTES } from './smart.ts';
@@ -34,7 +34,7 @@ export const ENGINE_MEMORY =
 const HIGH_LIMIT = 2 ** 21;
 
 /** Neither done nor pending: the disk, or another slot, goes on with it. */
-const WAITS = 2;
+const WAITS = MOVE_WAITS;
 
 /** What a DMA's tag says beside the slot (bits 4:0) and the port (from bit 8 on): 0 is the slot's. */
 const KIND_SHIFT = 5;
@@ -64,7 +64,7 @@ export class CommandEngine implements DiskSink {
   private readonly host: EngineHost;
   private readonly regs: PortRegisters;
   private readonly slots: CommandSlots;
-  private readonly prdt: prdt.Prdt;
+  private readonly mover: DataMover;
   private readonly view: DataView;
   private readonly task = new Taskfile();
   private readonly buffer: PortBuffer;
@@ -81,7 +81,6 @@ export class CommandEngine implements DiskSink {
   private taken = 0;
   private external = 0;
   private parked = 0;
-  private bufferOwner = -1;
   private signatureTelling = false;
   /** SRST was set. */
   private inReset = false;
@@ -95,7 +94,7 @@ export class CommandEngine implements DiskSink {
     this.buffer = { view: this.view, at: bufferAt, bytes: BUFFER_BYTES };
     this.testAt = bufferAt + BUFFER_BYTES;
     this.receive = new ReceiveArea(host.arena, this.testAt + TEST_BYTES);
-    this.prdt = new prdt.Prdt(this.slots, this.view);
+    this.mover = new DataMover(this.slots, this.buffer);
     this.tagBase = port << TAG_PORT_SHIFT;
     const tag = this.tagBase | (KIND_DEVICE_BITS << KIND_SHIFT);
     this.queued = new QueuedTags(regs, this.receive, tag);
@@ -157,6 +156,8 @@ export class CommandEngine implements DiskSink {
   poll(): number {
     const { disk } = this;
     let work = disk?.poll() ?? 0;
+    this.parked |= this.mover.woken;
+    this.mover.woken = 0;
     if (this.parked !== 0 && !this.host.held) this.resume();
     work += this.issue();
     if (disk !== undefined) {
@@ -169,12 +170,16 @@ export class CommandEngine implements DiskSink {
       }
     }
     this.tellQueued();
+    if (this.mover.copied > 0) {
+      this.count(COUNT.copied_parts, this.mover.copied);
+      this.mover.copied = 0;
+    }
     return work;
   }
 
   /** The lane wants to sleep. True if there is work. */
   arm(): boolean {
-    const ready = this.parked !== 0 && !this.host.held;
+    const ready = (this.parked | this.mover.woken) !== 0 && !this.host.held;
     return (this.disk?.arm() ?? false) || ready || this.next() !== 0;
   }
 
@@ -322,7 +327,7 @@ export class CommandEngine implements DiskSink {
       case slot.SLOT_PART:
         return this.movePart(i, dma);
       case slot.SLOT_MOVE:
-        return this.moveBuffer(i, dma);
+        return this.afterMove(i, this.mover.move(i, dma, this.tagBase | i));
       case slot.SLOT_TELL_COUNT: {
         slots.state[i] = slot.SLOT_TELL_FIS;
         const done = slots.done[i] as number;
@@ -445,8 +450,7 @@ export class CommandEngine implements DiskSink {
         slots.state[i] = slot.SLOT_MOVE;
         return DMA_DONE;
       case slot.ACTION_VERIFY:
-        this.submitBuffer(i, DISK_READ);
-        return WAITS;
+        return this.submitBuffer(i, DISK_READ);
       case slot.ACTION_FLUSH:
         table?.begin(i, DISK_FLUSH, 0, 0, 0);
         this.submit(i);
@@ -467,74 +471,35 @@ export class CommandEngine implements DiskSink {
 
   /** The disk is to read or write the guest's memory, as much as one request can. */
   private movePart(i: number, dma: DmaSpace): number {
-    const { slots, device } = this;
     const table = this.disk?.table;
-    const toGuest = slots.action[i] === slot.ACTION_DISK_IN;
-    const block = device?.disk?.info.blockBytes;
+    const block = this.device?.disk?.info.blockBytes;
     if (table === undefined || block === undefined) return this.fail(i, ahci.PX_IS_IFS);
-    const op = toGuest ? DISK_READ : DISK_WRITE;
-    const outcome = this.prdt.gather(i, dma, table, op, toGuest, block);
-    if (outcome === prdt.PRDT_OK) {
-      this.submit(i);
-      return WAITS;
-    }
-    if (outcome !== prdt.PRDT_INDIRECT) return this.endOfTable(i, outcome, slot.SLOT_PART);
-    if (this.bufferOwner >= 0) {
-      slots.state[i] = slot.SLOT_WAIT_BUFFER;
-      return WAITS;
-    }
-    this.bufferOwner = i;
-    this.count(COUNT.copied_parts, 1);
-    slots.buffered[i] = 1;
-    if (toGuest) {
-      this.submitBuffer(i, DISK_READ);
-      return WAITS;
-    }
-    slots.part[i] = Math.min(slots.left[i] as number, BUFFER_BYTES);
-    slots.moved[i] = 0;
-    slots.state[i] = slot.SLOT_MOVE;
-    return DMA_DONE;
+    return this.afterMove(i, this.mover.part(i, dma, table, block));
   }
 
-  /** Moves the buffer, a piece of the PRDT at a time. */
-  private moveBuffer(i: number, dma: DmaSpace): number {
-    const { slots } = this;
-    const action = slots.action[i] as number;
-    const toGuest = action === slot.ACTION_BUFFER_IN || action === slot.ACTION_DISK_IN;
-    const part = slots.part[i] as number;
-    for (;;) {
-      const moved = slots.moved[i] as number;
-      if (moved === part) break;
-      const found = this.prdt.next(i, part - moved, dma, toGuest);
-      if (found !== prdt.PRDT_OK) return this.endOfTable(i, found, slot.SLOT_MOVE);
-      const iova = this.prdt.iova[0] as number;
-      const { length } = this.prdt;
-      const at = this.buffer.at + moved;
-      this.prdt.skip(i, length);
-      slots.moved[i] = moved + length;
-      const outcome = toGuest
-        ? dma.write(iova, length, at, this.tagBase | i)
-        : dma.read(iova, length, at, this.tagBase | i);
-      if (outcome !== DMA_DONE) return outcome;
+  /** What the mover says that it could not do itself. */
+  private afterMove(i: number, outcome: number): number {
+    switch (outcome) {
+      case MOVE_REQUEST:
+        this.submit(i);
+        return WAITS;
+      case MOVE_OVERFLOW:
+        return this.fail(i, ahci.PX_IS_OFS);
+      case MOVE_END:
+        if (this.slots.action[i] === slot.ACTION_DISK_OUT) return this.submitBuffer(i, DISK_WRITE);
+        this.mover.release(i);
+        this.endPart(i);
+        return DMA_DONE;
+      default:
+        return outcome;
     }
-    if (action === slot.ACTION_DISK_OUT) {
-      this.submitBuffer(i, DISK_WRITE);
-      return WAITS;
-    }
-    this.releaseBuffer(i);
-    this.endPart(i);
-    return DMA_DONE;
   }
 
-  /** The PRDT gave nothing. */
-  private endOfTable(i: number, outcome: number, after: number): number {
-    const { slots } = this;
-    if (outcome === prdt.PRDT_FETCH) {
-      slots.after[i] = after;
-      slots.state[i] = slot.SLOT_FETCH_PRDS;
-      return DMA_DONE;
-    }
-    return this.fail(i, outcome === prdt.PRDT_END ? ahci.PX_IS_OFS : ahci.PX_IS_HBFS);
+  /** A request from or to the buffer, for the next part. */
+  private submitBuffer(i: number, op: number): number {
+    const table = this.disk?.table;
+    if (table === undefined) return this.fail(i, ahci.PX_IS_IFS);
+    return this.afterMove(i, this.mover.request(i, table, op));
   }
 
   /** The disk did what it was asked for. */
@@ -551,7 +516,7 @@ export class CommandEngine implements DiskSink {
         this.endPart(i);
         return;
       case slot.ACTION_DISK_OUT:
-        this.releaseBuffer(i);
+        this.mover.release(i);
         this.endPart(i);
         return;
       case slot.ACTION_VERIFY:
@@ -582,7 +547,7 @@ export class CommandEngine implements DiskSink {
   /** The action is over: the drive asks for another one, or the command is done. */
   private finish(i: number, result: number): void {
     const { slots, device } = this;
-    this.releaseBuffer(i);
+    this.mover.release(i);
     if (device === undefined) return;
     const action = slots.action[i] as number;
     device.finish(slots, i, result);
@@ -690,17 +655,6 @@ export class CommandEngine implements DiskSink {
     this.regs.raise(bits);
   }
 
-  /** A request from or to the buffer, for the next part. */
-  private submitBuffer(i: number, op: number): void {
-    const { slots } = this;
-    const table = this.disk?.table;
-    const part = Math.min(slots.left[i] as number, BUFFER_BYTES);
-    slots.part[i] = part;
-    table?.begin(i, op, slots.flags[i] as number, slots.offset[i] as number, part);
-    table?.add(i, this.buffer.at, part);
-    this.submit(i);
-  }
-
   private submit(i: number): void {
     this.slots.state[i] = slot.SLOT_DISK;
     this.external |= 1 << i;
@@ -708,25 +662,13 @@ export class CommandEngine implements DiskSink {
   }
 
   private free(i: number): void {
-    this.releaseBuffer(i);
+    this.mover.release(i);
     this.slots.state[i] = slot.SLOT_FREE;
     this.slots.dropped[i] = 0;
     this.taken &= ~(1 << i);
     this.parked &= ~(1 << i);
+    this.mover.woken &= ~(1 << i);
     if (this.current === i) this.current = -1;
-  }
-
-  /** The buffer is the next one's who waits for it. */
-  private releaseBuffer(i: number): void {
-    const { slots } = this;
-    slots.buffered[i] = 0;
-    if (this.bufferOwner !== i) return;
-    this.bufferOwner = -1;
-    for (let next = 0; next < ahci.AHCI_MAX_SLOTS; next++) {
-      if (slots.state[next] !== slot.SLOT_WAIT_BUFFER) continue;
-      slots.state[next] = slot.SLOT_PART;
-      this.parked |= 1 << next;
-    }
   }
 
   private markWritten(i: number, dma: DmaSpace): void {
