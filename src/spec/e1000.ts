@@ -293,6 +293,9 @@ export const EECD_AUTO_RD = 0x200;
 /** What software drives. */
 export const EECD_LINES = EECD_SK | EECD_CS | EECD_DI | EECD_REQ;
 
+/** EEMNGCTL: the configuration of both ports is done (DS §10.2.2.8). */
+export const EEMNGCTL_DONE = 0x000c_0000;
+
 /** EERD and EEWR (SDM §13.4.4; DS §10.2.2.4): address and done stand elsewhere in the 82574. */
 export const EERD_START = 0x1;
 export const EERD_DONE = 0x10;
@@ -313,6 +316,8 @@ export const EEPROM_SUBSYSTEM_VENDOR = 0x0c;
 export const EEPROM_DEVICE_ID = 0x0d;
 export const EEPROM_VENDOR_ID = 0x0e;
 export const EEPROM_INIT_CONTROL_2 = 0x0f;
+/** Wake-up after power up: APME is bit 10. */
+export const EEPROM_INIT_CONTROL_3 = 0x24;
 export const EEPROM_CHECKSUM = 0x3f;
 export const EEPROM_SUM = 0xbaba;
 /** Microwire (SDM §5.4): a start bit, two bits of opcode, six of address. */

@@ -418,6 +418,23 @@ test('a reset with memory accesses on their way waits for them', () => {
   a.device.detach();
 });
 
+test('while it is held, a card begins no DMA', () => {
+  const guests = pair('82540');
+  const { a, b } = guests;
+  a.send(frame(60));
+  assert.equal(a.device.hold(), true);
+  assert.equal(b.device.hold(), true);
+  assert.equal(a.device.poll(), 0);
+  a.device.resume();
+  run(guests);
+  assert.ok(a.done(0));
+  assert.deepEqual(b.received(), []);
+  b.device.resume();
+  a.send(frame(60));
+  run(guests);
+  assert.equal(b.received().length, 1);
+});
+
 test('a frame that its driver has not finished waits', () => {
   const guests = pair('82540');
   const { a, b } = guests;

@@ -31,6 +31,7 @@ import {
   E1000_IOADDR,
   E1000_IODATA,
   E1000_REGISTER_BYTES,
+  EEMNGCTL_DONE,
   EEPROM_MAC,
   INT_LSC,
   INT_MDAC,
@@ -65,7 +66,7 @@ import { TransmitRing, TX_BOUNCE_BYTES, TX_SCRATCH_BYTES } from './transmit.ts';
 
 const { CTRL, STATUS, EECD, EERD, EEWR, MDIC, ICR, ICS, IMS, IMC, ITR, EITR, IVAR } = R;
 const { RCTL, RDBAL, RDBAH, RDLEN, RDH, RDT, RDTR, RFCTL, PSRCTL, TIDV, RA, SWSM, VET, RXCSUM } = R;
-const { IAC, GORCH, GOTCH, TORH, TOTH, ROC, PBA, LEDCTL, TIPG, MANC } = R;
+const { IAC, GORCH, GOTCH, TORH, TOTH, ROC, PBA, LEDCTL, TIPG, MANC, EEMNGCTL } = R;
 const RAH_LAST = RA + 2 * RECEIVE_ADDRESSES;
 
 const RX_FRAMES = PORT_COUNTER_INDEX.rx_frames;
@@ -214,7 +215,7 @@ export class E1000 extends PciDevice implements Port, Poller {
 
   deliver(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): void {
     const values = this.#values;
-    if (!this.linkUp || !this.#receive.enabled) {
+    if (!this.linkUp || !this.#receive.enabled || !this.#memory.ready) {
       values[RX_DROP_LINK_DOWN] = (values[RX_DROP_LINK_DOWN] as number) + count;
       return;
     }
@@ -483,6 +484,7 @@ export class E1000 extends PciDevice implements Port, Poller {
     words[LEDCTL] = LEDCTL_DEFAULT;
     words[TIPG] = TIPG_DEFAULT;
     words[VET] = VET_DEFAULT;
+    if (this.#express) words[EEMNGCTL] = EEMNGCTL_DONE;
     words[MANC] = this.#express ? 0 : MANC_ARP;
     // The first address comes from the EEPROM (SDM §5.6.1).
     const stored = this.#eeprom.words;

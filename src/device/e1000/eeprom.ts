@@ -19,6 +19,7 @@ import {
   EEPROM_DEVICE_ID,
   EEPROM_INIT_CONTROL_1,
   EEPROM_INIT_CONTROL_2,
+  EEPROM_INIT_CONTROL_3,
   EEPROM_MAC,
   EEPROM_PBA_NUMBER,
   EEPROM_SUBSYSTEM_ID,
@@ -82,7 +83,9 @@ export class Eeprom {
     words[EEPROM_SUBSYSTEM_VENDOR] = E1000_VENDOR_INTEL;
     words[EEPROM_DEVICE_ID] = deviceId;
     words[EEPROM_VENDOR_ID] = E1000_VENDOR_INTEL;
-    words[EEPROM_INIT_CONTROL_2] = 0x3040;
+    // Pause both ways; no management firmware.
+    words[EEPROM_INIT_CONTROL_2] = 0x1040;
+    words[EEPROM_INIT_CONTROL_3] = 0;
     let sum = 0;
     for (let i = 0; i < EEPROM_CHECKSUM; i++) sum += words[i] as number;
     words[EEPROM_CHECKSUM] = EEPROM_SUM - sum;

@@ -193,6 +193,18 @@ test('the 82574 sends MSI-X by IVAR, clears by EIAC, masks by IAM', () => {
   assert.ok(!driver.line);
 });
 
+test('registers are reached by I/O space too, as Linux resets an 82540EM', () => {
+  const driver = card('82540');
+  const { device } = driver;
+  driver.set('ITR', 100);
+  device.writeBar(1, 0, 4, 0);
+  assert.equal(device.readBar(1, 4, 4), driver.get('CTRL'));
+  device.writeBar(1, 4, 4, driver.get('CTRL') | CTRL_RST);
+  assert.equal(driver.get('ITR'), 0);
+  device.writeBar(1, 0, 4, 0xffff_fffc);
+  assert.equal(device.readBar(1, 4, 4), 0);
+});
+
 test('any access of any width is answered', () => {
   for (const model of E1000_MODELS) {
     const { device } = card(model);
