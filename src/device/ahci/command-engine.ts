@@ -21,6 +21,7 @@ import { CommandSlots, PRD_WINDOW, SLOT_MEMORY } from './command-slots.ts';
 import { AHCI_COUNTER_INDEX as COUNT } from './counters.ts';
 import { DataMover, MOVE_END, MOVE_OVERFLOW, MOVE_REQUEST, MOVE_WAITS } from './data-mover.ts';
 import { DiskWay, OWN_SLOT } from './disk-way.ts';
+import { Endings } from './endings.ts';
 import type { PortRegisters } from './port-registers.ts';
 import { QueuedTags, TELL_FAILED, TELL_REFUSED } from './queued-tags.ts';
 import { FIS_SCRATCH, ReceiveArea } from './receive-area.ts';
@@ -65,6 +66,7 @@ export class CommandEngine implements DiskSink {
   private readonly regs: PortRegisters;
   private readonly slots: CommandSlots;
   private readonly mover: DataMover;
+  private readonly endings: Endings;
   private readonly view: DataView;
   private readonly task = new Taskfile();
   private readonly buffer: PortBuffer;
@@ -95,6 +97,7 @@ export class CommandEngine implements DiskSink {
     this.testAt = bufferAt + BUFFER_BYTES;
     this.receive = new ReceiveArea(host.arena, this.testAt + TEST_BYTES);
     this.mover = new DataMover(this.slots, this.buffer);
+    this.endings = new Endings(regs, this.receive, this.slots);
     this.tagBase = port << TAG_PORT_SHIFT;
     const tag = this.tagBase | (KIND_DEVICE_BITS << KIND_SHIFT);
     this.queued = new QueuedTags(regs, this.receive, tag);
@@ -220,7 +223,7 @@ export class CommandEngine implements DiskSink {
       case KIND_SIGNATURE:
         this.signatureTelling = false;
         if (!ok) this.regs.raise(ahci.PX_IS_HBFS);
-        this.toldSignature();
+        this.endings.toldSignature(this.device);
         return;
       default:
         this.external &= ~(1 << i);
@@ -232,27 +235,14 @@ export class CommandEngine implements DiskSink {
 
   /** The drive tells what it is, after a COMRESET. */
   tellSignature(): void {
-    const { device, host } = this;
-    if (device === undefined) return;
-    device.showSignature();
-    const dma = host.space;
-    let outcome: number = DMA_DONE;
-    if (dma !== undefined) {
-      const tag = this.tagBase | (KIND_SIGNATURE << KIND_SHIFT);
-      outcome = this.receive.register(device, false, dma, tag);
-    }
+    const { device, endings } = this;
+    const dma = this.host.space;
+    if (device === undefined || dma === undefined) return;
+    const tag = this.tagBase | (KIND_SIGNATURE << KIND_SHIFT);
+    const outcome = endings.tellSignature(device, dma, tag);
     this.signatureTelling = outcome === DMA_PENDING;
     if (outcome === DMA_REFUSED) this.regs.raise(ahci.PX_IS_HBFS);
-    if (outcome !== DMA_PENDING) this.toldSignature();
-  }
-
-  private toldSignature(): void {
-    const { device, regs } = this;
-    // The link may have gone meanwhile.
-    const isOnline = (regs.get(ahci.PX_SSTS) & 0xf) === ahci.PX_SSTS_DET_ONLINE;
-    if (device === undefined || !isOnline) return;
-    regs.setTaskfile(STATUS_READY, ata.DIAGNOSTICS_PASSED);
-    regs.set(ahci.PX_SIG, device.signature);
+    if (outcome !== DMA_PENDING) endings.toldSignature(device);
   }
 
   /** Slots whose commands can be taken. */
@@ -568,45 +558,19 @@ export class CommandEngine implements DiskSink {
 
   /** Puts the FIS that ends a command into memory. */
   private tell(i: number, dma: DmaSpace): number {
-    const { slots, device } = this;
-    slots.state[i] = slot.SLOT_TOLD;
-    if (device === undefined) return DMA_DONE;
-    const protocol = slots.protocol[i];
-    if (protocol === slot.PROTOCOL_PIO_IN && (device.status & ata.STATUS_ERR) === 0) {
-      const last = (slots.done[i] as number) % device.drqBytes;
-      return this.receive.pioSetup(
-        device,
-        last === 0 ? device.drqBytes : last,
-        dma,
-        this.tagBase | i,
-      );
-    }
-    const interrupts = protocol !== slot.PROTOCOL_SIGNATURE;
-    return this.receive.register(device, interrupts, dma, this.tagBase | i);
+    const { device } = this;
+    this.slots.state[i] = slot.SLOT_TOLD;
+    return device === undefined ? DMA_DONE : this.endings.tell(i, device, dma, this.tagBase | i);
   }
 
-  /** The guest's memory says that the command is done: so do the registers. */
+  /** It is there: the registers say so too. */
   private told(i: number): void {
-    const { slots, device, regs } = this;
-    const protocol = slots.protocol[i];
-    const hasFailed = device !== undefined && (device.status & ata.STATUS_ERR) !== 0;
-    let bits = slots.interrupts[i] === 1 ? ahci.PX_IS_DPS : 0;
-    if (device !== undefined) regs.setTaskfile(device.status, device.error);
-    if (protocol === slot.PROTOCOL_SIGNATURE) {
-      if (device !== undefined) regs.set(ahci.PX_SIG, device.signature);
-    } else {
-      bits |= protocol === slot.PROTOCOL_PIO_IN && !hasFailed ? ahci.PX_IS_PSS : ahci.PX_IS_DHRS;
-    }
-    if (hasFailed) {
-      // PxCI and CCS go on to tell which command it was (§6.2.2.1).
-      bits |= ahci.PX_IS_TFES;
+    const { device } = this;
+    if (device !== undefined && !this.endings.told(i, device)) {
       this.halted = true;
       this.count(COUNT.error_commands, 1);
-    } else {
-      regs.clearBits(ahci.PX_CI, 1 << i);
     }
     this.free(i);
-    regs.raise(bits);
   }
 
   private tellQueued(): void {
