@@ -1,4 +1,5 @@
 /** What a port needs of the drive behind it, and what drives have in common. */
+import { SluiceError } from '../../base/errors.ts';
 import type { Disk } from '../../block/disk.ts';
 import type { RequestTable } from '../../block/requests.ts';
 import {
@@ -100,7 +101,7 @@ export abstract class AtaDevice {
   }
   /** A queued command failed, as the output registers say; `tag` as the log of NCQ errors has it. */
   noteFailure(_tag: number): void {
-    throw new Error('a drive without queued commands');
+    throw new SluiceError('state', 'a drive without queued commands');
   }
   /** Fills `slot` of the table with a read that the drive wants for itself, to `at`; false if it wants none. */
   background(_table: RequestTable, _slot: number, _at: number): boolean {
@@ -108,7 +109,7 @@ export abstract class AtaDevice {
   }
   /** That read is done. */
   backgroundDone(_result: number): void {
-    throw new Error('a drive without reads of its own');
+    throw new SluiceError('state', 'a drive without reads of its own');
   }
   /** `hard`: COMRESET or power-on; else SRST. Nothing is under way. */
   abstract reset(hard: boolean): void;
@@ -147,7 +148,8 @@ export abstract class AtaDevice {
   }
 
   protected lent(): PortBuffer {
-    if (this.buffer === undefined) throw new Error('a drive that is plugged into no port');
+    if (this.buffer === undefined)
+      throw new SluiceError('state', 'a drive that is plugged into no port');
     return this.buffer;
   }
 }

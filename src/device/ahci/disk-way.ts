@@ -1,4 +1,5 @@
 /** A port's way to the disk of its drive: requests that commands make, and those of the drive itself. */
+import { SluiceError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { type DiskQueue, type DiskSink, SECTOR_BYTES } from '../../block/disk.ts';
 import { RequestTable } from '../../block/requests.ts';
@@ -35,7 +36,8 @@ export class DiskWay {
   /** @param ownAt arena address of memory for the drive's own reads */
   constructor(host: DiskWayHost, device: AtaDevice, sink: DiskSink, ownAt: number) {
     const { disk } = device;
-    if (disk === undefined) throw new Error('a drive without a disk needs no way to it');
+    if (disk === undefined)
+      throw new SluiceError('state', 'a drive without a disk needs no way to it');
     this.device = device;
     this.name = host.name;
     this.ownAt = ownAt;
