@@ -163,6 +163,11 @@ export class PackedInflight {
     return head;
   }
 
+  /** Whether the chain that begins with `head` is in flight by this buffer id. */
+  isOf(id: number, head: number): boolean {
+    return this.entryOf[id] === head + 1;
+  }
+
   /** Descriptors of the chain that begins with `entry`. */
   length(entry: number): number {
     return this.num[entry] as number;

@@ -440,6 +440,23 @@ for (const packed of [false, true]) {
       assert.ok(started > 50);
     });
 
+    it('notes that change under a device break its ring', { skip: !packed }, () => {
+      const size = 4;
+      const rig = new Rig({ packed, size, indirect: false, eventIdx: false });
+      const region = new WatchedRegion();
+      const batch = new ChainBatch();
+      rig.offer(0, 0);
+      assert.equal(rig.start(region).collect(batch, 8), 1);
+      const queue = rig.start(region);
+      for (let entry = 0; entry < size; entry++) {
+        const at = INFLIGHT_PACKED.headerBytes + entry * INFLIGHT_PACKED.entryBytes;
+        region.set16(at + INFLIGHT_PACKED.entry.id, 0x1234);
+      }
+      batch.clear();
+      assert.throws(() => queue.collect(batch, 8), { fault: 'bad-index' });
+      rig.pair.release();
+    });
+
     it('completing what is not in flight is an error of ours', () => {
       const rig = new Rig({ packed, size: 4, indirect: false, eventIdx: false });
       const queue = rig.start(new WatchedRegion());

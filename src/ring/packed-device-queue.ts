@@ -294,7 +294,8 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     const limit = Math.min(max, BATCH - first, inflight.waiting);
     for (let left = limit; left > 0 && !this.isCramped(batch); left--) {
       const slot = batch.count;
-      let entry = inflight.giveOut();
+      const head = inflight.giveOut();
+      let entry = head;
       const span = inflight.length(entry);
       this.open(batch, slot);
       for (let i = 0; i < span; i++) {
@@ -302,6 +303,10 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
         this.appendAny(batch, slot, lo, hi, bytes, word >>> 16, i === 0);
         batch.id[slot] = word & 0xffff;
         entry = inflight.after(entry);
+      }
+      // Who has the notes, too, may have changed them since they were found to be in order.
+      if (!inflight.isOf(batch.id[slot] as number, head)) {
+        throw new RingError('bad-index', `buffer ${batch.id[slot]} in notes of another`);
       }
       batch.span[slot] = span;
       this.close(batch, slot);
