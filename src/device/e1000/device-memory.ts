@@ -109,7 +109,7 @@ export class DeviceMemory {
    * Brings `count` descriptors of `size` bytes, from `index` on of a ring of `entries` at `base`, to
    * lane memory. DMA_DONE; DMA_REFUSED; or how many accesses are pending, as a number from 2 on.
    */
-  fetch(
+  bring(
     who: number,
     base: number,
     size: number,

@@ -345,7 +345,7 @@ export class ReceiveRing implements DmaClient {
     this.#fetched = 0;
     this.#next = 0;
     const size = this.#size;
-    const result = memory.fetch(RECEIVE, this.#base, size, entries, from, count, scratchAt);
+    const result = memory.bring(RECEIVE, this.#base, size, entries, from, count, scratchAt);
     if (result === DMA_REFUSED) return false;
     if (result !== DMA_DONE) {
       this.#coming = count;

@@ -202,7 +202,7 @@ export class TransmitRing implements DmaClient {
     this.#next = 0;
     this.#start = 0;
     this.#failed = false;
-    const result = memory.fetch(
+    const result = memory.bring(
       TRANSMIT,
       base,
       TX_DESCRIPTOR_BYTES,
