@@ -6,32 +6,27 @@ import { findTestbed } from '../../src/guest/testbed.ts';
 
 const run = promisify(execFile);
 
-const SECTOR = 512;
-const PARTITION = 2048;
 const KIBIBYTES = 128 * 1024;
-/** The code of a master boot record; behind it lies the table of partitions. */
-const BOOT_CODE = 440;
 
 /**
- * Makes a raw image with one active FAT partition, in which SYSLINUX starts the testbed's Linux as
- * distributed (packed, unlike what QEMU is given) and the guests' initramfs. Replaces what is there.
+ * Makes a raw image with a FAT file system, in which SYSLINUX starts the testbed's Linux as distributed
+ * (packed, unlike what QEMU is given) and the guests' initramfs. Replaces what is there.
+ *
+ * There is no partition table: the code in front of one loads the partition's first sector over itself, and
+ * QEMU's emulated CPU (TCG) goes on with what it has translated, because it learns of no store to guest
+ * memory that another process does.
  */
 export async function makeBootDisk(image: string, kernelParameters: string): Promise<void> {
   const script = `set -e
     truncate -s 0 "$1" && truncate -s ${KIBIBYTES}K "$1"
-    printf 'label: dos\\n${PARTITION},,c,*\\n' | sfdisk -q "$1"
-    dd if=/usr/lib/SYSLINUX/mbr.bin of="$1" conv=notrunc bs=${BOOT_CODE} count=1 status=none
-    mkfs.fat -F 32 --offset ${PARTITION} -h ${PARTITION} "$1" ${KIBIBYTES - (PARTITION * SECTOR) / 1024}
-    partition="$1@@${PARTITION * SECTOR}"
-    mcopy -i "$partition" /boot/vmlinuz-* ::linux
-    mcopy -i "$partition" /run/testbed/initramfs ::initramfs
-    printf '%s\\n' 'DEFAULT linux' 'LABEL linux' 'KERNEL linux' 'INITRD initramfs' "APPEND $2" |
-      mcopy -i "$partition" - ::syslinux.cfg
-    syslinux --install --offset ${PARTITION * SECTOR} "$1"`;
+    mkfs.fat -F 32 "$1"
+    mcopy -i "$1" /boot/vmlinuz-* ::linux
+    mcopy -i "$1" /run/testbed/initramfs ::initramfs
+    printf '%s\n' 'DEFAULT linux' 'LABEL linux' 'KERNEL linux' 'INITRD initramfs' "APPEND $2" |
+      mcopy -i "$1" - ::syslinux.cfg
+    syslinux --install "$1"`;
   const place = ['--bind', `${dirname(image)}=disk`];
   const inside = `/run/host/disk/${basename(image)}`;
-  await run(findTestbed().enter, [
-    ...place,
-    ...['--', 'sh', '-c', script, 'sh', inside, kernelParameters],
-  ]);
+  const words = ['--', 'sh', '-c', script, 'sh', inside, kernelParameters];
+  await run(findTestbed().enter, [...place, ...words]);
 }
