@@ -68,8 +68,8 @@ function loadScript(name: string, load: string): string {
 }
 
 test('kills under load', { skip: withoutTestbed() }, async (t) => {
-  const seed = (Math.random() * 2 ** 32) >>> 0;
-  t.diagnostic(`seed ${seed}`);
+  const seed = Number(process.env['SLUICE_TEST_SEED'] ?? Date.now() % 2 ** 32);
+  t.diagnostic(`repeat the choices with SLUICE_TEST_SEED=${seed}`);
   const random = new Random(seed);
   const directory = socketDirectory(t);
   const forbidden = withoutIoUring(join(directory, 'filter'));
