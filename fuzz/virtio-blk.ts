@@ -8,6 +8,7 @@
  * notices nothing, and a good guest that takes the device over finds all of its slots free.
  */
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
 import { SluiceError } from '../src/base/errors.ts';
 import { silentLogger } from '../src/base/log.ts';
 import type { Disk, DiskLane } from '../src/block/disk.ts';
@@ -508,6 +509,7 @@ function collect(rig: Rig): void {
 
 function run(random: Random): void {
   const { arena } = lane;
+  const descriptors = readdirSync('/proc/self/fd').length;
   const canary = arena.allocate(CANARY_BYTES);
   arena.bytes.fill(CANARY, canary, canary + CANARY_BYTES);
   const bystander = new Bystander();
@@ -541,6 +543,7 @@ function run(random: Random): void {
     'memory beside the guest was written',
   );
   arena.unmap(canary, CANARY_BYTES);
+  assert.equal(readdirSync('/proc/self/fd').length, descriptors, 'descriptors were left open');
 }
 
 export const virtioBlk: FuzzTarget = { name: 'virtio-blk', run };
