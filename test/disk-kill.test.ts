@@ -45,7 +45,7 @@ const DISKS = [
 const JOBS = 2;
 const JOB_BYTES = MiB;
 /** Rounds of one process of fio: it takes an emulated CPU seconds to load one. */
-const ROUNDS = 12;
+const ROUNDS = 6;
 const LOAD = [
   `fio --rw=randwrite --bsrange=512-16k --size=${JOB_BYTES} --numjobs=${JOBS} --thread`,
   '--ioengine=libaio --iodepth=16 --direct=1 --fallocate=none --group_reporting --output-format=terse',

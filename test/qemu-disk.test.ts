@@ -168,7 +168,7 @@ test('QEMU guests with disks', { skip: withoutTestbed() }, async (t) => {
     assert.equal(await sectorsOf(a, 'vda'), DATA_BYTES / 512);
     for (const [index, { disk, queues, packed }] of DISKS.entries()) {
       const device = `vd${'abcde'[index]}`;
-      const script = `cd /sys/block/${device} && cat serial && ls mq | wc -l && cat device/features`;
+      const script = `cd /sys/block/${device} && echo $(cat serial) && ls mq | wc -l && cat device/features`;
       const [serial, count, features = ''] = (await a.sh(script)).split('\n');
       assert.equal(serial, disk === 'data' ? SERIAL : disk);
       assert.equal(count, String(queues), disk);
