@@ -3,7 +3,6 @@
  * full file system, I/O errors, servers that vanish, disks that are taken away under load, images
  * that cannot be opened. A disk beside them is at work all the time and must notice nothing.
  */
-// suite: timeout=600
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -5,7 +5,6 @@
  * Guest `a` has a disk of each kind. `b` is started with the very arguments that `sluice guest qemu-args`
  * prints, and is the one that is paused and reboots. `c` is a PC: its firmware boots Linux from a disk.
  */
-// suite: timeout=600
 import assert from 'node:assert/strict';
 import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -149,6 +148,8 @@ test('QEMU guests with disks', { skip: withoutTestbed() }, async (t) => {
   });
   const { a, b, c } = guests;
   await Promise.all([a.booted(), b.booted()]);
+  // Their driver may still be looking at them.
+  await a.sh('until [ -s /sys/block/vde/serial ] && [ -d /sys/block/vde/mq ]; do sleep 0.1; done');
   const aTools = inTools(a);
   const bTools = inTools(b);
   await Promise.all([a.sh('modprobe ext4 && mkdir /tmp/m'), b.sh('mkdir /tmp/m')]);

@@ -39,6 +39,9 @@ function isAlive(pid: number): boolean {
   return existsSync(`/proc/${pid}`);
 }
 
+/** An emulated guest beside other suites is slow. */
+const PATIENT = { timeoutMs: 240_000 };
+
 async function exercise(guest: GuestProcess): Promise<void> {
   await guest.booted();
   assert.deepEqual(await guest.run('echo out; echo err >&2; exit 3'), {
@@ -50,17 +53,17 @@ async function exercise(guest: GuestProcess): Promise<void> {
 
   // Longer than any buffer on the way, in both directions.
   const script = `: ${'x'.repeat(6_000)}\nseq 1 60000`;
-  const numbers = await guest.sh(script);
+  const numbers = await guest.sh(script, PATIENT);
   assert.equal(numbers.split('\n').length, 60_000);
   assert.ok(numbers.endsWith('\n60000'));
 
   const replies = await Promise.all(
-    Array.from({ length: 6 }, (_, index) => guest.sh(`sleep 0.1; seq ${index} 5000`)),
+    Array.from({ length: 6 }, (_, index) => guest.sh(`sleep 0.1; seq ${index} 5000`, PATIENT)),
   );
   for (const [index, reply] of replies.entries()) assert.ok(reply.startsWith(`${index}\n`));
 
   await assert.rejects(guest.run('exec sleep 4711', { timeoutMs: 300 }), { code: 'state' });
-  await guest.sh('while busybox ps | grep -q "sleep 471[1]"; do sleep 0.1; done');
+  await guest.sh('while busybox ps | grep -q "sleep 471[1]"; do sleep 0.1; done', PATIENT);
 
   const pid = guest.pid ?? assert.fail('no process');
   const processes = descendants(pid);

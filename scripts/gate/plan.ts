@@ -27,8 +27,8 @@ export interface Suite {
   readonly timeout: number;
 }
 
-const UNIT_TIMEOUT = 180;
-const GUEST_TIMEOUT = 300;
+const UNIT_TIMEOUT = 600;
+const GUEST_TIMEOUT = 900;
 // Debootstrap and some hundred packages from a slow mirror.
 const TESTBED_TIMEOUT = 1800;
 
