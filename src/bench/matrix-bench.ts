@@ -16,7 +16,7 @@ import { type DiskReport, type MatrixReport, METHODS, type NetReport } from './r
 const FRAMES = [64, 1514, 65000] as const;
 /** 30 is the number of virtual machines in the talk that this bench follows. */
 const GUESTS = [2, 8, 30] as const;
-const SECONDS = 0.5;
+const SECONDS = 0.3;
 const RUNS = 3;
 
 const IDLE_GUESTS = 8;
