@@ -10,25 +10,7 @@ export function gatherSegments(
   to: number,
   length: number,
 ): void {
-  const { bytes } = table.arena;
-  const start = slot * table.segments;
-  const end = start + (table.count[slot] as number);
-  let left = length;
-  let at = to;
-  let before = skip;
-  for (let i = start; i < end && left > 0; i++) {
-    const size = table.length[i] as number;
-    if (before >= size) {
-      before -= size;
-      continue;
-    }
-    const from = (table.address[i] as number) + before;
-    const part = Math.min(size - before, left);
-    bytes.copyWithin(at, from, from + part);
-    at += part;
-    left -= part;
-    before = 0;
-  }
+  copySegments(table, slot, skip, to, length, false);
 }
 
 /** The other way: copies `length` bytes at an arena address to a slot's memory, from its byte `skip` on. */
@@ -39,11 +21,23 @@ export function scatterSegments(
   from: number,
   length: number,
 ): void {
+  copySegments(table, slot, skip, from, length, true);
+}
+
+/** Copies between a slot's memory, from its byte `skip` on, and `length` bytes in one piece at `place`. */
+function copySegments(
+  table: RequestTable,
+  slot: number,
+  skip: number,
+  place: number,
+  length: number,
+  toSlot: boolean,
+): void {
   const { bytes } = table.arena;
   const start = slot * table.segments;
   const end = start + (table.count[slot] as number);
   let left = length;
-  let at = from;
+  let at = place;
   let before = skip;
   for (let i = start; i < end && left > 0; i++) {
     const size = table.length[i] as number;
@@ -51,8 +45,10 @@ export function scatterSegments(
       before -= size;
       continue;
     }
+    const segment = (table.address[i] as number) + before;
     const part = Math.min(size - before, left);
-    bytes.copyWithin((table.address[i] as number) + before, at, at + part);
+    if (toSlot) bytes.copyWithin(segment, at, at + part);
+    else bytes.copyWithin(at, segment, segment + part);
     at += part;
     left -= part;
     before = 0;

@@ -34,8 +34,8 @@ export class Slab {
     const bytes = Math.max(2 * MiB, this.recordBytes);
     const at = this.#arena.allocate(bytes, this.#name);
     // The lowest record is taken first.
-    for (let end = bytes; end >= this.recordBytes; end -= this.recordBytes) {
-      this.#free.push(at + Math.floor(end / this.recordBytes - 1) * this.recordBytes);
+    for (let record = Math.floor(bytes / this.recordBytes) - 1; record >= 0; record--) {
+      this.#free.push(at + record * this.recordBytes);
     }
   }
 }

@@ -24,7 +24,6 @@ export class ReceiveQueue {
   readonly #countsAt: number;
   /** Buffers read ahead from the ring: those from the cursor on are free. */
   readonly #buffers: ChainBatch;
-  readonly #tableAt: number;
   /** Frames can be delivered as they are: with a header of 12 bytes, from the window. */
   readonly #plain: boolean;
   #cursor = 0;
@@ -35,9 +34,8 @@ export class ReceiveQueue {
     this.#headerBytes = headerBytes;
     this.#mergeable = mergeable;
     this.#countsAt = path.countsAt;
-    this.#tableAt = path.tables.take();
-    this.#buffers = new ChainBatch({ arena: path.arena, tableAt: this.#tableAt });
-    this.#plain = headerBytes === NET_HEADER_BYTES && this.#tableAt < WINDOW_BYTES;
+    this.#buffers = new ChainBatch({ arena: path.arena, tableAt: path.tables.take() });
+    this.#plain = headerBytes === NET_HEADER_BYTES && this.#buffers.tableAt < WINDOW_BYTES;
   }
 
   /**
@@ -110,7 +108,7 @@ export class ReceiveQueue {
 
   /** Ends the use of the queue, after {@link rewind} if the ring goes on elsewhere. */
   release(): void {
-    this.#path.tables.give(this.#tableAt);
+    this.#path.tables.give(this.#buffers.tableAt);
   }
 
   /** Reads buffers ahead when none is left of those read before; false if the driver has given none. */
