@@ -6,14 +6,12 @@
  *
  * Source: the vfio-user specification.
  */
-import { SluiceError } from '../../base/errors.ts';
-import { monotonicNs } from '../../os/clock.ts';
-import { EPOLLIN, EPOLLRDHUP, Epoll } from '../../os/epoll.ts';
 import { EINVAL } from '../../os/libc.ts';
 import { connectUnix } from '../../os/unix-socket.ts';
 import * as vfu from '../../spec/vfio-user.ts';
 import { type ByteChannel, SocketChannel } from '../channel.ts';
 import type { FdBag } from '../fd-bag.ts';
+import { Patience, type PatienceOptions } from '../patience.ts';
 import { protocolError } from '../protocol-error.ts';
 import {
   type Capabilities,
@@ -34,9 +32,6 @@ import {
 } from './codec.ts';
 import { MessageReader } from './framing.ts';
 
-/** Longest wait for an answer, in milliseconds. */
-const DEFAULT_TIMEOUT_MS = 5000;
-
 const CAPABILITIES: Capabilities = {
   maxMessageFds: MAX_MESSAGE_FDS,
   maxDataBytes: MAX_DATA_BYTES,
@@ -54,13 +49,10 @@ export interface ServedMemory {
   write(iova: number, bytes: Uint8Array): boolean;
 }
 
-export interface ClientOptions {
+export interface ClientOptions extends PatienceOptions {
   /** The server's name in errors; its socket path. */
   readonly name?: string;
-  readonly timeoutMs?: number;
   readonly capabilities?: Capabilities;
-  /** Lets a server in this process work, whenever the client waits. */
-  readonly pump?: () => void;
   readonly memory?: ServedMemory;
 }
 
@@ -97,10 +89,9 @@ export class VfioUserClient {
   server: Version | undefined;
   readonly #channel: ByteChannel;
   readonly #reader: MessageReader;
+  readonly #patience: Patience;
   readonly #options: ClientOptions;
   readonly #name: string;
-  readonly #timeoutMs: number;
-  #epoll: Epoll | undefined;
   #nextId = 0;
   #gone = false;
   #closed = false;
@@ -111,7 +102,7 @@ export class VfioUserClient {
     this.#reader = new MessageReader(channel);
     this.#options = options;
     this.#name = options.name ?? 'the server';
-    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    this.#patience = new Patience(this.#name, channel, options);
   }
 
   /** Connects to a server's socket. */
@@ -311,11 +302,11 @@ export class VfioUserClient {
     fds: readonly number[] = [],
   ): T {
     const id = this.#send(command, vfu.FLAG_TYPE_COMMAND, payload, fds);
-    const deadline = this.#deadline();
+    const deadline = this.#patience.deadline();
     for (;;) {
       const message = this.#next();
       if (message === undefined) {
-        this.#idle(deadline);
+        this.#patience.wait(deadline);
         continue;
       }
       if ((message.flags & vfu.FLAG_TYPE_MASK) === vfu.FLAG_TYPE_COMMAND) {
@@ -356,7 +347,7 @@ export class VfioUserClient {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#epoll?.close();
+    this.#patience.close();
     this.#reader.close();
     this.#channel.close();
   }
@@ -365,7 +356,7 @@ export class VfioUserClient {
     const message = this.#reader.read();
     if (message !== 'gone') return message;
     this.#gone = true;
-    throw this.#goneError();
+    throw this.#patience.goneError();
   }
 
   /** Answers a request for memory. */
@@ -406,47 +397,18 @@ export class VfioUserClient {
   }
 
   #sendAll(bytes: Uint8Array, fds: readonly number[]): void {
-    const deadline = this.#deadline();
+    const deadline = this.#patience.deadline();
     let sent = 0;
     while (sent < bytes.length) {
-      if (this.#gone || this.#closed) throw this.#goneError();
+      if (this.#gone || this.#closed) throw this.#patience.goneError();
       const count = this.#channel.send(bytes.subarray(sent), sent === 0 ? fds : []);
       if (count === -1) {
         this.#gone = true;
-        throw this.#goneError();
+        throw this.#patience.goneError();
       }
       sent += count;
-      if (count === 0) this.#idle(deadline);
+      if (count === 0) this.#patience.wait(deadline);
     }
-  }
-
-  /** Lets time pass until the server may have done something. */
-  #idle(deadline: number): void {
-    const left = (deadline - monotonicNs()) / 1e6;
-    if (left <= 0) {
-      throw new SluiceError('state', `${this.#name} has not answered for ${this.#timeoutMs} ms`);
-    }
-    const { pump } = this.#options;
-    if (pump !== undefined) pump();
-    else this.#waiter().wait(Math.min(Math.ceil(left), 1000));
-  }
-
-  #waiter(): Epoll {
-    if (this.#epoll === undefined) {
-      this.#epoll = new Epoll();
-      if (this.#channel.fd !== -1) {
-        this.#epoll.add(this.#channel.fd, EPOLLIN | EPOLLRDHUP, () => undefined);
-      }
-    }
-    return this.#epoll;
-  }
-
-  #deadline(): number {
-    return monotonicNs() + this.#timeoutMs * 1e6;
-  }
-
-  #goneError(): SluiceError {
-    return new SluiceError('state', `${this.#name} has closed the connection`);
   }
 }
 

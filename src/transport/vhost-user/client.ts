@@ -7,13 +7,11 @@
  * Source: QEMU docs/interop/vhost-user.rst.
  */
 import { bitMask, hasBit } from '../../base/bits.ts';
-import { SluiceError } from '../../base/errors.ts';
 import type { RegionDescription } from '../../memory/guest-memory.ts';
-import { monotonicNs } from '../../os/clock.ts';
-import { EPOLLIN, EPOLLRDHUP, Epoll } from '../../os/epoll.ts';
 import { connectUnix, unixSocketPair } from '../../os/unix-socket.ts';
 import * as vu from '../../spec/vhost-user.ts';
 import { type ByteChannel, SocketChannel } from '../channel.ts';
+import { Patience, type PatienceOptions } from '../patience.ts';
 import { protocolError } from '../protocol-error.ts';
 import {
   backEndRequestName,
@@ -28,9 +26,6 @@ import {
 } from './codec.ts';
 import { MessageReader, type RawMessage } from './framing.ts';
 import { protocolFeatureNames, protocolMask } from './offer.ts';
-
-/** Longest wait for an answer, in milliseconds. */
-const DEFAULT_TIMEOUT_MS = 5000;
 
 /** What this front-end can make use of. */
 const USABLE_PROTOCOL_FEATURES = protocolMask(
@@ -47,12 +42,9 @@ const USABLE_PROTOCOL_FEATURES = protocolMask(
   'STATUS',
 );
 
-export interface ClientOptions {
+export interface ClientOptions extends PatienceOptions {
   /** The back-end's name in errors; its socket path. */
   readonly name?: string;
-  readonly timeoutMs?: number;
-  /** Lets a back-end in this process work, whenever the client waits. */
-  readonly pump?: () => void;
   /** The back-end says that the configuration space has changed. */
   readonly onConfigChange?: () => void;
 }
@@ -88,11 +80,10 @@ export class VhostUserClient {
   protocolFeatures = 0n;
   readonly #channel: ByteChannel;
   readonly #reader: MessageReader;
+  readonly #patience: Patience;
   readonly #name: string;
-  readonly #timeoutMs: number;
   readonly #pump: (() => void) | undefined;
   readonly #onConfigChange: (() => void) | undefined;
-  #epoll: Epoll | undefined;
   #backEndReader: MessageReader | undefined;
   #backEnd: ByteChannel | undefined;
   #gone = false;
@@ -103,7 +94,7 @@ export class VhostUserClient {
     this.#channel = channel;
     this.#reader = new MessageReader(channel, requestName);
     this.#name = options.name ?? 'the back-end';
-    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    this.#patience = new Patience(this.#name, channel, options);
     this.#pump = options.pump;
     this.#onConfigChange = options.onConfigChange;
   }
@@ -357,7 +348,7 @@ export class VhostUserClient {
     if (this.#closed) return;
     this.#closed = true;
     this.#closeBackEnd();
-    this.#epoll?.close();
+    this.#patience.close();
     this.#reader.close();
     this.#channel.close();
   }
@@ -433,30 +424,30 @@ export class VhostUserClient {
   }
 
   #send(bytes: Uint8Array, fds: readonly number[]): void {
-    const deadline = this.#deadline();
+    const deadline = this.#patience.deadline();
     let sent = 0;
     while (sent < bytes.length) {
-      if (this.#gone || this.#closed) throw this.#goneError();
+      if (this.#gone || this.#closed) throw this.#patience.goneError();
       const count = this.#channel.send(bytes.subarray(sent), sent === 0 ? fds : []);
       if (count === -1) {
         this.#gone = true;
-        throw this.#goneError();
+        throw this.#patience.goneError();
       }
       sent += count;
-      if (count === 0) this.#idle(deadline);
+      if (count === 0) this.#patience.wait(deadline);
     }
   }
 
   #waitFor(request: number): RawMessage {
-    const deadline = this.#deadline();
+    const deadline = this.#patience.deadline();
     for (;;) {
       const message = this.#reader.read();
       if (message === 'gone') {
         this.#gone = true;
-        throw this.#goneError();
+        throw this.#patience.goneError();
       }
       if (message === undefined) {
-        this.#idle(deadline);
+        this.#patience.wait(deadline);
         continue;
       }
       const expected = vu.FLAG_REPLY | vu.VERSION;
@@ -466,34 +457,6 @@ export class VhostUserClient {
         `${this.#name} answered ${requestName(request)} with ${requestName(message.request)}, flags ${message.flags}`,
       );
     }
-  }
-
-  /** Lets time pass until the back-end may have done something. */
-  #idle(deadline: number): void {
-    const left = (deadline - monotonicNs()) / 1e6;
-    if (left <= 0) {
-      throw new SluiceError('state', `${this.#name} has not answered for ${this.#timeoutMs} ms`);
-    }
-    if (this.#pump !== undefined) this.#pump();
-    else this.#waiter().wait(Math.min(Math.ceil(left), 1000));
-  }
-
-  #waiter(): Epoll {
-    if (this.#epoll === undefined) {
-      this.#epoll = new Epoll();
-      if (this.#channel.fd !== -1) {
-        this.#epoll.add(this.#channel.fd, EPOLLIN | EPOLLRDHUP, () => undefined);
-      }
-    }
-    return this.#epoll;
-  }
-
-  #deadline(): number {
-    return monotonicNs() + this.#timeoutMs * 1e6;
-  }
-
-  #goneError(): SluiceError {
-    return new SluiceError('state', `${this.#name} has closed the connection`);
   }
 }
 
