@@ -7,11 +7,12 @@ import {
   type DiskWorkSpec,
   NO_DISK_COUNTS,
 } from '../guest/embedded/disk-options.ts';
-import { EmbeddedGuests } from '../guest/embedded/launcher.ts';
+import type { EmbeddedGuests } from '../guest/embedded/launcher.ts';
 import type { DiskGuestInfo, ProcessReading } from '../guest/embedded/protocol.ts';
 import { threadSchedule } from '../os/schedule.ts';
 import type { Latency } from './bench-guests.ts';
 import { type DiskOptions, jobBytes } from './disk-options.ts';
+import { type Member, startGuestProcesses } from './guest-processes.ts';
 import type { DomainDisk } from './private-domain.ts';
 import { mean } from './statistics.ts';
 
@@ -52,11 +53,6 @@ export interface DiskTotals {
   readonly verified: number;
 }
 
-interface Member {
-  readonly home: EmbeddedGuests;
-  readonly info: DiskGuestInfo;
-}
-
 export interface DiskGuestsOptions {
   readonly work: DiskOptions;
   readonly disks: readonly DomainDisk[];
@@ -68,42 +64,24 @@ export interface DiskGuestsOptions {
 
 /** Starts guests, one process for each processor that they may use, and attaches them. */
 export async function startDiskGuests(options: DiskGuestsOptions): Promise<DiskGuests> {
-  const { work, disks } = options;
-  const places = (options.cpus ?? [undefined]).slice(0, disks.length);
-  const processes: EmbeddedGuests[] = [];
-  const lost: string[] = [];
-  const onLost = (guest: string, reason: string): void => {
-    lost.push(`guest ${guest}: ${reason}`);
-  };
-  try {
-    for (const cpu of places) {
-      processes.push(
-        await EmbeddedGuests.start({ onLost, ...(cpu === undefined ? {} : { cpus: [cpu] }) }),
-      );
+  const { work, disks, cpus } = options;
+  const slots = Math.max(work.iodepth, FILL_DEPTH);
+  const started = await startGuestProcesses(disks, cpus, async (home, { name, socket }) => {
+    const info = await home.attachDisk({
+      name,
+      socket,
+      queues: work.numjobs,
+      slots,
+      queueSize: Math.max(128, 2 ** Math.ceil(Math.log2(slots))),
+      requestBytes: work.bs,
+      wishes: { packed: work.packed },
+    });
+    if (work.packed && !info.packed) {
+      throw new SluiceError('unsupported', `guest ${name} was offered no packed rings`);
     }
-    const members: Member[] = [];
-    const slots = Math.max(work.iodepth, FILL_DEPTH);
-    for (const [index, { name, socket }] of disks.entries()) {
-      const home = processes[index % processes.length] as EmbeddedGuests;
-      const info = await home.attachDisk({
-        name,
-        socket,
-        queues: work.numjobs,
-        slots,
-        queueSize: Math.max(128, 2 ** Math.ceil(Math.log2(slots))),
-        requestBytes: work.bs,
-        wishes: { packed: work.packed },
-      });
-      if (work.packed && !info.packed) {
-        throw new SluiceError('unsupported', `guest ${name} was offered no packed rings`);
-      }
-      members.push({ home, info });
-    }
-    return new DiskGuests(options, processes, members, lost);
-  } catch (error) {
-    await Promise.all(processes.map((process) => process.close()));
-    throw error;
-  }
+    return info;
+  });
+  return new DiskGuests(options, started.processes, started.members, started.lost);
 }
 
 export class DiskGuests implements AsyncDisposable {
@@ -111,7 +89,7 @@ export class DiskGuests implements AsyncDisposable {
   readonly footprint: number;
   readonly #options: DiskGuestsOptions;
   readonly #processes: readonly EmbeddedGuests[];
-  readonly #members: readonly Member[];
+  readonly #members: readonly Member<DiskGuestInfo>[];
   /** Guests that lost their device; filled as it happens. */
   readonly #lost: readonly string[];
   /** Differs from run to run, so that no run writes what the last has written. */
@@ -120,7 +98,7 @@ export class DiskGuests implements AsyncDisposable {
   constructor(
     options: DiskGuestsOptions,
     processes: readonly EmbeddedGuests[],
-    members: readonly Member[],
+    members: readonly Member<DiskGuestInfo>[],
     lost: readonly string[],
   ) {
     this.#options = options;
@@ -286,7 +264,10 @@ export class DiskGuests implements AsyncDisposable {
     return await Promise.all(this.#processes.map((process) => process.read()));
   }
 
-  #countsOf(readings: readonly ProcessReading[], { home, info }: Member): readonly DiskCounts[] {
+  #countsOf(
+    readings: readonly ProcessReading[],
+    { home, info }: Member<DiskGuestInfo>,
+  ): readonly DiskCounts[] {
     return readings[this.#processes.indexOf(home)]?.disks[info.name]?.queues ?? [NO_DISK_COUNTS];
   }
 }

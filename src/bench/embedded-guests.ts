@@ -4,13 +4,14 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SluiceError } from '../base/errors.ts';
-import { EmbeddedGuests, newFlow } from '../guest/embedded/launcher.ts';
+import { type EmbeddedGuests, newFlow } from '../guest/embedded/launcher.ts';
 import type { GuestInfo, ProcessReading, RoleSpec } from '../guest/embedded/protocol.ts';
 import { NO_COUNTS, type RoleCounts } from '../guest/embedded/role.ts';
 import { threadSchedule } from '../os/schedule.ts';
 import { NET_HEADER_BYTES } from '../spec/virtio-net.ts';
 import type { BenchGuests, GuestSample, Latency, RunTotals } from './bench-guests.ts';
 import type { Flow } from './flows.ts';
+import { type Member, startGuestProcesses } from './guest-processes.ts';
 import type { DomainCard, DomainSample } from './private-domain.ts';
 import { mean } from './statistics.ts';
 
@@ -42,39 +43,22 @@ const SETTLE_LOOKS = 200;
 export async function startEmbeddedGuests(
   options: EmbeddedBenchOptions,
 ): Promise<EmbeddedBenchGuests> {
-  const places = (options.cpus ?? [undefined]).slice(0, options.guests.length);
-  const processes: EmbeddedGuests[] = [];
-  const lost: string[] = [];
-  const onLost = (guest: string, reason: string): void => {
-    lost.push(`guest ${guest}: ${reason}`);
-  };
-  try {
-    for (const cpu of places) {
-      processes.push(
-        await EmbeddedGuests.start({ onLost, ...(cpu === undefined ? {} : { cpus: [cpu] }) }),
-      );
+  const { guests, cpus, packed, queues, frame } = options;
+  const started = await startGuestProcesses(guests, cpus, async (home, { name, socket, mac }) => {
+    const info = await home.attach({
+      name,
+      socket,
+      mac,
+      frame,
+      queuePairs: queues,
+      wishes: { packed, multiqueue: queues > 1 },
+    });
+    if (packed && !info.packed) {
+      throw new SluiceError('unsupported', `guest ${name} was offered no packed rings`);
     }
-    const members: Member[] = [];
-    for (const [index, { name, socket, mac }] of options.guests.entries()) {
-      const home = processes[index % processes.length] as EmbeddedGuests;
-      const info = await home.attach({
-        name,
-        socket,
-        mac,
-        frame: options.frame,
-        queuePairs: options.queues,
-        wishes: { packed: options.packed, multiqueue: options.queues > 1 },
-      });
-      if (options.packed && !info.packed) {
-        throw new SluiceError('unsupported', `guest ${name} was offered no packed rings`);
-      }
-      members.push({ home, info });
-    }
-    return new EmbeddedBenchGuests(options, processes, members, lost);
-  } catch (error) {
-    await Promise.all(processes.map((process) => process.close()));
-    throw error;
-  }
+    return info;
+  });
+  return new EmbeddedBenchGuests(options, started.processes, started.members, started.lost);
 }
 
 /** A pair of queues of the pinging guest, and the flow that it pings with. */
@@ -83,24 +67,19 @@ interface PingPath {
   readonly flow: number;
 }
 
-interface Member {
-  readonly home: EmbeddedGuests;
-  readonly info: GuestInfo;
-}
-
 export class EmbeddedBenchGuests implements BenchGuests {
   readonly copyBytes: number;
   readonly footprint: number;
   readonly #options: EmbeddedBenchOptions;
   readonly #processes: readonly EmbeddedGuests[];
-  readonly #members: readonly Member[];
+  readonly #members: readonly Member<GuestInfo>[];
   /** Guests that lost their device; filled as it happens. */
   readonly #lost: readonly string[];
 
   constructor(
     options: EmbeddedBenchOptions,
     processes: readonly EmbeddedGuests[],
-    members: readonly Member[],
+    members: readonly Member<GuestInfo>[],
     lost: readonly string[],
   ) {
     this.#options = options;
@@ -290,11 +269,14 @@ export class EmbeddedBenchGuests implements BenchGuests {
     );
   }
 
-  #pairsOf(readings: readonly ProcessReading[], { home, info }: Member): readonly RoleCounts[] {
+  #pairsOf(
+    readings: readonly ProcessReading[],
+    { home, info }: Member<GuestInfo>,
+  ): readonly RoleCounts[] {
     return readings[this.#processes.indexOf(home)]?.guests[info.name]?.pairs ?? [];
   }
 
-  #member(guest: number): Member {
+  #member(guest: number): Member<GuestInfo> {
     const member = this.#members[guest];
     if (member === undefined) throw new SluiceError('not-found', `there is no guest ${guest}`);
     return member;
