@@ -389,11 +389,14 @@ test('extended descriptors, and four buffers each (82574)', () => {
   b.set('RDBAL', ring);
   b.set('PSRCTL', 1 | (4 << 8) | (4 << 16) | (4 << 24));
   b.set('RDH', 0);
-  b.set('RDT', 7);
+  // Eight of them fill 16 units: the tail wraps with the ring.
+  b.set('RDLEN', 8 * 32);
+  b.set('RDT', 2 * 7);
   b.set('RCTL', RCTL_EN | RCTL_LPE | 0x0400_0400);
   const jumbo = frame(9014);
   a.send(jumbo);
   run(guests);
+  assert.equal(b.get('RDH'), 2);
   const split = b.memory.bytes(ring, 32);
   assert.equal(split.readUInt32LE(8) & 3, 3);
   const lengths = [12, 18, 20, 22].map((offset) => split.readUInt16LE(offset));

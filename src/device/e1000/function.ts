@@ -52,7 +52,7 @@ export function e1000Declaration(name: string, model: E1000Model, mac: Uint8Arra
       identity,
       bars: [registers, io],
       capabilities: [
-        new PowerManagement({ noSoftReset: false }),
+        powerManagement(),
         new Msi({ vectors: 1, address64: true }),
       ],
     };
@@ -63,7 +63,7 @@ export function e1000Declaration(name: string, model: E1000Model, mac: Uint8Arra
     // BAR 1 is the flash, which this card has not.
     bars: [registers, undefined, io, { kind: 'memory32', bytes: E1000_MSIX_BAR_BYTES }],
     capabilities: [
-      new PowerManagement({ noSoftReset: false }),
+      powerManagement(),
       new Msi({ vectors: 1, address64: true }),
       express,
       new Msix({
@@ -76,6 +76,11 @@ export function e1000Declaration(name: string, model: E1000Model, mac: Uint8Arra
       serialNumber(eui64(mac)),
     ],
   };
+}
+
+/** Wake-up from D0 and D3hot (SDM §6.3.3; DS §9.1.4.2): no auxiliary power, so not from D3cold. */
+function powerManagement(): PowerManagement {
+  return new PowerManagement({ noSoftReset: false, pme: [0, 3] });
 }
 
 function eui64(mac: Uint8Array): bigint {

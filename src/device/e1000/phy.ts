@@ -160,9 +160,9 @@ export class Phy {
     this.#registers[page * REGISTERS + register] = value;
   }
 
-  /** The page that a register is on: the page register itself is on all. */
+  /** The page that a register is on: those of IEEE 802.3 and the page register itself are on all. */
   #page(register: number): number {
-    if (!this.#express || register === PHY_PAGE) return 0;
+    if (!this.#express || register <= PHY_EXTENDED_STATUS || register === PHY_PAGE) return 0;
     return (this.#registers[PHY_PAGE] as number) & 0xff;
   }
 }

@@ -77,6 +77,8 @@ export class ReceiveRing implements DmaClient {
   /** As the driver set it up, read when the registers change. */
   #layout = LEGACY;
   #size = RX_DESCRIPTOR_BYTES;
+  /** Head and tail count 16 bytes whatever a descriptor has (DS §10.2.5.7, §10.2.5.8): how many are one. */
+  #units = 1;
   readonly #bufferBytes = new Uint32Array(SPLIT_BUFFERS);
   #buffersEach = 1;
   #entries = 0;
@@ -131,6 +133,7 @@ export class ReceiveRing implements DmaClient {
     const extended = ((words[RFCTL] as number) & RFCTL_EXTEN) !== 0;
     this.#layout = split ? SPLIT : extended ? EXTENDED : LEGACY;
     this.#size = split ? RX_SPLIT_DESCRIPTOR_BYTES : RX_DESCRIPTOR_BYTES;
+    this.#units = this.#size / RX_DESCRIPTOR_BYTES;
     this.#buffersEach = split ? SPLIT_BUFFERS : 1;
     if (split) {
       const sizes = words[PSRCTL] as number;
@@ -149,6 +152,15 @@ export class ReceiveRing implements DmaClient {
 
   get enabled(): boolean {
     return ((this.#words[RCTL] as number) & RCTL_EN) !== 0;
+  }
+
+  /** The descriptor that the device stands at, and the first that is the driver's. */
+  get #head(): number {
+    return Math.floor((this.#words[RDH] as number) / this.#units);
+  }
+
+  get #tail(): number {
+    return Math.floor((this.#words[RDT] as number) / this.#units);
   }
 
   /**
@@ -231,7 +243,7 @@ export class ReceiveRing implements DmaClient {
     const { memory } = this.#parts;
     const words = this.#words;
     const size = this.#size;
-    const head = words[RDH] as number;
+    const head = this.#head;
     const entries = this.#entries;
     const used = this.#used;
     const run = Math.min(used, entries - head);
@@ -247,7 +259,7 @@ export class ReceiveRing implements DmaClient {
         if (memory.write(RECEIVE, address, size, from) === DMA_PENDING) this.#writing++;
       }
     }
-    words[RDH] = (head + used) % entries;
+    words[RDH] = ((head + used) % entries) * this.#units;
     this.#used = 0;
     this.#interrupt();
   }
@@ -305,7 +317,7 @@ export class ReceiveRing implements DmaClient {
       interrupts.received();
     }
     const entries = this.#entries;
-    const free = ((words[RDT] as number) - (words[RDH] as number) + entries) % entries;
+    const free = (this.#tail - this.#head + entries) % entries;
     const threshold = entries >>> (1 + (((words[RCTL] as number) >>> RCTL_RDMTS_SHIFT) & 3));
     if (free <= threshold) {
       statistics.count(ICRXDMTC, 1);
@@ -331,10 +343,9 @@ export class ReceiveRing implements DmaClient {
   /** Makes `needed` descriptors ready for use, with as many more as there are. */
   #fetch(needed: number): boolean {
     const { memory, scratchAt } = this.#parts;
-    const words = this.#words;
     const entries = this.#entries;
-    const head = words[RDH] as number;
-    const tail = words[RDT] as number;
+    const head = this.#head;
+    const tail = this.#tail;
     if (!memory.ready || this.#fetching > 0 || entries === 0) return false;
     if (head >= entries || tail >= entries) return false;
     const available = ((tail - head + entries) % entries) - this.#used;

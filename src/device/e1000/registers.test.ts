@@ -23,6 +23,7 @@ import {
   PHY_BMSR,
   PHY_ID1,
   PHY_ID2,
+  PHY_PAGE,
   STATUS_LU,
 } from '../../spec/e1000.ts';
 import { E1000 } from './e1000.ts';
@@ -129,6 +130,17 @@ for (const model of E1000_MODELS) {
       driver.device.setLink(true);
       driver.setPhy(PHY_BMCR, 0x1140 | BMCR_POWER_DOWN);
       assert.equal(driver.phy(PHY_BMSR) & BMSR_LINK, 0);
+    });
+
+    test('has the PHY registers of IEEE 802.3 on every page', () => {
+      const driver = card(model);
+      driver.setPhy(PHY_PAGE, 1);
+      driver.setPhy(16, 0x1234);
+      driver.setPhy(PHY_BMCR, 0x4140);
+      driver.setPhy(PHY_PAGE, 0);
+      assert.equal(driver.phy(PHY_BMCR), 0x4140);
+      // One page, or a register of another.
+      assert.equal(driver.phy(16) === 0x1234, model === '82540');
     });
 
     test('passes the drivers’ interrupt test', () => {
