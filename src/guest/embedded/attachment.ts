@@ -9,12 +9,15 @@ import type { Frontend } from './frontend.ts';
 /** Where a guest's memory begins: above 4 GiB, so that both halves of an address count. */
 export const GUEST_BASE = 0x1_0000_0000;
 
-/** Makes `bytes` of memory for guest `name` and shares it with its device. @see releaseMemory */
+/**
+ * Makes `bytes` of memory for guest `name` and has `share` give it to its device: `size` bytes of a
+ * file from its beginning, at a guest physical address. @see releaseMemory
+ */
 export function shareGuestMemory(
   name: string,
   bytes: number,
   arena: Arena,
-  frontend: Frontend,
+  share: (fd: number, size: number, guestAddress: number) => void,
 ): DriverMemory {
   const size = alignUp(bytes, HUGE_PAGE);
   const fd = createMemfd(`sluice-guest-${name}`, size);
@@ -22,7 +25,7 @@ export function shareGuestMemory(
   try {
     arenaAddress = arena.mapFile(fd, size, 0);
     try {
-      frontend.shareMemory(fd, size, GUEST_BASE);
+      share(fd, size, GUEST_BASE);
     } catch (error) {
       arena.unmap(arenaAddress, size);
       throw error;

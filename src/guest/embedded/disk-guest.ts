@@ -15,7 +15,7 @@ import { BLK_CONFIG_WRITE_ZEROES_MAY_UNMAP, BLK_CONFIG_WRITEBACK } from '../../s
 import { GUEST_BASE, releaseMemory, shareGuestMemory, startQueues } from './attachment.ts';
 import { type DiskWorkSpec, writes } from './disk-options.ts';
 import { DiskWork } from './disk-work.ts';
-import type { Connect, Frontend } from './frontend.ts';
+import type { Frontend, Transports } from './frontend.ts';
 import type { DiskGuestInfo, DiskGuestReading, DiskGuestSpec } from './protocol.ts';
 import { RoleRunner } from './role-runner.ts';
 
@@ -41,12 +41,12 @@ export class EmbeddedDiskGuest {
     spec: DiskGuestSpec,
     arena: Arena,
     loop: PollLoop,
-    connect: Connect,
+    transports: Transports,
     onLost: (reason: string) => void,
   ) {
     this.#loop = loop;
     this.#runner = new RoleRunner(spec.name, loop, onLost);
-    this.#frontend = connect(spec.socket, (reason) => this.#runner.fail(reason));
+    this.#frontend = transports.virtio(spec.socket, (reason) => this.#runner.fail(reason));
     let memory: DriverMemory | undefined;
     try {
       const features = negotiateBlk(this.#frontend.features, {
@@ -65,7 +65,9 @@ export class EmbeddedDiskGuest {
       const plan = planBlkDriver(features, config, options, GUEST_BASE);
       this.#frontend.acceptFeatures(features.bits);
       const writeback = chooseCache(spec, features, config, this.#frontend);
-      memory = shareGuestMemory(spec.name, plan.bytes, arena, this.#frontend);
+      memory = shareGuestMemory(spec.name, plan.bytes, arena, (fd, size, at) =>
+        this.#frontend.shareMemory(fd, size, at),
+      );
       const kicks = plan.queues.map((_, index) => this.#frontend.kick(index));
       this.#driver = new BlkDriver(plan, memory, kicks);
       startQueues(this.#frontend, plan.queues);

@@ -1,4 +1,5 @@
-/** What an embedded guest needs of the transport that attaches its driver to a device. */
+/** What an embedded guest needs of the transports that attach its driver to a device. */
+import type { PciBus } from '../../driver/pci/bus.ts';
 import type { Kick, QueueLayout } from '../../ring/driver-queue.ts';
 
 export interface Frontend {
@@ -27,4 +28,9 @@ export interface Frontend {
 }
 
 /** Attaches to a socket; `onLost` is called once if the device's side goes away later. */
-export type Connect = (socket: string, onLost: (reason: string) => void) => Frontend;
+export interface Transports {
+  /** A virtio device behind a vhost-user socket. */
+  virtio(socket: string, onLost: (reason: string) => void): Frontend;
+  /** A PCI function behind a vfio-user socket. */
+  pci(socket: string, onLost: (reason: string) => void): PciBus;
+}

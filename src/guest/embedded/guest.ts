@@ -19,7 +19,7 @@ import { ETHERNET_DEFAULT_MTU, ETHERNET_HEADER_BYTES, MAC_BYTES } from '../../sp
 import { NET_CONFIG_MAC, NET_CONFIG_MTU } from '../../spec/virtio-net.ts';
 import { GUEST_BASE, releaseMemory, shareGuestMemory, startQueues } from './attachment.ts';
 import { Echo } from './echo.ts';
-import type { Connect, Frontend } from './frontend.ts';
+import type { Frontend, Transports } from './frontend.ts';
 import { GuestRam } from './guest-ram.ts';
 import { Ping } from './ping.ts';
 import type { GuestInfo, GuestReading, GuestSpec, RoleSpec } from './protocol.ts';
@@ -56,12 +56,12 @@ export class EmbeddedGuest {
     spec: GuestSpec,
     arena: Arena,
     loop: PollLoop,
-    connect: Connect,
+    transports: Transports,
     onLost: (reason: string) => void,
   ) {
     const given = parseStationMac(spec.mac);
     this.#runner = new RoleRunner(spec.name, loop, onLost);
-    this.#frontend = connect(spec.socket, (reason) => this.#runner.fail(reason));
+    this.#frontend = transports.virtio(spec.socket, (reason) => this.#runner.fail(reason));
     let memory: DriverMemory | undefined;
     try {
       const features = negotiateNet(this.#frontend.features, {
@@ -72,7 +72,9 @@ export class EmbeddedGuest {
       const { mac, mtu } = readIdentity(this.#frontend, features, given, spec);
       const { plan, sendWindow } = planGuest(spec, features, queuePairs, mtu);
       this.#frontend.acceptFeatures(features.bits);
-      memory = shareGuestMemory(spec.name, plan.bytes, arena, this.#frontend);
+      memory = shareGuestMemory(spec.name, plan.bytes, arena, (fd, size, at) =>
+        this.#frontend.shareMemory(fd, size, at),
+      );
       const kicks = plan.queues.map((_, index) => this.#frontend.kick(index));
       this.#driver = new NetDriver(plan, memory, kicks);
       this.#driver.start();

@@ -5,7 +5,7 @@ import type { Arena } from '../../memory/arena.ts';
 import { monotonicNs } from '../../os/clock.ts';
 import type { PollLoop } from '../../os/poll-loop.ts';
 import { EmbeddedDiskGuest } from './disk-guest.ts';
-import type { Connect } from './frontend.ts';
+import type { Transports } from './frontend.ts';
 import { EmbeddedGuest } from './guest.ts';
 import {
   type Message,
@@ -22,15 +22,20 @@ const DRAIN_LOOK_US = 1000;
 export class GuestHost {
   readonly #arena: Arena;
   readonly #loop: PollLoop;
-  readonly #connect: Connect;
+  readonly #transports: Transports;
   readonly #send: (message: Message) => void;
   readonly #guests = new Map<string, EmbeddedGuest>();
   readonly #disks = new Map<string, EmbeddedDiskGuest>();
 
-  constructor(arena: Arena, loop: PollLoop, connect: Connect, send: (message: Message) => void) {
+  constructor(
+    arena: Arena,
+    loop: PollLoop,
+    transports: Transports,
+    send: (message: Message) => void,
+  ) {
     this.#arena = arena;
     this.#loop = loop;
-    this.#connect = connect;
+    this.#transports = transports;
     this.#send = send;
   }
 
@@ -119,12 +124,12 @@ export class GuestHost {
   }
 
   /** What a new guest needs of its process. @throws SluiceError `state` if its name is in use */
-  #house(name: string): [Arena, PollLoop, Connect, (reason: string) => void] {
+  #house(name: string): [Arena, PollLoop, Transports, (reason: string) => void] {
     if (this.#guests.has(name) || this.#disks.has(name)) {
       throw new SluiceError('state', `two guests named ${name}`);
     }
     const onLost = (reason: string): void => this.#send({ kind: 'lost', guest: name, reason });
-    return [this.#arena, this.#loop, this.#connect, onLost];
+    return [this.#arena, this.#loop, this.#transports, onLost];
   }
 
   #reply(id: number, value: unknown): void {

@@ -14,7 +14,7 @@ import { GuestHost } from './host.ts';
 import type { ProcessOptions } from './launcher.ts';
 import { LineReader } from './line-reader.ts';
 import type { Message, Request } from './protocol.ts';
-import { connectVhostUser } from './vhost-user-frontend.ts';
+import { transportsOf } from './transports.ts';
 
 const STDIN = 0;
 const STDOUT = 1;
@@ -29,8 +29,7 @@ const loop = new PollLoop(
   options.idlePollUs === undefined ? {} : { idlePollUs: options.idlePollUs },
 );
 const arena = Arena.create();
-const connect = connectVhostUser(loop);
-const host = new GuestHost(arena, loop, connect, send);
+const host = new GuestHost(arena, loop, transportsOf(loop), send);
 const reader = new LineReader();
 const input = Buffer.alloc(65536);
 

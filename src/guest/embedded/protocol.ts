@@ -8,11 +8,16 @@ import type { NetWishes } from '../../driver/virtio-net/negotiation.ts';
 import type { DiskCounts, DiskWorkSpec } from './disk-options.ts';
 import type { RoleCounts } from './role.ts';
 
+/** What the guest's device is: a virtio device behind vhost-user, or an emulated one behind vfio-user. */
+export type GuestMethod = 'paravirtual' | 'emulated';
+
 /** A guest: a memory file, a driver, a socket. */
 export interface GuestSpec {
   /** Unique in the process. */
   readonly name: string;
-  /** The vhost-user socket of its device. */
+  /** `paravirtual` unless given. */
+  readonly method?: GuestMethod;
+  /** The socket of its device. */
   readonly socket: string;
   /** Used if the device tells none. */
   readonly mac: string;
@@ -86,6 +91,8 @@ export interface GuestReading {
 export interface DiskGuestSpec {
   /** Unique in the process, among guests of all kinds. */
   readonly name: string;
+  /** `paravirtual` unless given. */
+  readonly method?: GuestMethod;
   readonly socket: string;
   /** Queues to use, at most what the device has; 1 unless given. */
   readonly queues?: number;

@@ -8,7 +8,7 @@ import type { Kick, QueueLayout } from '../../ring/driver-queue.ts';
 import { VHOST_USER_F_PROTOCOL_FEATURES } from '../../spec/vhost-user.ts';
 import { VIRTIO_F_VERSION_1 } from '../../spec/virtio.ts';
 import { VhostUserClient } from '../../transport/vhost-user/client.ts';
-import type { Connect, Frontend } from './frontend.ts';
+import type { Frontend } from './frontend.ts';
 
 const EXTENSIONS = bitMask(VHOST_USER_F_PROTOCOL_FEATURES);
 
@@ -21,7 +21,7 @@ interface QueueLines {
   readonly call: number;
 }
 
-class VhostUserFrontend implements Frontend {
+export class VhostUserFrontend implements Frontend {
   readonly features: bigint;
   readonly maxQueues: number | undefined;
   calls = 0;
@@ -144,9 +144,4 @@ class VhostUserFrontend implements Frontend {
     for (const fd of this.#watched) this.#loop.epoll.remove(fd);
     this.#watched.clear();
   }
-}
-
-/** A {@link Connect} for guests of a loop. */
-export function connectVhostUser(loop: PollLoop): Connect {
-  return (socket, onLost) => new VhostUserFrontend(socket, loop, onLost);
 }
