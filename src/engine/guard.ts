@@ -23,7 +23,7 @@ export class GuardedPoller implements Poller {
     try {
       return this.#inner.poll();
     } catch (error) {
-      this.#fail(error);
+      this.fail(error);
       return 0;
     }
   }
@@ -33,7 +33,7 @@ export class GuardedPoller implements Poller {
     try {
       return this.#inner.arm();
     } catch (error) {
-      this.#fail(error);
+      this.fail(error);
       return false;
     }
   }
@@ -43,11 +43,13 @@ export class GuardedPoller implements Poller {
     try {
       this.#inner.disarm();
     } catch (error) {
-      this.#fail(error);
+      this.fail(error);
     }
   }
 
-  #fail(error: unknown): void {
+  /** Ends it for what its code threw elsewhere than in its turns. */
+  fail(error: unknown): void {
+    if (this.#failed) return;
     this.#failed = true;
     this.#onFailure(error);
   }

@@ -1,5 +1,10 @@
 /** What a virtio-blk device counts. */
 import { CounterBlock } from '../../base/counters.ts';
+import { EOPNOTSUPP } from '../../os/libc.ts';
+
+/** asm-generic/errno-base.h, errno.h */
+const ENOSPC = 28;
+const EDQUOT = 122;
 
 /** Requests and bytes are counted when they have succeeded, errors by their reason. */
 export const BLOCK_COUNTERS = [
@@ -43,4 +48,11 @@ export const BLOCK_COUNTER_INDEX = Object.fromEntries(
 
 export function newBlockCounters(shared?: SharedArrayBuffer): CounterBlock<BlockCounter> {
   return new CounterBlock(BLOCK_COUNTERS, shared);
+}
+
+/** Index of the counter for a request that the disk failed with a negative errno. */
+export function failureCounter(result: number): number {
+  if (result === -EOPNOTSUPP) return BLOCK_COUNTER_INDEX.error_unsupported;
+  const isFull = result === -ENOSPC || result === -EDQUOT;
+  return isFull ? BLOCK_COUNTER_INDEX.error_no_space : BLOCK_COUNTER_INDEX.error_io;
 }

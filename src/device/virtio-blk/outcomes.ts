@@ -12,7 +12,7 @@ import {
 import { errnoName } from '../../os/libc.ts';
 import type { PollLoop } from '../../os/poll-loop.ts';
 import { VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_UNSUPP } from '../../spec/virtio-blk.ts';
-import { BLOCK_COUNTER_INDEX, type BlockCounter } from './counters.ts';
+import { BLOCK_COUNTER_INDEX, type BlockCounter, failureCounter } from './counters.ts';
 import { FailureLog } from './failure-log.ts';
 import {
   REFUSED_ALIGNMENT,
@@ -23,11 +23,6 @@ import {
   type RequestParser,
 } from './request.ts';
 import type { RequestSlots } from './request-slots.ts';
-
-/** asm-generic/errno-base.h, errno.h */
-const ENOSPC = 28;
-const EOPNOTSUPP = 95;
-const EDQUOT = 122;
 
 const OPERATIONS: Readonly<Record<number, string>> = {
   [DISK_READ]: 'read',
@@ -130,12 +125,9 @@ export class Outcomes {
 
   /** Counts a request that the disk failed. Returns the status for the guest. */
   countFailure(result: number): number {
-    if (result === -EOPNOTSUPP) {
-      this.add(UNSUPPORTED, 1);
-      return VIRTIO_BLK_S_UNSUPP;
-    }
-    this.add(result === -ENOSPC || result === -EDQUOT ? NO_SPACE : IO, 1);
-    return VIRTIO_BLK_S_IOERR;
+    const counter = failureCounter(result);
+    this.add(counter, 1);
+    return counter === UNSUPPORTED ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR;
   }
 
   /** A request never reached the disk, REFUSED_* tells why. Returns the status for the guest. */
@@ -174,8 +166,6 @@ const WRITE_BYTES = BLOCK_COUNTER_INDEX.write_bytes;
 const DISCARD_BYTES = BLOCK_COUNTER_INDEX.discard_bytes;
 const WRITE_ZEROES_BYTES = BLOCK_COUNTER_INDEX.write_zeroes_bytes;
 const QUERIES = BLOCK_COUNTER_INDEX.queries;
-const IO = BLOCK_COUNTER_INDEX.error_io;
-const NO_SPACE = BLOCK_COUNTER_INDEX.error_no_space;
 const UNSUPPORTED = BLOCK_COUNTER_INDEX.error_unsupported;
 const SLOT_WAITS = BLOCK_COUNTER_INDEX.slot_waits;
 const KICKS = BLOCK_COUNTER_INDEX.kicks;
