@@ -51,10 +51,7 @@ export function e1000Declaration(name: string, model: E1000Model, mac: Uint8Arra
       name,
       identity,
       bars: [registers, io],
-      capabilities: [
-        powerManagement(),
-        new Msi({ vectors: 1, address64: true }),
-      ],
+      capabilities: [powerManagement(), new Msi({ vectors: 1, address64: true })],
     };
   }
   return {
