@@ -8,7 +8,8 @@
  */
 import { fstatSync } from 'node:fs';
 import { alignDown, alignUp } from '../base/bits.ts';
-import { SluiceError } from '../base/errors.ts';
+import { SluiceError, SystemError } from '../base/errors.ts';
+import { AtOnceRing } from '../os/at-once-ring.ts';
 import { blockDeviceBytes } from '../os/block-device.ts';
 import { closeFd } from '../os/fd.ts';
 import type { IoRing } from '../os/io-ring.ts';
@@ -99,6 +100,18 @@ export class FileDisk implements Disk {
   #ring(slots: number, loop: DiskQueueOptions['loop']): IoRing {
     if (this.#worker !== undefined) return this.#worker.open(slots);
     const { fd } = this.#description;
-    return new IoUring({ entries: slots, files: [fd], epoll: loop.epoll });
+    const uring = new IoUring({ entries: slots, files: [fd], epoll: loop.epoll });
+    if (!this.#state.traits.memoryOnly) return uring;
+    try {
+      return new AtOnceRing(uring, fd, slots);
+    } catch (error) {
+      // Slower, but all that it does io_uring does too.
+      if (!(error instanceof SystemError)) throw error;
+      this.#lane.log.warn('a disk in memory is written by threads of the kernel', {
+        disk: this.name,
+        error: error.message,
+      });
+      return uring;
+    }
   }
 }

@@ -6,7 +6,6 @@ import { after, describe, test } from 'node:test';
 import { SystemError } from '../base/errors.ts';
 import { Epoll } from './epoll.ts';
 import {
-  ENTRY_FIXED_FILE,
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
   FSYNC_DATASYNC,
@@ -19,48 +18,11 @@ import {
   RWF_DSYNC,
 } from './io-ring.ts';
 import { IoUring, ioUringRefusal } from './io-uring.ts';
-import { pinned } from './libc.ts';
+import { ask, bytes, memory, results } from './testing.ts';
 
-const TWO_32 = 2 ** 32;
 const EBADF = 9;
 const directory = mkdtempSync(join(tmpdir(), 'sluice-ring-'));
 after(() => rmSync(directory, { recursive: true }));
-
-const memory = pinned(65536);
-const bytes = Buffer.from(memory.buffer);
-
-interface Operation {
-  readonly op: number;
-  readonly tag: number;
-  readonly offset?: number;
-  /** Into {@link memory}. */
-  readonly at?: number;
-  readonly words4?: number;
-  readonly length?: number;
-  readonly flags?: number;
-}
-
-function ask(ring: IoUring, operation: Operation): void {
-  const { op, tag, offset = 0, at, length = 0, flags = 0 } = operation;
-  const word = ring.take();
-  assert.notEqual(word, -1);
-  const address = at === undefined ? (operation.words4 ?? 0) : Number(memory.address) + at;
-  const words = [op | ENTRY_FIXED_FILE, 0, offset, 0, address % TWO_32, address / TWO_32];
-  ring.entries.set([...words, length, flags, tag, 0], word);
-}
-
-/** Waits for `count` results: [tag, result] pairs, in the order of the tags. */
-function results(ring: IoUring, count: number): (readonly [number, number])[] {
-  const found: (readonly [number, number])[] = [];
-  const end = performance.now() + 10_000;
-  while (found.length < count) {
-    const ready = ring.ready();
-    for (let i = 0; i < ready; i++) found.push([ring.tag(i), ring.result(i)]);
-    ring.consume(ready);
-    assert.ok(performance.now() < end, `${found.length} results of ${count}`);
-  }
-  return found.sort((a, b) => a[0] - b[0]);
-}
 
 function withRing(
   body: (ring: IoUring, path: string, epoll: Epoll) => void,

@@ -60,13 +60,26 @@ const { functions: numbered } = ffi.dlopen('libc.so.6', {
 });
 
 /** syscall(2): a system call by its number, with up to four arguments. -1 with errno on failure. */
-export function systemCall(number: number, a: number, b: number | bigint, c = 0n, d = 0): number {
+export function systemCall(
+  number: number,
+  a: number | bigint,
+  b: number | bigint,
+  c = 0n,
+  d = 0,
+): number {
   return Number(numbered.syscall(BigInt(number), BigInt(a), BigInt(b), c, BigInt(d)));
 }
 
 const { functions: entering } = ffi.dlopen('libc.so.6', {
   syscall: { arguments: ['i32', 'i32', 'u32', 'u32', 'u32', 'u64', 'u64'], return: 'i32' },
 });
+
+const { functions: submitting } = ffi.dlopen('libc.so.6', {
+  syscall: { arguments: ['i32', 'u64', 'i32', 'u64'], return: 'i32' },
+});
+
+/** syscall(2) for io_submit(2): number, context, iocbs, pointer to the list of their pointers. */
+export const submitCall = submitting.syscall;
 
 /** syscall(2) for io_uring_enter(2): number, descriptor, to submit, to wait for, flags, 0n, 0n. */
 export const enterCall = entering.syscall;
@@ -103,6 +116,7 @@ export const EACCES = 13;
 export const EBUSY = 16;
 export const EINVAL = 22;
 export const EPIPE = 32;
+export const ENOSYS = 38;
 export const EOPNOTSUPP = 95;
 export const ECONNRESET = 104;
 
