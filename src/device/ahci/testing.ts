@@ -1,11 +1,16 @@
 /**
- * For tests of the AHCI controller: a guest's memory that can be far away or not there, and a driver that
- * works the registers in the order in which Linux's ahci and libata do.
+ * For tests of the AHCI controller: a guest's memory that can be far away or not there, and the driver of
+ * `driver/ahci/` in the same thread, by which commands of any shape are issued.
  */
 import assert from 'node:assert/strict';
-import { TWO_32 } from '../../base/bits.ts';
 import { silentLogger } from '../../base/log.ts';
 import { testLane } from '../../block/testing-client.ts';
+import { Hba } from '../../driver/ahci/hba.ts';
+import { PORT_ERRORS, PortDriver } from '../../driver/ahci/port-driver.ts';
+import { PortMemory, planPort } from '../../driver/ahci/port-memory.ts';
+import { AhciRegisters } from '../../driver/ahci/registers.ts';
+import { BoundFunction } from '../../driver/pci/bound-function.ts';
+import { DirectBus } from '../../driver/pci/testing.ts';
 import {
   DMA_DONE,
   DMA_FAULT,
@@ -14,9 +19,9 @@ import {
   type DmaFault,
   type DmaSpace,
 } from '../../memory/dma.ts';
+import type { DriverMemory } from '../../ring/driver-queue.ts';
 import * as ahci from '../../spec/ahci.ts';
 import * as ata from '../../spec/ata.ts';
-import { PCI_COMMAND, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from '../../spec/pci.ts';
 import { Ahci, type AhciOptions } from './ahci.ts';
 import type { AtaDevice } from './ata-device.ts';
 
@@ -148,13 +153,8 @@ export interface TestResult {
   readonly interrupts: number;
 }
 
-// Where the driver of one port keeps things in the guest's memory.
-const LIST = 0;
-const RECEIVED = 0x1000;
-const TABLES = 0x2000;
-const TABLE_BYTES = 0x4000;
-const DATA = 0x10_0000;
-const DATA_BYTES = 0x2_0000;
+/** Of the guest's memory; tests have tables of some 600 entries, and data of 128 KiB. */
+const PORT_MEMORY = { slots: ahci.AHCI_MAX_SLOTS, requestBytes: 0x2_0000, entries: 1000 };
 
 /** Turns that a test waits for a command. */
 const PATIENCE = 20000;
@@ -163,26 +163,45 @@ const PATIENCE = 20000;
 export class AhciGuest {
   readonly space = new FakeSpace();
   readonly controller: Ahci;
-  readonly messages: number[] = [];
-  intx = false;
+  readonly bus: DirectBus;
+  readonly function: BoundFunction;
+  readonly registers: AhciRegisters;
+  readonly plan = planPort(PORT_MEMORY, MEMORY_IOVA);
+  readonly memory: DriverMemory;
+  readonly layout: PortMemory;
+  #hba: Hba | undefined;
+  #driver: PortDriver | undefined;
 
   constructor(device?: AtaDevice, options: Partial<AhciOptions> = {}) {
     const { arena, loop } = testLane();
     this.controller = new Ahci({ name: 'test/ahci', arena, loop, log: silentLogger, ...options });
     if (device !== undefined) this.controller.insert(0, device);
-    this.controller.attach({
-      dma: this.space,
-      interrupts: {
-        keepsMasks: true,
-        setIntx: (asserted) => {
-          this.intx = asserted;
-        },
-        signalMsi: (vector) => this.messages.push(vector),
-        signalMsix: () => assert.fail('there is no MSI-X'),
-      },
-      setBusMaster: () => undefined,
-    });
-    this.controller.writeConfig(PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    this.bus = new DirectBus(this.controller, this.space);
+    this.function = new BoundFunction(this.bus);
+    this.function.enableInterrupts(1, () => undefined, ['intx']);
+    this.registers = new AhciRegisters(this.bus, () => this.turn());
+    this.memory = {
+      arena,
+      arenaAddress: this.space.at,
+      guestAddress: MEMORY_IOVA,
+      size: MEMORY_BYTES,
+    };
+    this.layout = new PortMemory(this.plan, this.memory);
+  }
+
+  /** Level of the line, and messages, in their order. */
+  get intx(): boolean {
+    return this.bus.line;
+  }
+
+  get messages(): readonly number[] {
+    return this.bus.msi;
+  }
+
+  /** The driver of port 0, from {@link start} on. */
+  get driver(): PortDriver {
+    assert.ok(this.#driver !== undefined, 'the guest was not started');
+    return this.#driver;
   }
 
   close(): void {
@@ -208,11 +227,11 @@ export class AhciGuest {
   }
 
   read(offset: number): number {
-    return this.controller.readBar(ahci.AHCI_BAR, offset, 4);
+    return this.registers.read(offset);
   }
 
   write(offset: number, value: number): void {
-    this.controller.writeBar(ahci.AHCI_BAR, offset, 4, value >>> 0);
+    this.registers.write(offset, value);
   }
 
   port(offset: number): number {
@@ -231,134 +250,100 @@ export class AhciGuest {
     assert.fail(`waits for ${what} in vain`);
   }
 
-  /** ahci_reset_controller, ahci_init_controller, ahci_start_port, sata_link_hardreset. */
+  /** Resets controller and drive and starts the port. */
   start(): void {
-    this.write(ahci.AHCI_GHC, ahci.AHCI_GHC_RESET);
-    this.until('the reset', () => (this.read(ahci.AHCI_GHC) & ahci.AHCI_GHC_RESET) === 0);
-    this.write(ahci.AHCI_GHC, ahci.AHCI_GHC_AHCI_ENABLE);
-    this.stopEngine();
-    this.setPort(ahci.PX_SERR, this.port(ahci.PX_SERR));
-    this.setPort(ahci.PX_IS, this.port(ahci.PX_IS));
-    this.write(ahci.AHCI_IS, 1);
-    this.setPort(ahci.PX_CLBU, Math.floor(MEMORY_IOVA / TWO_32));
-    this.setPort(ahci.PX_CLB, (MEMORY_IOVA % TWO_32) + LIST);
-    this.setPort(ahci.PX_FBU, Math.floor(MEMORY_IOVA / TWO_32));
-    this.setPort(ahci.PX_FB, (MEMORY_IOVA % TWO_32) + RECEIVED);
-    this.setPort(ahci.PX_CMD, this.port(ahci.PX_CMD) | ahci.PX_CMD_FRE);
-    this.setPort(ahci.PX_IE, 0x7dc0_007f);
-    this.write(ahci.AHCI_GHC, ahci.AHCI_GHC_AHCI_ENABLE | ahci.AHCI_GHC_INTERRUPT_ENABLE);
-    this.hardReset();
+    if (this.#hba === undefined) this.#hba = new Hba(this.registers, 'test/ahci');
+    else this.#hba.reset();
+    this.#driver = new PortDriver(this.#hba, 0, this.layout);
+    this.#hba.enableInterrupts();
+    this.#driver.start();
   }
 
-  /** ahci_hardreset. */
   hardReset(): void {
-    this.stopEngine();
-    this.setPort(ahci.PX_SCTL, 0x301);
-    this.setPort(ahci.PX_SCTL, 0x300);
-    this.until('the link', () => (this.port(ahci.PX_SSTS) & 0xf) === 3);
-    this.setPort(ahci.PX_SERR, 0xffff_ffff);
-    this.startEngine();
-    this.until('the drive', () => (this.port(ahci.PX_TFD) & ata.STATUS_BSY) === 0);
-    this.acknowledge();
+    this.driver.resetLink();
   }
 
   stopEngine(): void {
-    this.setPort(ahci.PX_CMD, this.port(ahci.PX_CMD) & ~ahci.PX_CMD_ST);
-    this.until('CR', () => (this.port(ahci.PX_CMD) & ahci.PX_CMD_CR) === 0);
+    this.driver.stopCommands();
   }
 
   startEngine(): void {
-    this.setPort(ahci.PX_CMD, this.port(ahci.PX_CMD) | ahci.PX_CMD_ST);
+    this.driver.startCommands();
   }
 
   /** The interrupt handler: returns PxIS as it was. */
   acknowledge(): number {
-    const status = this.port(ahci.PX_IS);
-    this.setPort(ahci.PX_IS, status);
-    this.write(ahci.AHCI_IS, this.read(ahci.AHCI_IS));
-    return status;
+    return this.driver.acknowledge();
   }
 
   /** Memory of a slot's data. */
   data(slot: number): number {
-    return MEMORY_IOVA + DATA + slot * DATA_BYTES;
+    return this.layout.dataAddressOf(slot);
   }
 
   received(offset: number, length: number): Buffer {
-    return this.space.memory(MEMORY_IOVA + RECEIVED + offset, length);
+    return this.layout.view(this.plan.received + offset, length);
   }
 
   header(slot: number): Buffer {
-    return this.space.memory(MEMORY_IOVA + LIST + slot * ahci.AHCI_HEADER_BYTES, 32);
+    return this.layout.view(this.plan.list + slot * ahci.AHCI_HEADER_BYTES, 32);
   }
 
   table(slot: number): Buffer {
-    return this.space.memory(MEMORY_IOVA + TABLES + slot * TABLE_BYTES, TABLE_BYTES);
+    return this.layout.view(this.plan.tables + slot * this.plan.tableBytes, this.plan.tableBytes);
   }
 
-  /** ahci_qc_prep: lays a command into a slot. */
+  /** Lays a command into a slot. */
   prepare(slot: number, command: TestCommand): void {
+    const { layout } = this;
+    const { data, packet } = command;
+    const bytes = data?.length ?? command.bytes ?? 0;
     const table = this.table(slot);
-    const bytes = command.data?.length ?? command.bytes ?? 0;
-    const pieces = command.pieces ?? (bytes === 0 ? [] : [bytes]);
-    const lba = command.lba ?? 0;
     table.fill(0, 0, ahci.AHCI_TABLE_PRDT);
-    table[0] = ata.FIS_H2D;
-    table[1] = command.control === undefined ? ata.H2D_FLAG_COMMAND : 0;
-    table[2] = command.command;
-    table[3] = (command.features ?? 0) & 0xff;
-    table.writeUIntLE(lba % 2 ** 24, 4, 3);
-    table[7] = command.device ?? ata.DEVICE_LBA;
-    table.writeUIntLE(Math.floor(lba / 2 ** 24), 8, 3);
-    table[11] = (command.features ?? 0) >> 8;
-    table.writeUInt16LE(command.count ?? 0, 12);
-    table[15] = command.control ?? 0;
-    if (command.packet !== undefined) table.set(command.packet, ahci.AHCI_TABLE_ACMD);
-    let at = this.data(slot);
-    for (const [i, length] of pieces.entries()) {
-      const entry = ahci.AHCI_TABLE_PRDT + i * ahci.AHCI_PRD_BYTES;
-      table.writeBigUInt64LE(BigInt(at), entry);
-      table.writeUInt32LE(length - 1, entry + ahci.AHCI_PRD_COUNT);
-      at += length;
+    layout.lba[slot] = command.lba ?? 0;
+    layout.setCommand(
+      slot,
+      command.command,
+      command.features ?? 0,
+      command.count ?? 0,
+      command.device,
+    );
+    if (command.control !== undefined) {
+      table[ata.H2D_FLAGS] = 0;
+      table[ata.H2D_CONTROL] = command.control;
     }
-    if (command.data !== undefined) {
-      this.space.memory(this.data(slot), bytes).set(command.data);
-    }
+    if (packet !== undefined) layout.setPacket(slot, packet);
+    if (data !== undefined) this.space.memory(this.data(slot), bytes).set(data);
     const flags =
-      (command.data === undefined ? 0 : ahci.AHCI_HEADER_WRITE) |
-      (command.packet === undefined ? 0 : ahci.AHCI_HEADER_ATAPI) |
+      (data === undefined ? 0 : ahci.AHCI_HEADER_WRITE) |
+      (packet === undefined ? 0 : ahci.AHCI_HEADER_ATAPI) |
       (command.flags ?? 0);
-    this.prepareHeader(slot, pieces.length, flags);
+    let at = this.data(slot);
+    const pieces = (command.pieces ?? (bytes === 0 ? [] : [bytes])).map((length) => {
+      at += length;
+      return { address: at - length, bytes: length };
+    });
+    layout.setPieces(slot, pieces, flags);
   }
 
   /** Writes the command header of a slot, whose table is where it always is. */
   prepareHeader(slot: number, entries: number, flags = 0): void {
-    const header = this.header(slot);
-    header.writeUInt32LE((flags | 5 | (entries << 16)) >>> 0, 0);
-    header.writeUInt32LE(0, 4);
-    header.writeBigUInt64LE(BigInt(MEMORY_IOVA + TABLES + slot * TABLE_BYTES), 8);
+    this.header(slot).writeBigUInt64LE(BigInt(this.layout.tableAddress(slot)), 8);
+    this.layout.setHeader(slot, entries, flags);
   }
 
   issue(slots: number): void {
-    this.setPort(ahci.PX_CI, slots);
+    this.driver.issue(slots);
   }
 
   /** One command that is not queued, to its end. */
   run(command: TestCommand, slot = 0): TestResult {
+    this.prepareHeader(slot, 0);
     this.prepare(slot, command);
-    this.issue(1 << slot);
-    const wanted = ahci.PX_IS_DHRS | ahci.PX_IS_PSS | FATAL;
-    this.until('a command', () => (this.port(ahci.PX_IS) & wanted) !== 0);
-    const interrupts = this.acknowledge();
-    const taskfile = this.port(ahci.PX_TFD);
-    const bytes = this.header(slot).readUInt32LE(4);
-    return {
-      status: taskfile & 0xff,
-      error: taskfile >> 8,
-      data: Buffer.from(this.space.memory(this.data(slot), Math.max(1, command.bytes ?? 1))),
-      bytes,
-      interrupts,
-    };
+    const { status, error, interrupts } = this.driver.run(slot);
+    const bytes = this.layout.movedBytes(slot);
+    const data = this.space.memory(this.data(slot), Math.max(1, command.bytes ?? 1));
+    return { status, error, data: Buffer.from(data), bytes, interrupts };
   }
 
   /** As {@link run}, and it must succeed. */
@@ -377,11 +362,10 @@ export class AhciGuest {
       lba,
       ...(data === undefined ? { bytes: blocks * 512 } : { data }),
     });
-    this.setPort(ahci.PX_SACT, 2 ** slot);
-    this.issue(2 ** slot);
+    this.driver.issueQueued(1 << slot);
   }
 
-  /** ahci's error handler without a reset: the engine off and on. */
+  /** An error handler without a reset: the engine off and on. */
   recover(): void {
     this.stopEngine();
     this.setPort(ahci.PX_SERR, this.port(ahci.PX_SERR));
@@ -390,7 +374,7 @@ export class AhciGuest {
   }
 }
 
-export const FATAL = ahci.PX_IS_TFES | ahci.PX_IS_HBFS | ahci.PX_IS_IFS | ahci.PX_IS_OFS;
+export const FATAL = PORT_ERRORS;
 
 /** Bytes that differ from place to place. */
 export function pattern(bytes: number, seed: number): Buffer {
