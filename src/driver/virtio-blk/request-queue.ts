@@ -1,9 +1,7 @@
 /**
  * One queue of requests of a virtio-blk driver (VIRTIO 1.3 §5.2.6).
  *
- * A request is a *slot*: a cache line for its header and its status, and a buffer for its data. The
- * user fills in `sector` and `bytes` of a free slot, submits it, and finds it again among `done`, in
- * whatever order the device finishes. Which slots are free is the user's matter.
+ * A slot of {@link DiskRequests} is a cache line for its header and its status, and a buffer for its data.
  *
  *     struct virtio_blk_req  { le32 type; le32 reserved; le64 sector }  device-readable
  *     data                   device-readable (writes) or device-writable (reads)
@@ -36,6 +34,7 @@ import {
   VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 } from '../../spec/virtio-blk.ts';
 import type { BufferPool } from '../buffer-pool.ts';
+import type { DiskRequests } from '../disk-requests.ts';
 
 /** Requests that one {@link RequestQueue.collect} returns at most. */
 export const COLLECT_BATCH = USED_BATCH;
@@ -66,7 +65,7 @@ export interface RequestQueueOptions {
   readonly segments: number;
 }
 
-export class RequestQueue {
+export class RequestQueue implements DiskRequests {
   readonly queue: DriverQueue;
   readonly pool: BufferPool;
   readonly slots: number;
@@ -126,6 +125,22 @@ export class RequestQueue {
     this.list = new SegmentList(segments + 2);
     this.slotOf = new Uint16Array(queue.size);
     this.headerWords.fill(0);
+  }
+
+  get requestBytes(): number {
+    return this.pool.bytes;
+  }
+
+  get outstanding(): number {
+    return this.queue.outstanding;
+  }
+
+  enableCalls(): boolean {
+    return this.queue.enableCalls();
+  }
+
+  disableCalls(): void {
+    this.queue.disableCalls();
   }
 
   /** Reads `bytes[slot]` from `sector[slot]` on. False without a free descriptor: so with all of these. */

@@ -46,7 +46,7 @@ export interface DiskCounts {
   readonly flushes: number;
   readonly readBytes: number;
   readonly writtenBytes: number;
-  /** Requests that the device answered with another status than VIRTIO_BLK_S_OK. */
+  /** Requests that the device answered with an error. */
   readonly failed: number;
   /** The first of them, in words. */
   readonly failure: string | undefined;

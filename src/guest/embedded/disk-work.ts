@@ -2,10 +2,9 @@
 import { SluiceError } from '../../base/errors.ts';
 import { Histogram } from '../../base/histogram.ts';
 import { SECTOR_BYTES } from '../../block/disk.ts';
-import type { RequestQueue } from '../../driver/virtio-blk/request-queue.ts';
+import { type DiskRequests, REQUEST_OK } from '../../driver/disk-requests.ts';
 import { clock, monotonicNs, readClock } from '../../os/clock.ts';
 import type { PollLoop, Timer } from '../../os/poll-loop.ts';
-import { VIRTIO_BLK_S_OK } from '../../spec/virtio-blk.ts';
 import { BlockChoice } from './block-choice.ts';
 import { blocksOf, type DiskCounts, type DiskWorkSpec } from './disk-options.ts';
 import {
@@ -33,14 +32,14 @@ const OPERATIONS = ['read', 'write', 'flush', 'read'] as const;
 const IN_DOUBT = 0xffff_ffff;
 
 export interface DiskWorkContext {
-  readonly queue: RequestQueue;
+  readonly queue: DiskRequests;
   readonly loop: PollLoop;
   /** Size of the disk. */
   readonly diskBytes: number;
 }
 
 export class DiskWork implements Role {
-  private readonly queue: RequestQueue;
+  private readonly queue: DiskRequests;
   private readonly loop: PollLoop;
   private readonly spec: DiskWorkSpec;
   private readonly choice: BlockChoice;
@@ -88,10 +87,10 @@ export class DiskWork implements Role {
   constructor({ queue, loop, diskBytes }: DiskWorkContext, spec: DiskWorkSpec) {
     const { bs, iodepth } = spec;
     this.blocks = blocksOf(spec, diskBytes);
-    if (bs > queue.pool.bytes || iodepth < 1 || iodepth > queue.slots) {
+    if (bs > queue.requestBytes || iodepth < 1 || iodepth > queue.slots) {
       throw new SluiceError(
         'config',
-        `${iodepth} requests of ${bs} bytes from a guest that was attached for ${queue.slots} of ${queue.pool.bytes}`,
+        `${iodepth} requests of ${bs} bytes from a guest that was attached for ${queue.slots} of ${queue.requestBytes}`,
       );
     }
     this.queue = queue;
@@ -138,7 +137,7 @@ export class DiskWork implements Role {
   }
 
   arm(): boolean {
-    const { queue } = this.queue;
+    const { queue } = this;
     if (queue.outstanding > 0 && queue.enableCalls()) return true;
     if (this.freeCount === 0) return false;
     if (!this.running) return this.auditing && this.freeCount === this.free.length;
@@ -154,7 +153,7 @@ export class DiskWork implements Role {
   }
 
   disarm(): void {
-    this.queue.queue.disableCalls();
+    this.queue.disableCalls();
     this.timer?.cancel();
     this.timer = undefined;
   }
@@ -288,7 +287,7 @@ export class DiskWork implements Role {
           this.histogram.record(ns < LONGEST_NS ? ns | 0 : LONGEST_NS);
         }
         done[what] = (done[what] as number) + 1;
-        if (queue.status[slot] !== VIRTIO_BLK_S_OK) this.fail(slot, what);
+        if (queue.status[slot] !== REQUEST_OK) this.fail(slot, what);
         else if (verify && (what === READ || what === AUDIT)) this.check(slot);
         if (verify && what !== FLUSH) this.busy[this.block[slot] as number] = 0;
         free[this.freeCount++] = slot;
