@@ -6,7 +6,18 @@ import { silentLogger } from '../../base/log.ts';
 import { testLane } from '../../block/testing-client.ts';
 import * as ahci from '../../spec/ahci.ts';
 import * as ata from '../../spec/ata.ts';
-import { PCI_CLASS_CODE, PCI_COMMAND, PCI_VENDOR_ID } from '../../spec/pci.ts';
+import {
+  PCI_AF_CAP_FLR,
+  PCI_AF_CAPABILITIES,
+  PCI_AF_CONTROL,
+  PCI_AF_CONTROL_FLR,
+  PCI_CAP_ID_AF,
+  PCI_CLASS_CODE,
+  PCI_COMMAND,
+  PCI_COMMAND_MASTER,
+  PCI_COMMAND_MEMORY,
+  PCI_VENDOR_ID,
+} from '../../spec/pci.ts';
 import { FakeDisk } from '../virtio-blk/testing.ts';
 import { Ahci } from './ahci.ts';
 import { AtaDisk } from './ata-disk.ts';
@@ -192,6 +203,29 @@ test('CR, a reset and a COMRESET wait for the disk', (t) => {
   disk.choose = (pending) => pending;
   guest.turn();
   assert.equal(guest.read(ahci.AHCI_GHC), 0x8000_0000);
+  guest.start();
+  assert.ok(guest.succeed(READ).equals(expected()));
+});
+
+test('a function-level reset waits for the disk too, and nothing answers meanwhile', (t) => {
+  const { guest, disk } = guestWith(t);
+  const { controller } = guest;
+  guest.start();
+  disk.choose = () => [];
+  guest.queue(4, false, 3, 16);
+  guest.turn();
+  const at = guest.function.capability(PCI_CAP_ID_AF);
+  assert.notEqual(at, 0);
+  assert.equal(controller.readConfig(at + PCI_AF_CAPABILITIES, 1) & PCI_AF_CAP_FLR, PCI_AF_CAP_FLR);
+  controller.writeConfig(at + PCI_AF_CONTROL, 1, PCI_AF_CONTROL_FLR);
+  guest.turn();
+  assert.equal(controller.readConfig(PCI_COMMAND, 2), 0xffff);
+  disk.choose = (pending) => pending;
+  guest.turn();
+  assert.equal(controller.readConfig(PCI_COMMAND, 2), 0);
+  controller.writeConfig(PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+  assert.equal(guest.port(ahci.PX_SACT), 0);
+  assert.equal(guest.port(ahci.PX_CLB), 0);
   guest.start();
   assert.ok(guest.succeed(READ).equals(expected()));
 });

@@ -13,6 +13,7 @@ import type { DmaSpace } from '../../memory/dma.ts';
 import type { Poller, PollLoop } from '../../os/poll-loop.ts';
 import { PciDevice } from '../../pci/device.ts';
 import { Msi } from '../../pci/msi.ts';
+import { advancedFeatures } from '../../pci/plain-capabilities.ts';
 import { PowerManagement } from '../../pci/power-management.ts';
 import type { ResetKind } from '../../pci/registers.ts';
 import * as spec from '../../spec/ahci.ts';
@@ -77,7 +78,7 @@ export class Ahci extends PciDevice implements Poller, EngineHost {
         ...new Array<undefined>(spec.AHCI_BAR).fill(undefined),
         { kind: 'memory32', bytes: BAR_BYTES },
       ],
-      capabilities: [new Msi({ vectors: 1 }), new PowerManagement()],
+      capabilities: [new Msi({ vectors: 1 }), new PowerManagement(), advancedFeatures()],
     });
     this.arena = arena;
     this.loop = loop;
