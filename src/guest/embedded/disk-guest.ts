@@ -1,36 +1,21 @@
-/** One embedded guest with a disk: its memory file, its driver, and work for each queue. */
+/** One embedded guest with a disk, whatever its device: work for each queue. */
 import { SluiceError } from '../../base/errors.ts';
 import { SECTOR_BYTES } from '../../block/disk.ts';
-import { BlkDriver, planBlkDriver } from '../../driver/virtio-blk/blk-driver.ts';
-import { type BlkConfig, parseBlkConfig } from '../../driver/virtio-blk/config.ts';
-import {
-  type BlkFeatures,
-  DEFAULT_BLK_WISHES,
-  negotiateBlk,
-} from '../../driver/virtio-blk/negotiation.ts';
 import type { Arena } from '../../memory/arena.ts';
 import type { PollLoop } from '../../os/poll-loop.ts';
-import type { DriverMemory } from '../../ring/driver-queue.ts';
-import { BLK_CONFIG_WRITE_ZEROES_MAY_UNMAP, BLK_CONFIG_WRITEBACK } from '../../spec/virtio-blk.ts';
-import { GUEST_BASE, releaseMemory, shareGuestMemory, startQueues } from './attachment.ts';
+import { AhciGuestDisk } from './ahci-guest-disk.ts';
+import type { DiskAttachment } from './disk-attachment.ts';
 import { type DiskWorkSpec, writes } from './disk-options.ts';
 import { DiskWork } from './disk-work.ts';
-import type { Frontend, Transports } from './frontend.ts';
+import type { Transports } from './frontend.ts';
 import type { DiskGuestInfo, DiskGuestReading, DiskGuestSpec } from './protocol.ts';
 import { RoleRunner } from './role-runner.ts';
-
-const DEFAULT_QUEUE_SIZE = 128;
-const DEFAULT_SLOTS = 32;
-const DEFAULT_REQUEST_BYTES = 4096;
-
-/** All that a driver reads: devices without discard have no more. */
-const CONFIG_BYTES = BLK_CONFIG_WRITE_ZEROES_MAY_UNMAP + 4;
+import { VirtioDisk } from './virtio-disk.ts';
 
 export class EmbeddedDiskGuest {
   readonly info: DiskGuestInfo;
   readonly #loop: PollLoop;
-  readonly #frontend: Frontend;
-  readonly #driver: BlkDriver;
+  readonly #disk: DiskAttachment;
   readonly #runner: RoleRunner<DiskWork>;
 
   /**
@@ -46,49 +31,12 @@ export class EmbeddedDiskGuest {
   ) {
     this.#loop = loop;
     this.#runner = new RoleRunner(spec.name, loop, onLost);
-    this.#frontend = transports.virtio(spec.socket, (reason) => this.#runner.fail(reason));
-    let memory: DriverMemory | undefined;
-    try {
-      const features = negotiateBlk(this.#frontend.features, {
-        ...DEFAULT_BLK_WISHES,
-        ...spec.wishes,
-      });
-      const config = parseBlkConfig(this.#frontend.readConfig(CONFIG_BYTES), features);
-      const queues = chooseQueues(spec, config);
-      const options = {
-        queues,
-        queueSize: spec.queueSize ?? DEFAULT_QUEUE_SIZE,
-        slots: spec.slots ?? DEFAULT_SLOTS,
-        requestBytes: spec.requestBytes ?? DEFAULT_REQUEST_BYTES,
-        ...(spec.segmentBytes === undefined ? {} : { segmentBytes: spec.segmentBytes }),
-      };
-      const plan = planBlkDriver(features, config, options, GUEST_BASE);
-      this.#frontend.acceptFeatures(features.bits);
-      const writeback = chooseCache(spec, features, config, this.#frontend);
-      memory = shareGuestMemory(spec.name, plan.bytes, arena, (fd, size, at) =>
-        this.#frontend.shareMemory(fd, size, at),
-      );
-      const kicks = plan.queues.map((_, index) => this.#frontend.kick(index));
-      this.#driver = new BlkDriver(plan, memory, kicks);
-      startQueues(this.#frontend, plan.queues);
-      this.info = {
-        name: spec.name,
-        bytes: config.bytes,
-        readonly: features.readonly,
-        blockBytes: config.blockBytes,
-        writeback,
-        queues,
-        packed: features.packed,
-        features: features.bits.toString(16),
-        memoryBytes: memory.size,
-        slots: options.slots,
-        requestBytes: options.requestBytes,
-      };
-    } catch (error) {
-      this.#frontend.close();
-      if (memory !== undefined) releaseMemory(memory);
-      throw error;
-    }
+    const fail = (reason: string): void => this.#runner.fail(reason);
+    this.#disk =
+      spec.method === 'emulated'
+        ? new AhciGuestDisk(spec, arena, loop, transports.pci(spec.socket, fail))
+        : new VirtioDisk(spec, arena, transports.virtio(spec.socket, fail));
+    this.info = this.#disk.info;
     this.#runner.begin([]);
   }
 
@@ -118,7 +66,7 @@ export class EmbeddedDiskGuest {
     }
     this.#runner.replace(() =>
       specs.map((spec, index) => {
-        const queue = this.#driver.queues[index];
+        const queue = this.#disk.queues[index];
         if (queue === undefined) throw new SluiceError('state', `there is no queue ${index}`);
         return new DiskWork({ queue, loop: this.#loop, diskBytes: bytes }, spec);
       }),
@@ -138,8 +86,8 @@ export class EmbeddedDiskGuest {
   read(): DiskGuestReading {
     return {
       queues: this.#runner.roles.map((role) => role.counts()),
-      kicks: this.#driver.queues.reduce((sum, { queue }) => sum + queue.kicks, 0),
-      calls: this.#frontend.calls,
+      kicks: this.#disk.kicks,
+      calls: this.#disk.calls,
       failure: this.#runner.failure,
     };
   }
@@ -147,38 +95,6 @@ export class EmbeddedDiskGuest {
   /** Detaches and gives the memory back. */
   close(): void {
     this.#runner.end();
-    this.#frontend.close();
-    releaseMemory(this.#driver.memory);
+    this.#disk.close();
   }
-}
-
-function chooseQueues(spec: DiskGuestSpec, config: BlkConfig): number {
-  const wanted = spec.queues ?? 1;
-  if (wanted > config.queues) {
-    throw new SluiceError(
-      'unsupported',
-      `guest ${spec.name}: ${wanted} queues on a disk with ${config.queues}`,
-      { remedy: 'give the disk of the guest more queues' },
-    );
-  }
-  return wanted;
-}
-
-/** Turns the cache on or off if the guest is to; returns whether it is on. */
-function chooseCache(
-  spec: DiskGuestSpec,
-  features: BlkFeatures,
-  config: BlkConfig,
-  frontend: Frontend,
-): boolean {
-  const { writeback = config.writeback } = spec;
-  if (writeback === config.writeback) return writeback;
-  if (!features.cacheControl) {
-    throw new SluiceError(
-      'unsupported',
-      `guest ${spec.name} cannot turn the disk's cache on or off`,
-    );
-  }
-  frontend.writeConfig(BLK_CONFIG_WRITEBACK, Uint8Array.of(writeback ? 1 : 0));
-  return writeback;
 }

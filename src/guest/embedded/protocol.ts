@@ -94,6 +94,8 @@ export interface DiskGuestSpec {
   /** `paravirtual` unless given. */
   readonly method?: GuestMethod;
   readonly socket: string;
+  /** Emulated: the port of the controller that the drive is plugged into; 0 unless given. */
+  readonly port?: number;
   /** Queues to use, at most what the device has; 1 unless given. */
   readonly queues?: number;
   /** 128 unless given. */
