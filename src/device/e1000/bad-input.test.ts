@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { MiB } from '../../base/bits.ts';
+import { TestDriver } from '../../driver/e1000/testing.ts';
 import { Arena } from '../../memory/arena.ts';
 import { createDataPath } from '../../net/data-path.ts';
 import { parseMac } from '../../net/mac.ts';
@@ -12,7 +13,7 @@ import { PollLoop } from '../../os/poll-loop.ts';
 import { CTRL_RST, E1000_REGISTERS, type E1000RegisterName } from '../../spec/e1000.ts';
 import { E1000 } from './e1000.ts';
 import { E1000_MODELS } from './function.ts';
-import { type Reach, TEST_BASE, TestDriver, TestMemory } from './testing.ts';
+import { type Reach, TEST_BASE, TestMemory } from './testing.ts';
 
 const loop = new PollLoop();
 const arena = Arena.create();

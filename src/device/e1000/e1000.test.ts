@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { MiB } from '../../base/bits.ts';
+import { TEST_RING, TestDriver } from '../../driver/e1000/testing.ts';
 import { Arena } from '../../memory/arena.ts';
 import type { Burst } from '../../net/burst.ts';
 import { createDataPath } from '../../net/data-path.ts';
@@ -47,7 +48,7 @@ import {
 } from '../../spec/e1000.ts';
 import { E1000 } from './e1000.ts';
 import type { E1000Model } from './function.ts';
-import { type Reach, TEST_BASE, TEST_RING, TestDriver, TestMemory } from './testing.ts';
+import { type Reach, TEST_BASE, TestMemory } from './testing.ts';
 
 const loop = new PollLoop();
 const arena = Arena.create();

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { MiB } from '../../base/bits.ts';
+import { TestDriver } from '../../driver/e1000/testing.ts';
 import { Arena } from '../../memory/arena.ts';
 import { createDataPath } from '../../net/data-path.ts';
 import { parseMac } from '../../net/mac.ts';
@@ -28,7 +29,7 @@ import {
 } from '../../spec/e1000.ts';
 import { E1000 } from './e1000.ts';
 import { E1000_MODELS, type E1000Model } from './function.ts';
-import { TestDriver, TestMemory } from './testing.ts';
+import { TestMemory } from './testing.ts';
 
 const loop = new PollLoop();
 const arena = Arena.create();
