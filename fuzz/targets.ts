@@ -1,8 +1,10 @@
 /** All fuzz targets. */
 import { nbdClient } from './nbd-client.ts';
 import { packedRing } from './packed-ring.ts';
+import { pciConfig } from './pci-config.ts';
 import type { FuzzTarget } from './runner.ts';
 import { splitRing } from './split-ring.ts';
+import { vfioUserSession } from './vfio-user-session.ts';
 import { vhostUserCodec } from './vhost-user-codec.ts';
 import { vhostUserSession } from './vhost-user-session.ts';
 import { virtioBlk } from './virtio-blk.ts';
@@ -14,4 +16,6 @@ export const TARGETS: readonly FuzzTarget[] = [
   vhostUserSession,
   nbdClient,
   virtioBlk,
+  vfioUserSession,
+  pciConfig,
 ];
