@@ -1,7 +1,7 @@
 /** The arguments with which QEMU gives a guest the cards and disks that Sluice serves. */
 import { MiB } from '../base/bits.ts';
-import type { GuestConfig, NetConfig } from '../daemon/config.ts';
-import type { GuestDiskConfig } from '../daemon/disk-config.ts';
+import type { GuestConfig, NetConfig, ParavirtualNetConfig } from '../daemon/config.ts';
+import type { GuestDiskConfig, ParavirtualDiskConfig } from '../daemon/disk-config.ts';
 import { EXTRA_SEGMENTS } from '../device/virtio-blk/features.ts';
 
 /** QEMU's largest; only vhost-user takes it for both directions. */
@@ -29,11 +29,20 @@ export function qemuArguments(guest: GuestConfig, strict: boolean): string[] {
     `memory-backend=${MEMORY_ID}`,
     ...guest.net.flatMap(cardArguments),
     ...guest.disk.flatMap(diskArguments),
+    ...guest.controllers.flatMap(({ name, socket }) =>
+      functionArguments(`sluice-${name.slice(guest.name.length + 1)}`, socket),
+    ),
   ];
 }
 
 function cardArguments(net: NetConfig, index: number): string[] {
   const id = `sluice-net${index}`;
+  return net.method === 'emulated'
+    ? functionArguments(id, net.socket)
+    : virtioCardArguments(id, net);
+}
+
+function virtioCardArguments(id: string, net: ParavirtualNetConfig): string[] {
   const multi = net.queues > 1;
   return [
     ...socketArguments(id, net),
@@ -52,6 +61,8 @@ function cardArguments(net: NetConfig, index: number): string[] {
 }
 
 function diskArguments(disk: GuestDiskConfig, index: number): string[] {
+  // A drive comes with its controller.
+  if (disk.method === 'emulated') return [];
   const id = `sluice-disk${index}`;
   const ringSize = 2 ** Math.ceil(Math.log2(disk.segMax + EXTRA_SEGMENTS));
   return [
@@ -67,9 +78,15 @@ function diskArguments(disk: GuestDiskConfig, index: number): string[] {
   ];
 }
 
+/** A PCI function over vfio-user: on the root bus, where every machine type with PCI has room. */
+function functionArguments(id: string, socket: string): string[] {
+  const address = { path: socket, type: 'unix' };
+  return ['-device', JSON.stringify({ driver: 'vfio-user-pci', id, socket: address })];
+}
+
 function socketArguments(
   id: string,
-  { server, socket }: Pick<NetConfig, 'server' | 'socket'>,
+  { server, socket }: Pick<ParavirtualNetConfig | ParavirtualDiskConfig, 'server' | 'socket'>,
 ): string[] {
   const mode = server === 'listen' ? `reconnect-ms=${RECONNECT_MS}` : 'server=on,wait=off';
   return ['-chardev', `socket,id=${id}-socket,path=${escapeCommas(socket)},${mode}`];

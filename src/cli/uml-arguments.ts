@@ -4,8 +4,22 @@ import { SluiceError } from '../base/errors.ts';
 import type { GuestConfig } from '../daemon/config.ts';
 import { VIRTIO_ID_BLOCK, VIRTIO_ID_NET } from '../spec/virtio.ts';
 
-/** @throws SluiceError `unsupported`: virtio_uml connects and cannot be connected to. */
+/**
+ * @throws SluiceError `unsupported`: virtio_uml connects and cannot be connected to; and there is no PCI
+ * for emulated devices.
+ */
 export function umlArguments(guest: GuestConfig): string[] {
+  const emulated = [
+    ...guest.net.flatMap(({ method, port }) => (method === 'emulated' ? port : [])),
+    ...guest.disk.flatMap(({ method, device }) => (method === 'emulated' ? device : [])),
+  ];
+  if (emulated.length > 0) {
+    throw new SluiceError(
+      'unsupported',
+      `User-Mode Linux has no PCI, which the emulated ${emulated.join(', ')} would need`,
+      { remedy: 'set method: paravirtual, or run the guest in QEMU' },
+    );
+  }
   return [
     `mem=${guest.memoryBytes / MiB}M`,
     ...guest.net.map(({ port, server, socket }) =>

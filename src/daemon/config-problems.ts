@@ -141,7 +141,7 @@ export class ConfigSource {
       this.report([...path, key], 'not yet in this version of Sluice', 'key');
       return;
     }
-    const allowed = allowedKeys(path);
+    const allowed = allowedKeys(path, (at) => this.#valueAt(at));
     const hint = suggestion(key, allowed);
     this.report([...path, key], `unknown key; allowed here: ${allowed.join(', ')}${hint}`, 'key');
   }
@@ -151,7 +151,7 @@ export class ConfigSource {
     if (path.at(-1) === 'method' && LATER_METHODS.includes(String(value))) {
       this.report(
         path,
-        `method ${value} is not yet in this version of Sluice; allowed: paravirtual`,
+        `method ${value} is not yet in this version of Sluice; ${expected.replace(/^expected one of /, 'allowed: ')}`,
       );
       return;
     }
@@ -217,25 +217,36 @@ interface JsonSchema {
   readonly additionalProperties?: JsonSchema | boolean;
   readonly items?: JsonSchema;
   readonly anyOf?: readonly JsonSchema[];
+  /** Forms that differ in their method. */
+  readonly oneOf?: readonly JsonSchema[];
+  readonly enum?: readonly unknown[];
 }
 
 let schema: JsonSchema | undefined;
 
-/** The keys that the schema knows at a path. */
-function allowedKeys(path: ConfigPath): string[] {
+/** The keys that the schema knows at a path; `valueAt` tells which method is meant. */
+function allowedKeys(path: ConfigPath, valueAt: (path: ConfigPath) => unknown): string[] {
   schema ??= configJsonSchema() as JsonSchema;
   let forms: JsonSchema[] = [schema];
-  for (const step of path) {
-    forms = forms.flatMap(unfold).flatMap((form) => {
-      if (typeof step === 'number') return form.items ?? [];
-      const known = form.properties?.[step];
-      if (known !== undefined) return known;
-      return typeof form.additionalProperties === 'object' ? form.additionalProperties : [];
-    });
+  for (const [depth, step] of path.entries()) {
+    const method = valueAt([...path.slice(0, depth), 'method']);
+    forms = forms
+      .flatMap((form) => unfold(form, method))
+      .flatMap((form) => {
+        if (typeof step === 'number') return form.items ?? [];
+        const known = form.properties?.[step];
+        if (known !== undefined) return known;
+        return typeof form.additionalProperties === 'object' ? form.additionalProperties : [];
+      });
   }
-  return forms.flatMap(unfold).flatMap((form) => Object.keys(form.properties ?? {}));
+  const method = valueAt([...path, 'method']);
+  return forms
+    .flatMap((form) => unfold(form, method))
+    .flatMap((form) => Object.keys(form.properties ?? {}));
 }
 
-function unfold(form: JsonSchema): readonly JsonSchema[] {
-  return form.anyOf === undefined ? [form] : form.anyOf.flatMap(unfold);
+function unfold(form: JsonSchema, method: unknown): readonly JsonSchema[] {
+  const forms =
+    form.anyOf ?? form.oneOf?.filter((one) => one.properties?.['method']?.enum?.includes(method));
+  return forms === undefined ? [form] : forms.flatMap((one) => unfold(one, method));
 }

@@ -4,6 +4,7 @@
  * file with other faults.
  */
 import { dirname, resolve } from 'node:path';
+import { AHCI_MAX_PORTS } from '../spec/ahci.ts';
 import type { ConfigPath, ConfigSource } from './config-problems.ts';
 import { defaultMac } from './mac-address.ts';
 import { suggestion } from './near-miss.ts';
@@ -102,12 +103,17 @@ function checkDisks(source: ConfigSource, guests: Mapping, disks: Mapping): void
   for (const [name, guest] of Object.entries(guests)) {
     const { disk: list } = mapping(guest);
     if (!Array.isArray(list)) continue;
+    checkPorts(source, name, list);
     for (const [index, item] of list.entries()) {
       const path = ['guests', name, 'disk', index, 'disk'];
-      const { disk } = mapping(item);
+      const { disk, method, cdrom } = mapping(item);
       checkNamed(source, path, disk, DISKS, disks);
       if (typeof disk !== 'string' || isReadonly(disks[disk])) continue;
-      const device = `${name}/disk${index}`;
+      if (method === 'emulated' && isOn(cdrom) && Object.hasOwn(disks, disk)) {
+        source.report(path, `disk ${disk} of a cdrom can be written: give it readonly: true`);
+        continue;
+      }
+      const device = method === 'emulated' ? `${name}'s disk[${index}]` : `${name}/disk${index}`;
       const writer = writers.get(disk);
       if (writer === undefined) writers.set(disk, device);
       else
@@ -120,9 +126,35 @@ function checkDisks(source: ConfigSource, guests: Mapping, disks: Mapping): void
   checkFiles(source, disks);
 }
 
+/** Each drive has a port of the controller for itself, and there are so many. */
+function checkPorts(source: ConfigSource, guest: string, list: readonly unknown[]): void {
+  const holders = new Map<unknown, number>();
+  let drives = 0;
+  for (const [index, item] of list.entries()) {
+    const { method, port } = mapping(item);
+    if (method !== 'emulated') continue;
+    drives++;
+    const path = ['guests', guest, 'disk', index];
+    if (drives > AHCI_MAX_PORTS) {
+      source.report(path, `an AHCI controller has ${AHCI_MAX_PORTS} ports, and this drive none`);
+    }
+    if (port === undefined) continue;
+    const holder = holders.get(port);
+    if (holder === undefined) holders.set(port, index);
+    else
+      source.report(
+        [...path, 'port'],
+        `port ${String(port)} has the drive disk[${holder}] already`,
+      );
+  }
+}
+
 function isReadonly(disk: unknown): boolean {
-  const { readonly } = mapping(disk);
-  return readonly === true || readonly === 'on';
+  return isOn(mapping(disk)['readonly']);
+}
+
+function isOn(value: unknown): boolean {
+  return value === true || value === 'on';
 }
 
 /** Notes a file that is more than one disk, unless nobody writes it. */

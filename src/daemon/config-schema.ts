@@ -4,34 +4,20 @@
  */
 import { z } from 'zod';
 import { MiB } from '../base/bits.ts';
-import { bytesOf, choice, integer, name, onOff, path, size, text } from './config-values.ts';
+import { netSchema, trunk, vlan } from './card-schema.ts';
+import { bytesOf, choice, integer, name, path, size, text } from './config-values.ts';
 import { diskSchema, guestDiskSchema } from './disk-schema.ts';
 
 export const MAX_LANES = 64;
-/** Queue pairs a device may have: one vhost-user device has at most 256 rings. */
-export const MAX_QUEUE_PAIRS = 128;
-export const MAX_VLAN = 4094;
-/** Frames up to this MTU fit into the buffers of every driver. */
-export const MAX_MTU = 65521;
-const MIN_MTU = 68;
 /** IFNAMSIZ without the terminating zero (linux/if.h). */
 const MAX_INTERFACE_NAME = 15;
-const MAX_RATE_MBPS = 4_000_000;
 /** ITU-T and IEEE 802.1D allow this range for the ageing time. */
 const MIN_AGEING = 10;
 const MAX_AGEING = 1_000_000;
 
 /** What is in the design and not yet in this version: told apart from a slip of the pen. */
-export const LATER_METHODS: readonly string[] = ['emulated', 'vmdq', 'direct', 'sriov'];
+export const LATER_METHODS: readonly string[] = ['vmdq', 'direct', 'sriov'];
 export const LATER_KEYS: readonly string[] = ['nics', 'controllers'];
-
-const vlan = integer(1, MAX_VLAN, 'a VLAN id');
-const trunk = z
-  .array(integer(0, MAX_VLAN, 'a VLAN id (0: frames without tag)'), {
-    error: 'expected a list of VLAN ids, such as [10, 20]',
-  })
-  .min(1, { error: 'expected at least one VLAN id' });
-const rate = integer(0, MAX_RATE_MBPS, 'a rate in Mb/s (0: no limit)');
 
 const tapName = text(
   new RegExp(`^[A-Za-z0-9_.-]{1,${MAX_INTERFACE_NAME}}$`),
@@ -75,57 +61,6 @@ const switchSchema = z.strictObject(
   { error: 'expected a mapping, such as { wire: none }' },
 );
 
-export const OFFLOAD_NAMES = ['csum', 'tso4', 'tso6', 'ecn', 'uso'] as const;
-
-const paravirtual = z.strictObject(
-  {
-    method: choice(['paravirtual']).describe('How the guest gets its network card.'),
-    switch: name.describe('The switch that the card is plugged into.'),
-    mac: text(
-      /^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$/,
-      'a unicast MAC address, such as "52:54:00:00:00:01" (in quotes)',
-    )
-      .refine((mac) => mac !== '00:00:00:00:00:00', {
-        error: 'expected a MAC address that is not all zeros',
-      })
-      .optional()
-      .describe(
-        "The card's MAC address. Default: one made of the guest's name and the card's number.",
-      ),
-    vlan: vlan.optional().describe('Access VLAN; with `trunk`: the one that is carried untagged.'),
-    trunk: trunk.optional().describe('VLANs that the guest sends and gets with 802.1Q tags.'),
-    qos: integer(0, 7, 'a priority')
-      .optional()
-      .describe('802.1Q priority of the frames that the guest sends without tag; with `vlan`.'),
-    queues: integer(1, MAX_QUEUE_PAIRS, 'a number of queue pairs')
-      .default(1)
-      .describe('Queue pairs (multiqueue), best one for each processor of the guest.'),
-    mtu: integer(MIN_MTU, MAX_MTU, 'an MTU in bytes')
-      .optional()
-      .describe(
-        "The MTU that the guest's driver is told. Default: none is told, which means 1500.",
-      ),
-    packed: onOff
-      .default(false)
-      .describe('Packed rings (VIRTIO 1.3 §2.8) if the driver knows them.'),
-    offloads: z
-      .union([onOff, z.array(choice(OFFLOAD_NAMES))], {
-        error: `expected on, off, or a list of ${OFFLOAD_NAMES.join(', ')}`,
-      })
-      .default(true)
-      .describe('Checksum and segmentation offloads that are offered to the guest.'),
-    max_tx_rate: rate.default(0).describe('Most that the guest may send, in Mb/s; 0: no limit.'),
-    max_rx_rate: rate.default(0).describe('Most that the guest is sent, in Mb/s; 0: no limit.'),
-    spoofchk: onOff
-      .default(false)
-      .describe('Drop frames whose source MAC address is not that of the card.'),
-    server: choice(['listen', 'connect'])
-      .default('listen')
-      .describe('Whether Sluice listens on the socket, or connects to where the VMM listens.'),
-  },
-  { error: 'expected a mapping with method: paravirtual' },
-);
-
 const guest = z.strictObject(
   {
     memory: size
@@ -133,7 +68,7 @@ const guest = z.strictObject(
       .default('512M')
       .describe("The guest's memory, for the command lines that Sluice prints."),
     net: z
-      .array(paravirtual, { error: 'expected a list of network cards' })
+      .array(netSchema, { error: 'expected a list of network cards' })
       .default([])
       .describe('The network cards, in the order of their numbers: net0, net1 …'),
     disk: z
@@ -214,6 +149,8 @@ export const configSchema = z
     { error: 'expected a mapping of run, isolation, lanes, switches, disks, guests' },
   )
   .describe('Configuration of Sluice');
+
+export { MAX_MTU } from './card-schema.ts';
 
 export type ConfigDocument = z.output<typeof configSchema>;
 

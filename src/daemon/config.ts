@@ -4,13 +4,22 @@
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { SluiceError } from '../base/errors.ts';
+import { E1000_MODELS, type E1000Model } from '../device/e1000/function.ts';
 import type { Isolation } from '../memory/guest-memory.ts';
 import { MAX_SOCKET_PATH } from '../os/unix-socket.ts';
+import { type NetDocument, OFFLOAD_NAMES } from './card-schema.ts';
 import { ConfigSource } from './config-problems.ts';
 import { checkReferences } from './config-references.ts';
-import { type ConfigDocument, configSchema, OFFLOAD_NAMES } from './config-schema.ts';
+import { type ConfigDocument, configSchema } from './config-schema.ts';
 import { bytesOf, isOn } from './config-values.ts';
-import { type DiskConfig, type GuestDiskConfig, toDisk, toGuestDisk } from './disk-config.ts';
+import {
+  type ControllerConfig,
+  controllersOf,
+  type DiskConfig,
+  type GuestDiskConfig,
+  toDisk,
+  toGuestDisks,
+} from './disk-config.ts';
 import { defaultMac } from './mac-address.ts';
 import { controlSocketPath, type RunConfig } from './run-directory.ts';
 
@@ -38,31 +47,45 @@ export interface SwitchConfig {
   readonly wire: WireConfig | undefined;
 }
 
-export interface NetConfig extends VlanConfig {
-  readonly method: 'paravirtual';
+interface CardConfig extends VlanConfig {
   /** `web/net0` */
   readonly port: string;
   readonly guest: string;
   readonly switch: string;
   readonly mac: string;
   readonly qos: number | undefined;
-  readonly queues: number;
-  readonly mtu: number | undefined;
-  readonly packed: boolean;
-  readonly offloads: readonly OffloadName[];
   /** Mb/s; 0: no limit. */
   readonly maxTxRate: number;
   readonly maxRxRate: number;
   readonly spoofCheck: boolean;
-  readonly server: 'listen' | 'connect';
   readonly socket: string;
 }
+
+export interface ParavirtualNetConfig extends CardConfig {
+  readonly method: 'paravirtual';
+  readonly queues: number;
+  readonly mtu: number | undefined;
+  readonly packed: boolean;
+  readonly offloads: readonly OffloadName[];
+  readonly server: 'listen' | 'connect';
+}
+
+export interface EmulatedNetConfig extends CardConfig {
+  readonly method: 'emulated';
+  readonly model: E1000Model;
+  /** A vfio-user client always connects. */
+  readonly server: 'listen';
+}
+
+export type NetConfig = ParavirtualNetConfig | EmulatedNetConfig;
 
 export interface GuestConfig {
   readonly name: string;
   readonly memoryBytes: number;
   readonly net: readonly NetConfig[];
   readonly disk: readonly GuestDiskConfig[];
+  /** What its emulated disks are plugged into. */
+  readonly controllers: readonly ControllerConfig[];
 }
 
 export interface LaneConfig {
@@ -145,33 +168,45 @@ function toConfig(document: ConfigDocument, file: string): Config {
       wire: item.wire === 'none' ? undefined : toWire(item.wire, base),
     })),
     disks: Object.entries(document.disks).map(([name, disk]) => toDisk(name, disk, base)),
-    guests: Object.entries(document.guests).map(([name, guest]) => ({
-      name,
-      memoryBytes: bytesOf(guest.memory),
-      net: guest.net.map((net, index) => ({
-        method: net.method,
-        port: `${name}/net${index}`,
-        guest: name,
-        switch: net.switch,
-        mac: (net.mac ?? defaultMac(name, index)).toLowerCase(),
-        ...vlansOf(net),
-        qos: net.qos,
-        queues: net.queues,
-        mtu: net.mtu,
-        packed: isOn(net.packed),
-        offloads: Array.isArray(net.offloads)
-          ? net.offloads
-          : isOn(net.offloads)
-            ? OFFLOAD_NAMES
-            : [],
-        maxTxRate: net.max_tx_rate,
-        maxRxRate: net.max_rx_rate,
-        spoofCheck: isOn(net.spoofchk),
-        server: net.server,
-        socket: resolve(runPath, `${name}-net${index}.sock`),
-      })),
-      disk: guest.disk.map((disk, index) => toGuestDisk(name, index, disk, runPath)),
-    })),
+    guests: Object.entries(document.guests).map(([name, guest]) => {
+      const disk = toGuestDisks(name, guest.disk, runPath);
+      return {
+        name,
+        memoryBytes: bytesOf(guest.memory),
+        net: guest.net.map((net, index) => toNet(name, index, net, runPath)),
+        disk,
+        controllers: controllersOf(disk),
+      };
+    }),
+  };
+}
+
+function toNet(guest: string, index: number, net: NetDocument, run: string): NetConfig {
+  const card = {
+    port: `${guest}/net${index}`,
+    guest,
+    switch: net.switch,
+    mac: (net.mac ?? defaultMac(guest, index)).toLowerCase(),
+    ...vlansOf(net),
+    qos: net.qos,
+    maxTxRate: net.max_tx_rate,
+    maxRxRate: net.max_rx_rate,
+    spoofCheck: isOn(net.spoofchk),
+    socket: resolve(run, `${guest}-net${index}.sock`),
+  };
+  if (net.method === 'emulated') {
+    const model = E1000_MODELS.find((known) => known === String(net.model));
+    if (model === undefined) throw new SluiceError('config', `no model ${net.model}`);
+    return { method: net.method, model, ...card, server: 'listen' };
+  }
+  return {
+    method: net.method,
+    ...card,
+    queues: net.queues,
+    mtu: net.mtu,
+    packed: isOn(net.packed),
+    offloads: Array.isArray(net.offloads) ? net.offloads : isOn(net.offloads) ? OFFLOAD_NAMES : [],
+    server: net.server,
   };
 }
 

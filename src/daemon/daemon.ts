@@ -27,7 +27,9 @@ import {
 } from './difference.ts';
 import { type DeviceFigures, type DiskFigures, Disks } from './disks.ts';
 import type {
+  DmaFaultState,
   Fault,
+  FunctionState,
   Lane,
   LaneCommands,
   LaneEvent,
@@ -69,6 +71,11 @@ export interface LaneFigures extends Readonly<Record<LaneCounter, number>> {
 export interface PortFigures extends PortState {
   readonly lane: number;
   readonly counters: Readonly<Record<PortCounter, number>>;
+}
+
+/** An emulated device as it is shown. */
+export interface FunctionFigures extends FunctionState {
+  readonly lane: number;
 }
 
 /** Faults that are remembered for `sluice show faults`. */
@@ -285,6 +292,21 @@ export class Daemon {
     return this.#disks.countersOf(device);
   }
 
+  /** Emulated devices: PCI functions, each with its socket. */
+  async functions(): Promise<FunctionFigures[]> {
+    return (await this.#snapshots()).flatMap(({ lane, snapshot }) =>
+      snapshot.functions.map((state) => ({ ...state, lane })),
+    );
+  }
+
+  /** The last DMA of emulated devices that was refused, oldest first. */
+  async dmaFaults(): Promise<DmaFaultState[]> {
+    const found = await Promise.all(
+      this.#lanes.map((lane) => lane.request('dmaFaults', undefined)),
+    );
+    return found.flat();
+  }
+
   async macs(): Promise<MacState[]> {
     const found = await Promise.all(this.#lanes.map((lane) => lane.request('macs', undefined)));
     return found.flat();
@@ -460,6 +482,9 @@ export class Daemon {
       case 'disk':
         await this.#disks.add(lane, part);
         return [];
+      case 'controller':
+        await lane.request('addController', part.controller);
+        return [];
       case 'device':
         await this.#disks.addDevice(lane, part);
         return [];
@@ -479,6 +504,9 @@ export class Daemon {
         return;
       case 'disk':
         await this.#disks.remove(lane, part);
+        return;
+      case 'controller':
+        await Promise.race([lane.request('removeController', part.name), this.#stopping.promise]);
         return;
       case 'device':
         // Requests to a server that has vanished may take as long as it likes.

@@ -1,7 +1,7 @@
 /** Desired state and running state -> what is to be done, in order. */
 import { isDeepStrictEqual } from 'node:util';
 import type { GuestConfig, NetConfig, SwitchConfig, WireConfig } from './config.ts';
-import type { DiskConfig, GuestDiskConfig } from './disk-config.ts';
+import type { ControllerConfig, DiskConfig, GuestDiskConfig } from './disk-config.ts';
 import type { LanePlan } from './lane-plan.ts';
 
 /** A switch without its wire, which is a thing of its own. */
@@ -39,16 +39,25 @@ export interface DiskPart {
   readonly lane: number;
 }
 
-/** A disk device of a guest with its socket. */
+/** An emulated disk controller of a guest with its socket. */
+export interface ControllerPart {
+  readonly kind: 'controller';
+  /** `web/ahci0` */
+  readonly name: string;
+  readonly controller: ControllerConfig;
+  readonly lane: number;
+}
+
+/** A disk device of a guest with its socket, or a drive of a controller. */
 export interface DevicePart {
   readonly kind: 'device';
-  /** `web/disk0` */
+  /** `web/disk0`, `web/ahci0.0` */
   readonly name: string;
   readonly guestDisk: GuestDiskConfig;
   readonly lane: number;
 }
 
-export type Part = SwitchPart | WirePart | PortPart | DiskPart | DevicePart;
+export type Part = SwitchPart | WirePart | PortPart | DiskPart | ControllerPart | DevicePart;
 
 export interface Action {
   readonly verb: 'add' | 'remove';
@@ -92,13 +101,24 @@ export function partsOf(
       (card): Part => ({ kind: 'port', name: card.port, net: card, lane: laneOf(card.switch) }),
     ),
   );
+  const guestLane = (name: string): number => plan.guests.get(name) ?? 0;
+  const controllers = config.guests.flatMap(({ name: guest, controllers: list }) =>
+    list.map(
+      (controller): Part => ({
+        kind: 'controller',
+        name: controller.name,
+        controller,
+        lane: guestLane(guest),
+      }),
+    ),
+  );
   const devices = config.guests.flatMap(({ name, disk }) =>
     disk.map(
       (guestDisk): DevicePart => ({
         kind: 'device',
         name: guestDisk.device,
         guestDisk,
-        lane: plan.guests.get(name) ?? 0,
+        lane: guestLane(name),
       }),
     ),
   );
@@ -108,7 +128,7 @@ export function partsOf(
       (lane): Part => ({ kind: 'disk', name: disk.name, disk, lane }),
     );
   });
-  return [...switches, ...wires, ...disks, ...ports, ...devices];
+  return [...switches, ...wires, ...disks, ...ports, ...controllers, ...devices];
 }
 
 /**
@@ -151,7 +171,14 @@ export function needs(part: Part): string[] {
       return [`switch ${part.net.switch}`];
     case 'disk':
       return [];
-    case 'device':
-      return [diskKey(part.guestDisk.disk, part.lane)];
+    case 'controller':
+      return [];
+    case 'device': {
+      const { guestDisk, lane } = part;
+      const disk = diskKey(guestDisk.disk, lane);
+      return guestDisk.method === 'emulated'
+        ? [disk, `controller ${guestDisk.controller}`]
+        : [disk];
+    }
   }
 }

@@ -133,13 +133,11 @@ guests:
   );
   assert.equal(far?.readonly, true);
   assert.deepEqual(
-    config.guests[0]?.disk.map(({ device, queues, segMax, packed, server }) => [
-      device,
-      queues,
-      segMax,
-      packed,
-      server,
-    ]),
+    config.guests[0]?.disk.map((disk) => {
+      assert.ok(disk.method === 'paravirtual');
+      const { device, queues, segMax, packed, server } = disk;
+      return [device, queues, segMax, packed, server];
+    }),
     [
       ['web/disk0', 1, 126, false, 'listen'],
       ['web/disk1', 4, 254, true, 'connect'],

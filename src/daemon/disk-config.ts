@@ -6,6 +6,7 @@ import type { DiskLimits } from '../block/limits.ts';
 import type { AfterLoss } from '../block/nbd/description.ts';
 import type { ImageFormat } from '../block/open/image-tools.ts';
 import type { PowerCutOptions } from '../block/power-cut.ts';
+import { AHCI_MAX_PORTS } from '../spec/ahci.ts';
 import { BLK_ID_BYTES } from '../spec/virtio-blk.ts';
 import { bytesOf, isOn } from './config-values.ts';
 import type { DiskDocument, GuestDiskDocument } from './disk-schema.ts';
@@ -48,17 +49,45 @@ export interface DiskConfig {
   readonly powerCut: PowerCutOptions | undefined;
 }
 
-/** A disk as a guest has it. */
-export interface GuestDiskConfig {
-  readonly method: 'paravirtual';
-  /** `web/disk0` */
+interface GuestDisk {
+  /** `web/disk0`; a drive is named after its port: `web/ahci0.0` */
   readonly device: string;
   readonly guest: string;
   readonly disk: string;
+  readonly socket: string;
+}
+
+export interface ParavirtualDiskConfig extends GuestDisk {
+  readonly method: 'paravirtual';
   readonly queues: number;
   readonly segMax: number;
   readonly packed: boolean;
   readonly server: 'listen' | 'connect';
+}
+
+/** A drive of an emulated controller, whose socket it is reached by. */
+export interface EmulatedDiskConfig extends GuestDisk {
+  readonly method: 'emulated';
+  readonly model: 'ahci';
+  /** `web/ahci0` */
+  readonly controller: string;
+  readonly port: number;
+  readonly cdrom: boolean;
+  /** A vfio-user client always connects. */
+  readonly server: 'listen';
+}
+
+/** A disk as a guest has it. */
+export type GuestDiskConfig = ParavirtualDiskConfig | EmulatedDiskConfig;
+
+/** An emulated disk controller of a guest. */
+export interface ControllerConfig {
+  /** `web/ahci0` */
+  readonly name: string;
+  readonly model: 'ahci';
+  readonly guest: string;
+  /** Ports that the guest sees. */
+  readonly ports: number;
   readonly socket: string;
 }
 
@@ -114,22 +143,75 @@ function toLimits(disk: DiskDocument): DiskLimits | undefined {
   return { ...rates, burst: disk.burst };
 }
 
-/** @param run the run directory, where the sockets are */
-export function toGuestDisk(
+/**
+ * The disks of a guest, in the order of the file.
+ * @param run the run directory, where the sockets are
+ */
+export function toGuestDisks(
   guest: string,
-  index: number,
-  disk: GuestDiskDocument,
+  disks: readonly GuestDiskDocument[],
   run: string,
-): GuestDiskConfig {
-  return {
-    method: disk.method,
-    device: `${guest}/disk${index}`,
-    guest,
-    disk: disk.disk,
-    queues: disk.queues,
-    segMax: disk.seg_max,
-    packed: isOn(disk.packed),
-    server: disk.server,
-    socket: resolve(run, `${guest}-disk${index}.sock`),
-  };
+): GuestDiskConfig[] {
+  const ports = drivePorts(disks);
+  return disks.map((disk, index) => {
+    if (disk.method === 'paravirtual') {
+      return {
+        method: disk.method,
+        device: `${guest}/disk${index}`,
+        guest,
+        disk: disk.disk,
+        queues: disk.queues,
+        segMax: disk.seg_max,
+        packed: isOn(disk.packed),
+        server: disk.server,
+        socket: resolve(run, `${guest}-disk${index}.sock`),
+      };
+    }
+    const port = ports[index] ?? 0;
+    const controller = `${guest}/ahci0`;
+    return {
+      method: disk.method,
+      model: disk.model,
+      device: `${controller}.${port}`,
+      guest,
+      disk: disk.disk,
+      controller,
+      port,
+      cdrom: isOn(disk.cdrom),
+      server: 'listen',
+      socket: resolve(run, `${guest}-ahci0.sock`),
+    };
+  });
+}
+
+/** Port of each drive, by its place in the list: its own, or the first that nobody else has. */
+function drivePorts(disks: readonly GuestDiskDocument[]): (number | undefined)[] {
+  const taken = new Set(
+    disks.flatMap((disk) => (disk.method === 'emulated' ? (disk.port ?? []) : [])),
+  );
+  let next = 0;
+  return disks.map((disk) => {
+    if (disk.method !== 'emulated') return undefined;
+    if (disk.port !== undefined) return disk.port;
+    while (taken.has(next)) next++;
+    taken.add(next);
+    return next;
+  });
+}
+
+/** The ICH9 has six ports; a controller with more has all that AHCI knows, so that drives can come. */
+const USUAL_PORTS = 6;
+
+/** The controllers that the disks of a guest ask for. */
+export function controllersOf(disks: readonly GuestDiskConfig[]): ControllerConfig[] {
+  const drives = disks.filter((disk) => disk.method === 'emulated');
+  return Object.values(Object.groupBy(drives, ({ controller }) => controller)).flatMap(
+    (list = []) => {
+      const [first] = list;
+      if (first === undefined) return [];
+      const { controller: name, model, guest, socket } = first;
+      const isUsual = list.every(({ port }) => port < USUAL_PORTS);
+      return { name, model, guest, socket, ports: isUsual ? USUAL_PORTS : AHCI_MAX_PORTS };
+    },
+  );
 }

@@ -5,6 +5,7 @@ import { parseNbdUri } from '../block/nbd/uri.ts';
 import { IMAGE_FORMATS } from '../block/open/image-tools.ts';
 import { DEFAULT_RECONNECT_MS, MAX_CONNECTIONS } from '../block/open/nbd.ts';
 import { DEFAULT_SEG_MAX } from '../device/virtio-blk/features.ts';
+import { AHCI_MAX_PORTS } from '../spec/ahci.ts';
 import { BLK_ID_BYTES } from '../spec/virtio-blk.ts';
 import {
   choice,
@@ -156,11 +157,15 @@ export const diskSchema = diskObject.superRefine((disk, context) => {
 
 export type DiskDocument = z.output<typeof diskSchema>;
 
-/** A disk of a guest. */
-export const guestDiskSchema = z.strictObject(
+const METHODS = ['paravirtual', 'emulated'] as const;
+const METHOD = 'How the guest gets the disk.';
+const expected = `expected a mapping with method: ${METHODS.join(' or ')}`;
+const ofName = name.describe('The disk, by its name.');
+
+const paravirtual = z.strictObject(
   {
-    method: choice(['paravirtual']).describe('How the guest gets the disk.'),
-    disk: name.describe('The disk, by its name.'),
+    method: choice(['paravirtual']).describe(METHOD),
+    disk: ofName,
     queues: integer(1, MAX_QUEUES, 'a number of queues')
       .default(1)
       .describe('Queues, best one for each processor of the guest.'),
@@ -174,7 +179,30 @@ export const guestDiskSchema = z.strictObject(
       .default('listen')
       .describe('Whether Sluice listens on the socket, or connects to where the VMM listens.'),
   },
-  { error: 'expected a mapping with method: paravirtual' },
+  { error: expected },
 );
+
+const emulated = z.strictObject(
+  {
+    method: choice(['emulated']).describe(METHOD),
+    model: choice(['ahci']).describe(
+      'The controller: all such disks of a guest are drives of one AHCI controller.',
+    ),
+    disk: ofName,
+    cdrom: onOff
+      .default(false)
+      .describe('The drive is a cdrom, and the disk, which must be readonly, is its ISO image.'),
+    port: integer(0, AHCI_MAX_PORTS - 1, 'a port of the controller')
+      .optional()
+      .describe('The port that the drive is plugged into. Default: the first that is free.'),
+  },
+  { error: expected },
+);
+
+/** A disk of a guest. */
+export const guestDiskSchema = z.discriminatedUnion('method', [paravirtual, emulated], {
+  error: ({ code }) =>
+    code === 'invalid_union' ? `expected one of ${METHODS.join(', ')}` : expected,
+});
 
 export type GuestDiskDocument = z.output<typeof guestDiskSchema>;

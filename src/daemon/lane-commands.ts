@@ -5,8 +5,9 @@ import type { NbdDiskDescription } from '../block/nbd/description.ts';
 import type { FileDiskDescription } from '../block/open/file.ts';
 import type { LaneHandle } from '../engine/lane-handle.ts';
 import type { Isolation } from '../memory/guest-memory.ts';
+import type { PciCounts } from '../method/pci-attachment.ts';
 import type { NetConfig, WireConfig } from './config.ts';
-import type { DiskConfig, GuestDiskConfig } from './disk-config.ts';
+import type { ControllerConfig, DiskConfig, GuestDiskConfig } from './disk-config.ts';
 
 /** A disk that the main thread has opened, for the lane that uses it. */
 export type DiskDescription = FileDiskDescription | MemoryDiskDescription | NbdDiskDescription;
@@ -69,6 +70,36 @@ export interface DeviceState {
   readonly fault: string | null;
 }
 
+/** What an emulated device looks like from its lane: a PCI function with its socket. */
+export interface FunctionState {
+  /** `web/net0`, `web/ahci0` */
+  readonly function: string;
+  readonly model: string;
+  /** A VMM is connected. */
+  readonly connected: boolean;
+  /** The guest lets it reach memory. */
+  readonly busMaster: boolean;
+  /** Maps of its DMA domain, and bytes in them. */
+  readonly maps: number;
+  readonly memoryBytes: number;
+  /** Vectors that the VMM has set up. */
+  readonly vectors: { readonly intx: number; readonly msi: number; readonly msix: number };
+  readonly counts: PciCounts;
+  /** Why the device was stopped; null while it works. */
+  readonly fault: string | null;
+}
+
+/** A DMA that was refused. */
+export interface DmaFaultState {
+  /** ISO 8601 */
+  readonly time: string;
+  readonly function: string;
+  readonly iova: number;
+  readonly length: number;
+  readonly direction: 'read' | 'write';
+  readonly reason: string;
+}
+
 /** What a disk looks like from its lane. */
 export interface DiskState {
   readonly disk: string;
@@ -113,6 +144,7 @@ export interface LaneSnapshot {
   readonly rings: readonly RingState[];
   readonly disks: readonly DiskState[];
   readonly devices: readonly DeviceState[];
+  readonly functions: readonly FunctionState[];
 }
 
 export type LaneCommands = {
@@ -133,6 +165,7 @@ export type LaneCommands = {
   };
   readonly removeWire: { readonly args: string; readonly reply: undefined };
   readonly addPort: { readonly args: NetConfig; readonly reply: readonly PortCounters[] };
+  /** Answered when its guest's memory is not used any more. */
   readonly removePort: { readonly args: string; readonly reply: undefined };
   readonly addDisk: {
     readonly args: { readonly disk: DiskConfig; readonly description: DiskDescription };
@@ -150,6 +183,9 @@ export type LaneCommands = {
     readonly args: { readonly disk: string; readonly most: number };
     readonly reply: undefined;
   };
+  readonly addController: { readonly args: ControllerConfig; readonly reply: undefined };
+  /** Answered when its guest's memory is not used any more. */
+  readonly removeController: { readonly args: string; readonly reply: undefined };
   readonly addDevice: { readonly args: GuestDiskConfig; readonly reply: DeviceCounters };
   /** Answered when the requests that were on their way are complete. */
   readonly removeDevice: { readonly args: string; readonly reply: undefined };
@@ -166,6 +202,8 @@ export type LaneCommands = {
   };
   readonly stopCapture: { readonly args: string; readonly reply: undefined };
   readonly snapshot: { readonly args: undefined; readonly reply: LaneSnapshot };
+  /** The last DMA that was refused, oldest first. */
+  readonly dmaFaults: { readonly args: undefined; readonly reply: readonly DmaFaultState[] };
   readonly macs: { readonly args: undefined; readonly reply: readonly MacState[] };
 };
 

@@ -11,21 +11,31 @@ import { NbdDisk } from '../block/nbd/nbd-disk.ts';
 import { PowerCutDisk } from '../block/power-cut.ts';
 import type { LaneHost } from '../engine/lane.ts';
 import { Later } from '../engine/later.ts';
+import { EmulatedController } from '../method/emulated.ts';
+import type { DriveState } from '../method/emulated-disk.ts';
 import { ParavirtualDisk } from '../method/paravirtual.ts';
 import { errnoName } from '../os/libc.ts';
 import type { SocketAccess } from '../os/unix-socket.ts';
 import { VIRTIO_BLK_F_DISCARD } from '../spec/virtio-blk.ts';
 import { CacheModeFile } from './cache-mode-file.ts';
-import type { DiskConfig, GuestDiskConfig } from './disk-config.ts';
+import type {
+  ControllerConfig,
+  DiskConfig,
+  EmulatedDiskConfig,
+  GuestDiskConfig,
+  ParavirtualDiskConfig,
+} from './disk-config.ts';
 import type {
   DeviceCounters,
   DeviceState,
   DiskDescription,
   DiskState,
+  FunctionState,
   LaneEvent,
   LaneSettings,
   RingState,
 } from './lane-commands.ts';
+import { functionState, type LaneFunctions } from './lane-functions.ts';
 import { cacheModeName } from './run-directory.ts';
 
 interface LaneDisk {
@@ -36,15 +46,28 @@ interface LaneDisk {
   readonly disk: Disk;
 }
 
+interface LaneController {
+  readonly config: ControllerConfig;
+  readonly controller: EmulatedController;
+}
+
 export class LaneDisks {
   readonly #host: LaneHost<LaneEvent>;
   readonly #settings: LaneSettings;
   readonly #access: SocketAccess;
   readonly #disks = new Map<string, LaneDisk>();
   readonly #devices = new Map<string, ParavirtualDisk>();
+  readonly #controllers = new Map<string, LaneController>();
+  readonly #functions: LaneFunctions;
 
   /** @param access who may connect to the guests' sockets */
-  constructor(host: LaneHost<LaneEvent>, settings: LaneSettings, access: SocketAccess) {
+  constructor(
+    host: LaneHost<LaneEvent>,
+    settings: LaneSettings,
+    access: SocketAccess,
+    functions: LaneFunctions,
+  ) {
+    this.#functions = functions;
     this.#host = host;
     this.#settings = settings;
     this.#access = access;
@@ -108,7 +131,35 @@ export class LaneDisks {
     return undefined;
   }
 
+  addController(config: ControllerConfig): undefined {
+    const { name, ports, socket } = config;
+    const controller = new EmulatedController(
+      { controller: name, ports, socket, access: this.#access, onFailure: this.#tell(name) },
+      this.#host,
+      this.#functions.partsOf(name),
+    );
+    this.#controllers.set(name, { config, controller });
+    return undefined;
+  }
+
+  /**
+   * Settles when its guest's memory is not used any more.
+   * @throws SluiceError `state` while there are drives in it
+   */
+  removeController(name: string): Later<undefined> {
+    const found = this.#controllers.get(name);
+    if (found === undefined) return settled();
+    const removed = found.controller.close();
+    this.#controllers.delete(name);
+    this.#functions.forget(name);
+    return removed;
+  }
+
   addDevice(config: GuestDiskConfig): DeviceCounters {
+    return config.method === 'paravirtual' ? this.#addVirtio(config) : this.#addDrive(config);
+  }
+
+  #addVirtio(config: ParavirtualDiskConfig): DeviceCounters {
     const { config: disk, disk: opened } = this.#disk(config.disk);
     const { isolation, run } = this.#settings;
     const device = new ParavirtualDisk(
@@ -120,8 +171,7 @@ export class LaneDisks {
         withheld: disk.discard ? 0n : bitMask(VIRTIO_BLK_F_DISCARD),
         isolation,
         access: this.#access,
-        onFailure: (reason) =>
-          this.#host.emit({ kind: 'fault', fault: { port: config.device, reason } }),
+        onFailure: this.#tell(config.device),
       },
       this.#host,
       opened,
@@ -130,21 +180,57 @@ export class LaneDisks {
     return { device: config.device, shared: device.counters.shared };
   }
 
+  #addDrive({ device, controller, port, cdrom, disk: name }: EmulatedDiskConfig): DeviceCounters {
+    const { config: disk, disk: opened } = this.#disk(name);
+    const found = this.#controllers.get(controller);
+    if (found === undefined) {
+      throw new SluiceError('not-found', `no controller ${controller} in this lane`);
+    }
+    const counters = found.controller.insert(
+      {
+        device,
+        port,
+        cdrom,
+        serial: disk.serial,
+        writeback: disk.cache === 'writeback',
+        discard: disk.discard,
+      },
+      opened,
+    );
+    return { device, shared: counters.shared };
+  }
+
+  #tell(name: string): (reason: string) => void {
+    return (reason) => this.#host.emit({ kind: 'fault', fault: { port: name, reason } });
+  }
+
   /** Settles when the requests of the device are complete. */
   removeDevice(name: string): Later<undefined> {
-    const removed = new Later<undefined>();
     const device = this.#devices.get(name);
-    if (device === undefined) removed.resolve(undefined);
-    else {
-      device.close().whenSettled(
-        () => {
-          this.#devices.delete(name);
-          removed.resolve(undefined);
-        },
-        (error) => removed.reject(error),
-      );
-    }
+    if (device === undefined) return this.#removeDrive(name);
+    const removed = new Later<undefined>();
+    device.close().whenSettled(
+      () => {
+        this.#devices.delete(name);
+        removed.resolve(undefined);
+      },
+      (error) => removed.reject(error),
+    );
     return removed;
+  }
+
+  #removeDrive(name: string): Later<undefined> {
+    for (const { controller } of this.#controllers.values()) {
+      if (controller.has(name)) return controller.remove(name);
+    }
+    return settled();
+  }
+
+  #deviceNames(): string[] {
+    const drives = [...this.#controllers.values()].flatMap(
+      ({ controller }) => controller.describe().drives,
+    );
+    return [...this.#devices.keys(), ...drives.map(({ device }) => device)];
   }
 
   /** Removes everything; settles when no request is on its way. */
@@ -155,8 +241,10 @@ export class LaneDisks {
       if (errors.length === 0) drained.resolve(undefined);
       else drained.reject(errors[0]);
     };
+    // Their guests have not to see each drive go.
+    for (const { controller } of this.#controllers.values()) controller.disconnect();
     forEach(
-      [...this.#devices.keys()],
+      this.#deviceNames(),
       (name) => this.removeDevice(name),
       errors,
       () => forEach([...this.#disks.keys()], (name) => this.remove(name), errors, end),
@@ -167,14 +255,20 @@ export class LaneDisks {
   /** Disconnects all guests. For a lane that ends in whatever state it is: {@link drain} comes before. */
   close(): void {
     for (const device of this.#devices.values()) device.close();
+    for (const { controller } of this.#controllers.values()) controller.disconnect();
   }
 
   describe(): {
     readonly disks: readonly DiskState[];
     readonly devices: readonly DeviceState[];
     readonly rings: readonly RingState[];
+    readonly functions: readonly FunctionState[];
   } {
     const devices = [...this.#devices.values()].map((device) => device.describe());
+    const controllers = [...this.#controllers.values()].map(({ config, controller }) => {
+      const { state, drives } = controller.describe();
+      return { state: functionState(config.name, config.model, state), drives };
+    });
     return {
       disks: [...this.#disks].map(([name, { disk, power }]) => ({
         disk: name,
@@ -183,8 +277,14 @@ export class LaneDisks {
         readonly: disk.info.readonly,
         power: power === undefined ? null : power.isOff ? 'off' : 'on',
       })),
-      devices: devices.map(({ state }) => state),
+      devices: [
+        ...devices.map(({ state }) => state),
+        ...controllers.flatMap(({ state, drives }) =>
+          drives.map((drive) => driveState(drive, state)),
+        ),
+      ],
       rings: devices.flatMap(({ rings }) => rings),
+      functions: controllers.map(({ state }) => state),
     };
   }
 
@@ -193,6 +293,26 @@ export class LaneDisks {
     if (found === undefined) throw new SluiceError('not-found', `no disk ${name} in this lane`);
     return found;
   }
+}
+
+function settled(): Later<undefined> {
+  const now = new Later<undefined>();
+  now.resolve(undefined);
+  return now;
+}
+
+function driveState({ device, disk }: DriveState, controller: FunctionState): DeviceState {
+  const { connected, busMaster, memoryBytes, fault } = controller;
+  return {
+    device,
+    disk,
+    connected,
+    running: connected && busMaster && fault === null,
+    features: '0x0',
+    protocolFeatures: [],
+    memoryBytes,
+    fault,
+  };
 }
 
 /** What is behind a disk, without what the configuration wraps it in. */

@@ -2,6 +2,8 @@
 import { join } from 'node:path';
 import { SluiceError } from '../base/errors.ts';
 import type { LaneHost, LaneProgram } from '../engine/lane.ts';
+import type { Later } from '../engine/later.ts';
+import { EmulatedPort } from '../method/emulated.ts';
 import { ParavirtualPort } from '../method/paravirtual.ts';
 import { CaptureTap } from '../net/capture.ts';
 import { CaptureRing } from '../net/capture-ring.ts';
@@ -11,6 +13,7 @@ import { Switch } from '../net/switch.ts';
 import type { SocketAccess } from '../os/unix-socket.ts';
 import type { NetConfig } from './config.ts';
 import type {
+  FunctionState,
   LaneCommands,
   LaneEvent,
   LaneSettings,
@@ -21,6 +24,7 @@ import type {
   RingState,
 } from './lane-commands.ts';
 import { LaneDisks } from './lane-disks.ts';
+import { functionState, LaneFunctions } from './lane-functions.ts';
 import { plugWire, type Wire } from './lane-wires.ts';
 import { journalName } from './run-directory.ts';
 
@@ -34,7 +38,8 @@ export class DomainLane implements LaneProgram<LaneCommands> {
   readonly #path: DataPath;
   readonly #switches = new Map<string, Switch>();
   readonly #wires = new Map<string, Wire>();
-  readonly #ports = new Map<string, ParavirtualPort>();
+  readonly #ports = new Map<string, ParavirtualPort | EmulatedPort>();
+  readonly #functions: LaneFunctions;
   readonly #disks: LaneDisks;
 
   constructor(host: LaneHost<LaneEvent>) {
@@ -47,7 +52,8 @@ export class DomainLane implements LaneProgram<LaneCommands> {
       ...(gid === undefined ? {} : { gid }),
     };
     this.#path = createDataPath(host.arena, host.loop);
-    this.#disks = new LaneDisks(host, this.#settings, this.#access);
+    this.#functions = new LaneFunctions(host.arena, this.#settings.isolation);
+    this.#disks = new LaneDisks(host, this.#settings, this.#access, this.#functions);
   }
 
   readonly commands: LaneProgram<LaneCommands>['commands'] = {
@@ -78,15 +84,13 @@ export class DomainLane implements LaneProgram<LaneCommands> {
       return undefined;
     },
     addPort: (net) => this.#addPort(net),
-    removePort: (name) => {
-      this.#ports.get(name)?.close();
-      this.#ports.delete(name);
-      return undefined;
-    },
+    removePort: (name) => this.#removePort(name),
     addDisk: ({ disk, description }) => this.#disks.add(disk, description),
     removeDisk: (name) => this.#disks.remove(name),
     powerDisk: ({ disk, on }) => this.#disks.power(disk, on),
     refreshDisk: ({ disk, most }) => this.#disks.refresh(disk, most),
+    addController: (controller) => this.#disks.addController(controller),
+    removeController: (name) => this.#disks.removeController(name),
     addDevice: (guestDisk) => this.#disks.addDevice(guestDisk),
     removeDevice: (name) => this.#disks.removeDevice(name),
     drain: () => this.#disks.drain(),
@@ -101,6 +105,7 @@ export class DomainLane implements LaneProgram<LaneCommands> {
       return undefined;
     },
     snapshot: () => this.#snapshot(),
+    dmaFaults: () => this.#functions.faults(),
     macs: () => this.#macs(),
   };
 
@@ -127,45 +132,67 @@ export class DomainLane implements LaneProgram<LaneCommands> {
 
   #addPort(net: NetConfig): readonly PortCounters[] {
     const { run, isolation } = this.#settings;
-    const port = new ParavirtualPort(
-      {
-        ...net,
-        isolation,
-        access: this.#access,
-        journal: join(run, journalName(net.port)),
-        onFailure: (reason) =>
-          this.#host.emit({ kind: 'fault', fault: { port: net.port, reason } }),
-      },
-      this.#host,
-      this.#path,
-      this.#switch(net.switch),
-    );
+    const shared = {
+      access: this.#access,
+      onFailure: (reason: string) =>
+        this.#host.emit({ kind: 'fault', fault: { port: net.port, reason } }),
+    };
+    const to = this.#switch(net.switch);
+    const port =
+      net.method === 'paravirtual'
+        ? new ParavirtualPort(
+            { ...net, ...shared, isolation, journal: join(run, journalName(net.port)) },
+            this.#host,
+            this.#path,
+            to,
+          )
+        : new EmulatedPort(
+            { ...net, ...shared },
+            this.#host,
+            this.#path,
+            to,
+            this.#functions.partsOf(net.port),
+          );
     this.#ports.set(net.port, port);
     return [countersOf(port.device)];
   }
 
+  #removePort(name: string): Later<undefined> | undefined {
+    const port = this.#ports.get(name);
+    this.#ports.delete(name);
+    if (port instanceof EmulatedPort) {
+      this.#functions.forget(name);
+      return port.close();
+    }
+    port?.close();
+    return undefined;
+  }
+
   #snapshot(): LaneSnapshot {
-    const guests = [...this.#ports.values()].map((port) => port.describe());
-    const wires = [...this.#wires.values()].flatMap(({ kind, ports, switches }) =>
-      ports.map(
-        (port, index): PortState => ({
-          port: port.name,
-          switch: switches[index] ?? '',
-          kind,
-          connected: true,
-          running: true,
-          features: '0x0',
-          protocolFeatures: [],
-          memoryBytes: 0,
-          fault: null,
-        }),
-      ),
-    );
-    const { rings, ...disks } = this.#disks.describe();
+    const ports: PortState[] = [];
+    const rings: RingState[] = [];
+    const functions: FunctionState[] = [];
+    for (const port of this.#ports.values()) {
+      if (port instanceof ParavirtualPort) {
+        const told = port.describe();
+        ports.push(told.state);
+        rings.push(...told.rings);
+      } else {
+        const told = port.describe();
+        const state = functionState(port.device.name, port.model, told.state);
+        functions.push(state);
+        ports.push(emulatedPortState(port, state));
+        rings.push(...told.rings);
+      }
+    }
+    for (const wire of this.#wires.values()) ports.push(...wireStates(wire));
+    const disks = this.#disks.describe();
     return {
-      ports: [...guests.map(({ state }) => state), ...wires],
-      rings: [...guests.flatMap((guest): readonly RingState[] => guest.rings), ...rings],
-      ...disks,
+      ports,
+      rings: [...rings, ...disks.rings],
+      disks: disks.disks,
+      devices: disks.devices,
+      functions: [...functions, ...disks.functions],
     };
   }
 
@@ -183,6 +210,35 @@ export class DomainLane implements LaneProgram<LaneCommands> {
       }));
     });
   }
+}
+
+function emulatedPortState(port: EmulatedPort, state: FunctionState): PortState {
+  const { connected, memoryBytes, fault } = state;
+  return {
+    port: port.device.name,
+    switch: port.switch.name,
+    kind: 'guest',
+    running: port.running,
+    connected,
+    features: '0x0',
+    protocolFeatures: [],
+    memoryBytes,
+    fault,
+  };
+}
+
+function wireStates({ kind, ports, switches }: Wire): PortState[] {
+  return ports.map((port, index) => ({
+    port: port.name,
+    switch: switches[index] ?? '',
+    kind,
+    connected: true,
+    running: true,
+    features: '0x0',
+    protocolFeatures: [],
+    memoryBytes: 0,
+    fault: null,
+  }));
 }
 
 function countersOf(port: Port): PortCounters {

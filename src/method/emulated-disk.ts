@@ -84,10 +84,8 @@ export class EmulatedController {
     this.#host = host;
   }
 
-  /** The guest's driver may use it: it is connected and masters the bus. */
-  get running(): boolean {
-    const { connected, busMaster, fault } = this.#attachment.describe();
-    return connected && busMaster && fault === null;
+  has(device: string): boolean {
+    return this.#drives.has(device);
   }
 
   /**
@@ -158,8 +156,8 @@ export class EmulatedController {
     return closed;
   }
 
-  /** Disconnects the guest, in a lane that ends. */
+  /** Disconnects the guest; the socket disappears at once. Drives can be taken out still. */
   disconnect(): void {
-    this.#attachment.close(() => undefined);
+    this.#attachment.disconnect();
   }
 }

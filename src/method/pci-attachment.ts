@@ -124,9 +124,14 @@ export class PciAttachment {
     };
   }
 
+  /** Disconnects the guest; the socket disappears at once. The function is polled on. */
+  disconnect(): void {
+    this.server.close();
+  }
+
   /**
-   * Disconnects the guest; the socket disappears at once. `onClosed` is called when no DMA of the
-   * function is on its way any more, which may be at once; until then it is polled.
+   * As {@link disconnect}. `onClosed` is called when no DMA of the function is on its way any more, which
+   * may be at once, and it is polled no more then.
    */
   close(onClosed: () => void): void {
     this.server.close(() => {
