@@ -226,4 +226,71 @@ describe('PollLoop', () => {
     assert.equal(ring.done, 0);
     loop.close();
   });
+
+  test('looks at an eager socket while rings are busy, until it is at rest', () => {
+    const loop = new PollLoop();
+    const seen: string[] = [];
+    const socket = (name: string, looks: number) => ({
+      left: looks,
+      look() {
+        seen.push(name);
+        this.left--;
+        if (this.left === 0) loop.rest(this);
+        return true;
+      },
+    });
+    const first = socket('first', 2);
+    const second = socket('second', 1);
+    loop.hasten(first);
+    loop.hasten(second);
+    loop.hasten(first);
+    let turns = 0;
+    loop.addPoller({
+      poll: () => {
+        if (++turns === 100) loop.stop();
+        return 1;
+      },
+      arm: () => false,
+      disarm: () => undefined,
+    });
+    loop.run();
+    assert.deepEqual(seen, ['second', 'first', 'first']);
+    loop.close();
+  });
+
+  test('polls on as long as an eager socket brings messages', () => {
+    const loop = new PollLoop();
+    let looks = 0;
+    loop.hasten({
+      look: () => {
+        if (++looks === 1000) loop.stop();
+        return true;
+      },
+    });
+    loop.run();
+    assert.equal(looks, 1000);
+    assert.equal(loop.sleeps, 0);
+    loop.close();
+  });
+
+  test('forgets an eager socket that nothing comes on', () => {
+    const loop = new PollLoop();
+    let looks = 0;
+    loop.hasten({
+      look: () => {
+        looks++;
+        return false;
+      },
+    });
+    let before = 0;
+    loop.setTimer(20_000, () => {
+      before = looks;
+    });
+    loop.setTimer(40_000, () => loop.stop());
+    loop.addPoller({ poll: () => 1, arm: () => false, disarm: () => undefined });
+    loop.run();
+    assert.ok(before > 0);
+    assert.equal(looks, before);
+    loop.close();
+  });
 });

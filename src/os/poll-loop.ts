@@ -15,6 +15,15 @@ export interface Poller {
   disarm(): void;
 }
 
+/**
+ * A socket whose peer waits for every answer, as a guest does that touches a register: while it is in
+ * use the loop looks at it between turns, instead of asking the kernel now and then who is ready.
+ */
+export interface EagerSocket {
+  /** Handles what has come. True if something had. */
+  look(): boolean;
+}
+
 /** A pending timer; `cancel` may be called at any time. */
 export interface Timer {
   cancel(): void;
@@ -39,6 +48,10 @@ export const DEFAULT_IDLE_POLL_US = 50;
 const TURNS_PER_CLOCK = 64;
 /** and looks at its descriptors when so much time has passed, in ns. */
 const LOOK_NS = 100_000;
+/** For so long after its last message a socket is an eager one, in ns. */
+const EAGER_NS = 1_000_000;
+/** With work to do, the loop looks at eager sockets once in this many turns; without, each turn. */
+const BUSY_TURNS_PER_EAGER = 4;
 
 export class PollLoop {
   readonly epoll = new Epoll();
@@ -53,6 +66,9 @@ export class PollLoop {
   readonly #idlePollNs: number;
   #pollers: Poller[] = [];
   #timers: PendingTimer[] = [];
+  readonly #eager: EagerSocket[] = [];
+  /** Until when each of them is one. */
+  readonly #eagerUntil: number[] = [];
   #stopped = false;
 
   constructor(options: PollLoopOptions = {}) {
@@ -66,6 +82,25 @@ export class PollLoop {
 
   removePoller(poller: Poller): void {
     this.#pollers = this.#pollers.filter((other) => other !== poller);
+  }
+
+  /**
+   * A message has come on this socket: it is looked at between turns for a while. It stays in
+   * {@link epoll} too, which wakes the loop from its sleep.
+   */
+  hasten(socket: EagerSocket): void {
+    const index = this.#eager.indexOf(socket);
+    if (index !== -1) this.#eagerUntil[index] = this.now + EAGER_NS;
+    else {
+      this.#eager.push(socket);
+      this.#eagerUntil.push(this.now + EAGER_NS);
+    }
+  }
+
+  /** Looks at it no more; may be called for any socket, at any time. */
+  rest(socket: EagerSocket): void {
+    const index = this.#eager.indexOf(socket);
+    if (index !== -1) this.#dropEager(index);
   }
 
   /** Calls `fire` once, `delayUs` microseconds from now or as soon after as the loop comes round. */
@@ -93,13 +128,18 @@ export class PollLoop {
     let lookedAt = this.now;
     while (!this.#stopped) {
       const turn = ++this.turns;
-      if (this.#pollAll() !== 0) {
+      const isBusy = this.#pollAll() !== 0;
+      if (isBusy) {
         this.busyTurns++;
         idleSince = 0;
+      }
+      if (this.#eager.length !== 0 && (!isBusy || turn % BUSY_TURNS_PER_EAGER === 0)) {
+        if (this.#lookAtEager()) idleSince = 0;
       }
       if (turn % TURNS_PER_CLOCK !== 0) continue;
       this.#readClock();
       const { now } = this;
+      if (this.#eager.length !== 0) this.#forgetEager();
       if (now - lookedAt >= LOOK_NS) {
         lookedAt = now;
         // Whatever a handler has brought is polled for before the loop sleeps.
@@ -123,6 +163,24 @@ export class PollLoop {
     let work = 0;
     for (let i = 0; i < pollers.length; i++) work += (pollers[i] as Poller).poll();
     return work;
+  }
+
+  #lookAtEager(): boolean {
+    let found = false;
+    // From the end: whoever is looked at may be dropped.
+    for (let i = this.#eager.length - 1; i >= 0; i--) found = this.#eager[i]?.look() || found;
+    return found;
+  }
+
+  #forgetEager(): void {
+    for (let i = this.#eager.length - 1; i >= 0; i--) {
+      if ((this.#eagerUntil[i] as number) <= this.now) this.#dropEager(i);
+    }
+  }
+
+  #dropEager(index: number): void {
+    this.#eager.splice(index, 1);
+    this.#eagerUntil.splice(index, 1);
   }
 
   #sleep(): void {

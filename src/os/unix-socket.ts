@@ -51,6 +51,9 @@ export const SCM_MAX_FD = 253;
 const MSGHDR_BYTES = 56;
 const CMSGHDR_BYTES = 16;
 const IOV_AT = MSGHDR_BYTES;
+/** msg_controllen and msg_flags. */
+const CONTROL_LENGTH_AT = 40;
+const FLAGS_AT = 48;
 const CONTROL_AT = 80;
 const CONTROL_BYTES = CMSGHDR_BYTES + SCM_MAX_FD * 4 + 4;
 
@@ -204,7 +207,7 @@ export function isUnnamedSocket(fd: number): boolean {
   });
 }
 
-/** What one receive gave. */
+/** What one receive gave: good until the next, which may use the same object. */
 export interface Received {
   /** Bytes read into the caller's buffer; 0: nothing there yet; -1: the peer has gone. */
   readonly bytes: number;
@@ -214,8 +217,9 @@ export interface Received {
   readonly truncated: boolean;
 }
 
-const NOTHING: Received = { bytes: 0, fds: [], truncated: false };
-const GONE: Received = { bytes: -1, fds: [], truncated: false };
+const NO_FDS: readonly number[] = [];
+const NOTHING: Received = { bytes: 0, fds: NO_FDS, truncated: false };
+const GONE: Received = { bytes: -1, fds: NO_FDS, truncated: false };
 
 /** One end of a connected stream socket. */
 export class UnixConnection {
@@ -223,20 +227,22 @@ export class UnixConnection {
   #open = true;
   readonly #message = pinned(CONTROL_AT + CONTROL_BYTES);
   readonly #view = new DataView(this.#message.buffer);
+  /** What iov_base holds: written on changes only. */
+  #address = 0n;
+  /** What a receive without descriptors returns: one object for all of them. */
+  readonly #plain = { bytes: 0, fds: NO_FDS, truncated: false };
 
   constructor(fd: number) {
     this.fd = fd;
     const base = this.#message.address;
     this.#view.setBigUint64(16, base + BigInt(IOV_AT), true); // msg_iov
     this.#view.setBigUint64(24, 1n, true); // msg_iovlen
+    this.#view.setBigUint64(32, base + BigInt(CONTROL_AT), true); // msg_control
   }
 
   /** Reads up to `length` bytes into memory at `address` (which must not move), with descriptors. */
   receive(address: bigint, length: number): Received {
-    this.#iovec(address, length);
-    const view = this.#view;
-    view.setBigUint64(32, this.#message.address + BigInt(CONTROL_AT), true); // msg_control
-    view.setBigUint64(40, BigInt(CONTROL_BYTES), true); // msg_controllen
+    this.#prepare(address, length, CONTROL_BYTES);
     const bytes = libc.recvmsg(this.fd, this.#message.address, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (bytes === -1) {
       const number = errno();
@@ -244,10 +250,14 @@ export class UnixConnection {
       if (number === ECONNRESET) return GONE;
       throw systemError('recvmsg', `fd ${this.fd}`);
     }
-    const fds = this.#receivedFds();
-    const truncated = (view.getInt32(48, true) & MSG_CTRUNC) !== 0;
-    if (bytes === 0 && length > 0 && fds.length === 0) return GONE;
-    return { bytes, fds, truncated };
+    if (this.#view.getUint32(CONTROL_LENGTH_AT, true) === 0) {
+      if (bytes === 0 && length > 0) return GONE;
+      const plain = this.#plain;
+      plain.bytes = bytes;
+      plain.truncated = this.#truncated;
+      return plain;
+    }
+    return { bytes, fds: this.#receivedFds(), truncated: this.#truncated };
   }
 
   /**
@@ -261,11 +271,9 @@ export class UnixConnection {
         `${fds.length} descriptors in one message, at most ${SCM_MAX_FD}`,
       );
     }
-    this.#iovec(address, length);
     const view = this.#view;
     const control = fds.length === 0 ? 0 : CMSGHDR_BYTES + fds.length * 4;
-    view.setBigUint64(32, control === 0 ? 0n : this.#message.address + BigInt(CONTROL_AT), true);
-    view.setBigUint64(40, BigInt(Math.ceil(control / 8) * 8), true);
+    this.#prepare(address, length, Math.ceil(control / 8) * 8);
     if (control !== 0) {
       view.setBigUint64(CONTROL_AT, BigInt(control), true);
       view.setInt32(CONTROL_AT + 8, SOL_SOCKET, true);
@@ -288,15 +296,25 @@ export class UnixConnection {
     closeFd(this.fd);
   }
 
-  #iovec(address: bigint, length: number): void {
-    this.#view.setBigUint64(IOV_AT, address, true);
-    this.#view.setBigUint64(IOV_AT + 8, BigInt(length), true);
-    this.#view.setInt32(48, 0, true); // msg_flags
+  get #truncated(): boolean {
+    return (this.#view.getInt32(FLAGS_AT, true) & MSG_CTRUNC) !== 0;
+  }
+
+  /** The upper halves of lengths are zeros, and nobody changes them. */
+  #prepare(address: bigint, length: number, controlBytes: number): void {
+    const view = this.#view;
+    if (address !== this.#address) {
+      this.#address = address;
+      view.setBigUint64(IOV_AT, address, true);
+    }
+    view.setUint32(IOV_AT + 8, length, true);
+    view.setUint32(CONTROL_LENGTH_AT, controlBytes, true);
+    view.setInt32(FLAGS_AT, 0, true);
   }
 
   #receivedFds(): number[] {
     const view = this.#view;
-    const end = CONTROL_AT + Number(view.getBigUint64(40, true));
+    const end = CONTROL_AT + view.getUint32(CONTROL_LENGTH_AT, true);
     const fds: number[] = [];
     let at = CONTROL_AT;
     while (at + CMSGHDR_BYTES <= end) {

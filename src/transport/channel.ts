@@ -22,6 +22,8 @@ export interface ByteChannel {
 }
 
 const STAGING_BYTES = 16 * 1024;
+/** So many are copied one by one: for a part of an array an object would be made. */
+const FEW_BYTES = 128;
 
 /** A channel over a unix socket. Calls go through one staging buffer, whose address does not move. */
 export class SocketChannel implements ByteChannel {
@@ -40,13 +42,15 @@ export class SocketChannel implements ByteChannel {
   receive(into: Uint8Array): Received {
     const length = Math.min(into.length, STAGING_BYTES);
     const received = this.#connection.receive(this.#staging.address, length);
-    if (received.bytes > 0) into.set(this.#bytes.subarray(0, received.bytes));
+    const { bytes } = received;
+    if (bytes > FEW_BYTES) into.set(this.#bytes.subarray(0, bytes));
+    else for (let i = 0; i < bytes; i++) into[i] = this.#bytes[i] as number;
     return received;
   }
 
   send(bytes: Uint8Array, fds: readonly number[]): number {
     const length = Math.min(bytes.length, STAGING_BYTES);
-    this.#bytes.set(bytes.subarray(0, length));
+    this.#bytes.set(bytes.length === length ? bytes : bytes.subarray(0, length));
     return this.#connection.send(this.#staging.address, length, fds);
   }
 

@@ -30,6 +30,8 @@ interface Arrived {
 export class MessageReader {
   readonly #channel: ByteChannel;
   #buffer = new Uint8Array(FIRST_BYTES);
+  /** The first READ_BYTES of the buffer: where nearly every receive goes. */
+  #start = this.#buffer.subarray(0, READ_BYTES);
   /** The part of the buffer that was received and not yet returned. */
   #from = 0;
   #to = 0;
@@ -119,7 +121,9 @@ export class MessageReader {
   #receive(wanted: number): boolean {
     this.#makeRoom(wanted);
     const room = Math.min(this.#buffer.length - this.#to, READ_BYTES);
-    const received = this.#channel.receive(this.#buffer.subarray(this.#to, this.#to + room));
+    const received = this.#channel.receive(
+      this.#to === 0 ? this.#start : this.#buffer.subarray(this.#to, this.#to + room),
+    );
     const { bytes, fds } = received;
     if (bytes > 0) this.#to += bytes;
     if (fds.length > 0) {
@@ -153,6 +157,7 @@ export class MessageReader {
       );
       larger.set(this.#buffer.subarray(this.#from, this.#to));
       this.#buffer = larger;
+      this.#start = larger.subarray(0, READ_BYTES);
       this.#message = messageOver(larger);
     }
     this.#from = 0;

@@ -13,7 +13,7 @@ import { DmaDomain } from '../../memory/dma-domain.ts';
 import type { DmaFaultLog } from '../../memory/dma-faults.ts';
 import type { DmaFiles } from '../../memory/dma-files.ts';
 import { EINVAL, EOPNOTSUPP } from '../../os/libc.ts';
-import type { PollLoop } from '../../os/poll-loop.ts';
+import type { EagerSocket, PollLoop } from '../../os/poll-loop.ts';
 import type { PciFunction } from '../../pci/function.ts';
 import * as vfu from '../../spec/vfio-user.ts';
 import type { ByteChannel } from '../channel.ts';
@@ -52,6 +52,9 @@ const MAX_UNSENT = 8 * MAX_DATA_BYTES;
 /** Replies up to this size are made in memory that is there. */
 const REPLY_BYTES = 4096;
 
+/** The longest reply to a trap: a read of 8 bytes. */
+const TRAP_REPLY_BYTES = vfu.HEADER_BYTES + vfu.REGION_ACCESS_BYTES + 8;
+
 /** For messages without descriptors: never anything in it. */
 const NO_FDS = new FdBag();
 
@@ -87,7 +90,7 @@ interface Held {
   readonly fds: FdBag;
 }
 
-export class VfioUserSession {
+export class VfioUserSession implements EagerSocket {
   readonly #channel: ByteChannel;
   readonly #options: SessionOptions;
   readonly #function: PciFunction;
@@ -100,6 +103,9 @@ export class VfioUserSession {
   readonly #regions: Regions;
   readonly #reply = new Uint8Array(REPLY_BYTES);
   readonly #replyView = new DataView(this.#reply.buffer);
+  readonly #traps = Array.from({ length: TRAP_REPLY_BYTES + 1 }, (_, size) =>
+    this.#reply.subarray(0, size),
+  );
   /** What the client can do; undefined before VERSION. */
   #client: Capabilities | undefined;
   /** A command that waits until DMA has drained, and those behind it. */
@@ -158,6 +164,7 @@ export class VfioUserSession {
         const message = this.#reader.read();
         if (message === undefined) return true;
         if (message === 'gone') return false;
+        this.#options.loop.hasten(this);
         const fds = this.#reader.hasFds ? this.#reader.takeFds() : NO_FDS;
         if (!this.#receive(message, fds)) return false;
       }
@@ -165,6 +172,13 @@ export class VfioUserSession {
     } catch (error) {
       return this.#giveUp(error);
     }
+  }
+
+  /** Between turns of the loop: a guest waits for each answer. */
+  look(): boolean {
+    const before = this.#messages;
+    this.#options.onReady?.();
+    return this.#messages !== before;
   }
 
   /** Goes on with messages that were not taken. False: the connection is over. */
@@ -183,6 +197,7 @@ export class VfioUserSession {
   close(onClosed: () => void = () => undefined): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#options.loop.rest(this);
     this.#onClosed = onClosed;
     for (const held of [this.#waiting, ...this.#behind]) held?.fds.close();
     this.#waiting = undefined;
@@ -431,7 +446,8 @@ export class VfioUserSession {
     const { id, command, flags } = message;
     this.#regions.read(region, offset, count, view, size - count);
     this.#putAccess(view, id, command, size, offset, region, count);
-    if ((flags & vfu.FLAG_NO_REPLY) === 0) this.#writer.send(bytes.subarray(0, size));
+    if ((flags & vfu.FLAG_NO_REPLY) !== 0) return;
+    this.#writer.send(bytes === this.#reply ? this.#replyOf(size) : bytes);
   }
 
   #writeRegion(message: Message): void {
@@ -448,7 +464,12 @@ export class VfioUserSession {
     if ((flags & vfu.FLAG_NO_REPLY) !== 0) return;
     const size = vfu.HEADER_BYTES + vfu.REGION_ACCESS_BYTES;
     this.#putAccess(this.#replyView, id, command, size, offset, region, count);
-    this.#writer.send(this.#reply.subarray(0, size));
+    this.#writer.send(this.#replyOf(size));
+  }
+
+  /** The first bytes of the memory for replies; those of a trap are objects that are there. */
+  #replyOf(size: number): Uint8Array {
+    return this.#traps[size] ?? this.#reply.subarray(0, size);
   }
 
   #putAccess(
@@ -478,7 +499,7 @@ export class VfioUserSession {
     const size = vfu.HEADER_BYTES + vfu.WRITE_MULTI_BYTES;
     putHeader(this.#replyView, message.id, message.command, size, vfu.FLAG_TYPE_REPLY, 0);
     putU64(this.#replyView, vfu.HEADER_BYTES, writes);
-    this.#writer.send(this.#reply.subarray(0, size));
+    this.#writer.send(this.#replyOf(size));
   }
 
   #writeOne(message: Message, index: number, isChecked: boolean): void {
