@@ -59,12 +59,22 @@ export class RoleRunner<R extends Role> implements Poller {
 
   arm(): boolean {
     let pending = false;
-    for (const role of this.#roles) pending = role.arm() || pending;
+    try {
+      for (const role of this.#roles) pending = role.arm() || pending;
+    } catch (error) {
+      this.fail(describeError(error));
+    }
     return pending;
   }
 
   disarm(): void {
-    for (const role of this.#roles) role.disarm();
+    // The loop tells whom it has armed, even if that has failed since.
+    if (this.failure !== undefined) return;
+    try {
+      for (const role of this.#roles) role.disarm();
+    } catch (error) {
+      this.fail(describeError(error));
+    }
   }
 
   stop(): void {
