@@ -3,8 +3,8 @@
  * as they were on a wire, and a guest wants them large.
  *
  * A frame is the segments up to one with PSH, which who cuts a frame leaves on its last segment only.
- * They must follow one another; where one is missing the frame is given up, as TCP would have it sent
- * again.
+ * They must follow one another; where the last ones are missing (a card without buffers drops the rest of
+ * a burst) the frame is given up, as TCP would have it sent again.
  */
 import { read16, write16, write16le } from '../../net/frame.ts';
 import {
@@ -108,7 +108,7 @@ export class Coalescer {
   }
 
   #begin(from: number, total: number, payload: number, sequence: number): number {
-    if (this.at < 0 || total > this.#most) return GIVEN_UP;
+    if (total > this.#most) return GIVEN_UP;
     this.#bytes.copyWithin(this.at, from, from + NET_HEADER_BYTES + total);
     this.#open = true;
     this.length = total;

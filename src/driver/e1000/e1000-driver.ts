@@ -207,9 +207,4 @@ export class E1000Driver {
   get linkUp(): boolean {
     return (this.card.get('STATUS') & STATUS_LU) !== 0;
   }
-
-  /** Leaves the card. It may use the memory for a moment longer. */
-  close(): void {
-    this.#function.close();
-  }
 }

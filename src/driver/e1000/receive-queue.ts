@@ -141,10 +141,13 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
     const { first, stride } = this.#own;
     const { words, entries } = ring;
     const memory32 = this.#memory32;
+    const coalescer = this.#coalescer;
     let index = ring.clean;
     let count = 0;
     // The card's own are those between; what lies behind has never had the bit set since it was given.
     while (count < RECEIVE_BATCH && index !== ring.next && ring.isDone(index)) {
+      // Nowhere to put segments together: they wait until a large buffer is given back.
+      if (coalescer !== undefined && coalescer.at < 0) break;
       const word = DESCRIPTOR_WORDS * index;
       const status = words[word + STATUS_WORD] as number;
       const length = (words[word + LENGTH_WORD] as number) & 0xffff;
@@ -157,8 +160,8 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
       memory32[at >>> 2] = flags;
       memory32[(at >>> 2) + 1] = 0;
       memory32[(at + NET_HEADER_NUM_BUFFERS) >>> 2] = 1 << 16;
-      if (this.#coalescer !== undefined) {
-        const taken = this.#coalescer.take(at, length);
+      if (coalescer !== undefined) {
+        const taken = coalescer.take(at, length);
         if (taken !== NOT_A_SEGMENT) {
           this.post(buffer);
           if (taken === COMPLETE) this.#takeLarge(count++);

@@ -1,13 +1,13 @@
 /** What a guest does with a pair of queues. */
 
-import type { NetQueuePair } from '../../driver/virtio-net/net-driver.ts';
+import type { NetPair } from '../../driver/net-pair.ts';
 import type { PollLoop } from '../../os/poll-loop.ts';
 import type { GuestRam } from './guest-ram.ts';
 
 /** What every role gets. */
 export interface RoleContext {
   readonly ram: GuestRam;
-  readonly pair: NetQueuePair;
+  readonly pair: NetPair;
   readonly loop: PollLoop;
   /** The guest's own address. */
   readonly mac: Uint8Array;

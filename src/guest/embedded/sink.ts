@@ -1,6 +1,5 @@
 /** Takes frames, checks them and counts what it finds. */
 
-import { RECEIVE_BATCH } from '../../driver/virtio-net/receive-queue.ts';
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 import { FlowTracker } from './flow-tracker.ts';
 import type { RoleContext, RoleCounts } from './role.ts';
@@ -34,7 +33,8 @@ export class Sink {
     this.context = context;
     this.verifyEvery = options.verifyEvery ?? DEFAULT_VERIFY_EVERY;
     this.untilVerify = this.verifyEvery;
-    this.rounds = Math.ceil(context.pair.receive.queue.size / RECEIVE_BATCH);
+    const { queue, offset } = context.pair.receive;
+    this.rounds = Math.ceil(queue.size / offset.length);
   }
 
   /** Takes what has arrived, a ring's worth at most. Returns frames taken. */

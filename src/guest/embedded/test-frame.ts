@@ -35,6 +35,7 @@ import {
   TCP_DATA_OFFSET,
   TCP_FLAGS,
   TCP_MIN_HEADER_BYTES,
+  TCP_PSH,
   TCP_WINDOW,
   UDP_HEADER_BYTES,
   UDP_LENGTH,
@@ -160,7 +161,8 @@ export function buildFrame(ram: GuestRam, offset: number, frame: TestFrame): num
   if (segmented) {
     const addresses = sum16(bytes, L3 + IPV4_SOURCE, L3 + IPV4_SOURCE + 8);
     bytes[L4 + TCP_DATA_OFFSET] = (TCP_MIN_HEADER_BYTES / 4) << 4;
-    bytes[L4 + TCP_FLAGS] = TCP_ACK;
+    // Who cuts the frame leaves PSH on the last piece: so whoever puts it together finds its end.
+    bytes[L4 + TCP_FLAGS] = TCP_ACK | TCP_PSH;
     put16(bytes, L4 + TCP_WINDOW, 0xffff);
     // The pseudo-header's sum; the device adds the rest (VIRTIO 1.3 §5.1.6.2).
     const pseudo = sum16(bytes, 0, 0, addresses + IP_PROTOCOL_TCP + length - L4);
