@@ -44,7 +44,9 @@ export const FRAME_TABLE = {
   id: 2816,
   /** u32: what {@link CopyQueue.alike} and {@link CopyQueue.deliver} summed up. */
   bytes: 2944,
-  size: 2952,
+  /** u64: what was loaded only to have it near. */
+  touched: 2952,
+  size: 2960,
 } as const;
 
 /** Bytes that {@link CopyQueue.gather} copies of each frame. */

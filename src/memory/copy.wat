@@ -94,6 +94,22 @@
     (param $table i32) (param $i i32) (param $count i32) (param $to i32) (param $stride i32) (param $shift i32)
     (result i32)
     (local $wide i32) (local $word i32) (local $address f64) (local $from i32) (local $total i32) (local $n i32)
+    (local $touched i64)
+    ;; A load of each frame first, in a loop so short that the processor waits for many of them at once:
+    ;; as a rule the sender has just written there, on another core.
+    (local.set $n (local.get $i))
+    (block $all
+      (loop $touch
+        (br_if $all (i32.ge_u (local.get $n) (local.get $count)))
+        (local.set $address
+          (f64.load (i32.add (local.get $table) (i32.shl (local.get $n) (i32.const 3)))))
+        (br_if $all (f64.ge (local.get $address) (f64.const 4292870144)))
+        (local.set $from (i32.trunc_f64_u (local.get $address)))
+        (local.set $touched (i64.xor (local.get $touched) (i64.load (local.get $from))))
+        (local.set $touched (i64.xor (local.get $touched) (i64.load offset=64 (local.get $from))))
+        (local.set $n (i32.add (local.get $n) (i32.const 1)))
+        (br $touch)))
+    (i64.store offset=2952 (local.get $table) (local.get $touched))
     (local.set $wide (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 3))))
     (local.set $word (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 2))))
     (local.set $to (i32.add (local.get $to) (i32.mul (local.get $i) (local.get $stride))))
