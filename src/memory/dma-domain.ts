@@ -445,24 +445,25 @@ export class DmaDomain implements DmaSpace {
   }
 
   /**
-   * Sets a bit in `bitmap` for each page of `pageBytes` (a multiple of 4096) of [iova, iova + length)
-   * that was written since it was asked for last, lowest bit first, and forgets that it was.
+   * Sets a bit in `bitmap` for each page of `pageBytes` (a multiple of 4096) of the map [iova, iova +
+   * length) that was written since it was asked for last, lowest bit first, and forgets that it was. Of
+   * memory without a descriptor whoever holds it knows.
    */
   takeDirty(iova: number, length: number, pageBytes: number, bitmap: Uint8Array): void {
-    const dirty = this.#dirty;
-    if (dirty === undefined) return;
-    const end = iova + length;
-    for (let at = iova; at < end; at += DMA_PAGE) {
-      const slot = this.#table.find(at);
-      const file = slot === -1 ? undefined : this.#maps[slot]?.file;
-      const bits = file === undefined ? undefined : dirty.get(file);
-      if (file === undefined || bits === undefined) continue;
-      const page = (at + (this.#delta[slot] as number) - file.address) / DMA_PAGE;
+    const slot = this.#slotOf(iova, length);
+    const file = slot === -1 ? undefined : this.#maps[slot]?.file;
+    const bits = file === undefined ? undefined : this.#dirty?.get(file);
+    if (file === undefined || bits === undefined) return;
+    const first = (iova + (this.#delta[slot] as number) - file.address) / DMA_PAGE;
+    const pages = length / DMA_PAGE;
+    const pagesPerBit = pageBytes / DMA_PAGE;
+    for (let i = 0; i < pages; i++) {
+      const page = first + i;
       const byte = Math.floor(page / 8);
       const mask = 1 << (page & 7);
       if (((bits[byte] as number) & mask) === 0) continue;
       bits[byte] = (bits[byte] as number) & ~mask;
-      const bit = Math.floor((at - iova) / pageBytes);
+      const bit = Math.floor(i / pagesPerBit);
       bitmap[bit >>> 3] = (bitmap[bit >>> 3] as number) | (1 << (bit & 7));
     }
   }

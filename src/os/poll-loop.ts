@@ -50,6 +50,8 @@ const TURNS_PER_CLOCK = 64;
 const LOOK_NS = 100_000;
 /** For so long after its last message a socket is an eager one, in ns. */
 const EAGER_NS = 1_000_000;
+/** Stands for a time that begins when the clock is read next: a handler may run right after a sleep. */
+const JUST_USED = 0;
 /** With work to do, the loop looks at eager sockets once in this many turns; without, each turn. */
 const BUSY_TURNS_PER_EAGER = 4;
 
@@ -90,10 +92,10 @@ export class PollLoop {
    */
   hasten(socket: EagerSocket): void {
     const index = this.#eager.indexOf(socket);
-    if (index !== -1) this.#eagerUntil[index] = this.now + EAGER_NS;
+    if (index !== -1) this.#eagerUntil[index] = JUST_USED;
     else {
       this.#eager.push(socket);
-      this.#eagerUntil.push(this.now + EAGER_NS);
+      this.#eagerUntil.push(JUST_USED);
     }
   }
 
@@ -174,7 +176,9 @@ export class PollLoop {
 
   #forgetEager(): void {
     for (let i = this.#eager.length - 1; i >= 0; i--) {
-      if ((this.#eagerUntil[i] as number) <= this.now) this.#dropEager(i);
+      const until = this.#eagerUntil[i] as number;
+      if (until === JUST_USED) this.#eagerUntil[i] = this.now + EAGER_NS;
+      else if (until <= this.now) this.#dropEager(i);
     }
   }
 

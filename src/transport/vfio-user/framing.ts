@@ -56,10 +56,11 @@ export class MessageReader {
   /**
    * The next whole message, always the same object; undefined if it is not all there yet; 'gone' when
    * the peer has closed between two messages. Its descriptors: {@link takeFds}.
+   * @param look false: the last look is still good, and what it left nothing of is not asked again
    * @throws SluiceError `protocol`: the stream cannot be understood any more.
    */
-  read(): Message | 'gone' | undefined {
-    this.#drained = false;
+  read(look = true): Message | 'gone' | undefined {
+    if (look) this.#drained = false;
     for (;;) {
       const size = this.#sizeOfNext();
       if (size !== 0 && this.#to - this.#from >= size) return this.#finish(size);
@@ -128,7 +129,9 @@ export class MessageReader {
     if (bytes > 0) this.#to += bytes;
     if (fds.length > 0) {
       this.#arrived.push({ end: this.#base + this.#to, fds });
-      if (received.truncated || fds.length > MAX_MESSAGE_FDS) {
+      // All of them belong to the message that is not whole yet: those of others were taken.
+      const count = this.#arrived.reduce((sum, arrived) => sum + arrived.fds.length, 0);
+      if (received.truncated || count > MAX_MESSAGE_FDS) {
         throw protocolError(
           `${this.#what()}: more than ${MAX_MESSAGE_FDS} descriptors, or more than fit`,
         );

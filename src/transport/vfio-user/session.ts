@@ -47,6 +47,8 @@ import { MessageMemory } from './remote-memory.ts';
 const MESSAGES_PER_TURN = 64;
 /** Bytes of commands that wait behind another: no more is read then. */
 const MAX_HELD_BYTES = 1024 * 1024;
+/** What a descriptor among them counts for: a process has fewer of them than of bytes. */
+const HELD_FD_BYTES = 16 * 1024;
 /** What a client may leave unread: some answers of the largest size. */
 const MAX_UNSENT = 8 * MAX_DATA_BYTES;
 /** Replies up to this size are made in memory that is there. */
@@ -161,7 +163,7 @@ export class VfioUserSession implements EagerSocket {
       if (!this.#goOn()) return false;
       for (let n = 0; n < MESSAGES_PER_TURN || this.#reader.ready; n++) {
         if (this.waiting) return true;
-        const message = this.#reader.read();
+        const message = this.#reader.read(n === 0);
         if (message === undefined) return true;
         if (message === 'gone') return false;
         this.#options.loop.hasten(this);
@@ -277,7 +279,7 @@ export class VfioUserSession implements EagerSocket {
     while (this.#waiting === undefined) {
       const next = this.#behind.shift();
       if (next === undefined) break;
-      this.#heldBytes -= next.message.length + vfu.HEADER_BYTES;
+      this.#heldBytes -= weightOf(next);
       if (!this.#handle(next.message, next.fds)) return false;
     }
     return true;
@@ -291,8 +293,9 @@ export class VfioUserSession implements EagerSocket {
       return true;
     }
     if (this.#waiting === undefined) return this.#handle(message, fds);
-    this.#heldBytes += message.length + vfu.HEADER_BYTES;
-    this.#behind.push({ message: copyOf(message), fds });
+    const held = { message: copyOf(message), fds };
+    this.#heldBytes += weightOf(held);
+    this.#behind.push(held);
     return true;
   }
 
@@ -529,6 +532,11 @@ export class VfioUserSession implements EagerSocket {
 
 function expectNoFds(fds: FdBag): void {
   if (fds.count !== 0) throw new Refusal(EINVAL, `${fds.count} descriptors, expected none`);
+}
+
+/** Descriptors stay in their bag until it is handled. */
+function weightOf({ message, fds }: Held): number {
+  return vfu.HEADER_BYTES + message.length + fds.count * HELD_FD_BYTES;
 }
 
 function copyOf(message: Message): Message {
