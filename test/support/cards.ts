@@ -42,7 +42,10 @@ export async function bringUp<G extends GuestProcess>(
   const mac = macOf(network, number);
   const name = `card${network}`;
   await guest.sh(`set -e
-    until file=$(grep -l -x ${mac} /sys/bus/virtio/devices/*/net/*/address 2>/dev/null); do sleep 0.05; done
+    file=
+    while [ -z "$file" ]; do
+      file=$(grep -l -x ${mac} /sys/bus/virtio/devices/*/net/*/address /sys/bus/pci/devices/*/net/*/address 2>/dev/null) || sleep 0.05
+    done
     device=$(basename "$(dirname "$file")")
     [ "$device" = ${name} ] || { ip link set "$device" down; ip link set "$device" name ${name}; }`);
   const host = hostOn(guest, network, number, name);
