@@ -1,4 +1,4 @@
-/** `sluice show [guests|ports|disks|rings|switches|macs|faults|status]`: what a running daemon does. */
+/** `sluice show [guests|ports|disks|…]`: what a running daemon does. */
 import { Argument, type Command } from 'commander';
 import type { ApiReply } from '../control/api.ts';
 import type { ControlClient } from '../control/client.ts';
@@ -12,6 +12,7 @@ const SUBJECTS = [
   'ports',
   'disks',
   'devices',
+  'functions',
   'rings',
   'switches',
   'macs',
@@ -35,6 +36,7 @@ const SHOW: Readonly<Record<Subject, (client: ControlClient) => Promise<void>>> 
   ports: async (client) => showPorts(await client.call('ports')),
   disks: async (client) => showDisks(await client.call('disks')),
   devices: async (client) => showDevices(await client.call('devices')),
+  functions: async (client) => showFunctions(await client.call('functions')),
   rings: async (client) => showRings(await client.call('rings')),
   switches: async (client) =>
     printTable(
@@ -61,15 +63,27 @@ const SHOW: Readonly<Record<Subject, (client: ControlClient) => Promise<void>>> 
     ),
   faults: async (client) =>
     printTable(
-      ['TIME', 'DEVICE', 'REASON'],
-      (await client.call('faults')).map(({ time, port, reason }) => [time, port, reason]),
+      ['TIME', 'DEVICE', 'REASON', 'DMA'],
+      (await client.call('faults')).map(({ time, port, reason, dma }) => [
+        time,
+        port,
+        reason,
+        dma === null
+          ? '-'
+          : `${dma.direction} of ${dma.length} bytes at 0x${dma.iova.toString(16)}`,
+      ]),
       'no faults',
     ),
   status: async (client) => showStatus(await client.call('status')),
 };
 
 /** Where a card or a disk stands on its way to working. */
-function stateOf(port: { readonly connected: boolean; readonly running: boolean }): string {
+function stateOf(port: {
+  readonly connected: boolean;
+  readonly running: boolean;
+  readonly lost?: boolean;
+}): string {
+  if (port.lost === true) return 'lost: restart the guest';
   return port.running ? 'running' : port.connected ? 'connected' : 'waiting';
 }
 
@@ -170,6 +184,40 @@ function showDevices(devices: ApiReply<'devices'>): void {
       device.counters.calls,
     ]),
     'no disk devices',
+  );
+}
+
+function showFunctions(functions: ApiReply<'functions'>): void {
+  printTable(
+    [
+      'FUNCTION',
+      'MODEL',
+      'LANE',
+      'STATE',
+      'MAPS',
+      'VECTORS',
+      'TRAPS read',
+      'TRAPS written',
+      'MESSAGES',
+      'INTERRUPTS',
+      'DMA FAULTS',
+    ],
+    functions.map(({ counters, vectors, ...item }) => [
+      item.function,
+      item.model,
+      item.lane,
+      item.fault === null ? stateOf({ ...item, running: item.busMaster }) : `failed: ${item.fault}`,
+      item.maps,
+      Object.entries(vectors)
+        .flatMap(([kind, count]) => (count === 0 ? [] : `${kind} ${count}`))
+        .join(', ') || '-',
+      counters.trap_reads,
+      counters.trap_writes,
+      counters.messages,
+      counters.interrupts,
+      counters.dma_faults,
+    ]),
+    'no emulated devices',
   );
 }
 

@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { BLOCK_COUNTERS } from '../device/virtio-blk/counters.ts';
 import { LANE_COUNTERS } from '../engine/lane-counters.ts';
+import { PCI_COUNTERS } from '../method/pci-attachment.ts';
 import { PORT_COUNTERS } from '../net/port.ts';
 
 const count = z.number();
@@ -80,6 +81,22 @@ const ring = z.object({
   used: z.int(),
 });
 
+const pciFunction = z.object({
+  function: z.string().describe('An emulated device, such as web/net0 or web/ahci0.'),
+  model: z.string(),
+  lane: z.int(),
+  connected: z.boolean().describe('A VMM is connected.'),
+  lost: z.boolean().describe('Sluice disconnected its VMM, which does not come back.'),
+  busMaster: z.boolean().describe('The guest lets it reach memory.'),
+  maps: z.int().describe('Maps of its DMA domain.'),
+  memoryBytes: z.number().describe('Memory in these maps.'),
+  vectors: z
+    .object({ intx: z.int(), msi: z.int(), msix: z.int() })
+    .describe('Interrupt vectors that the VMM has set up.'),
+  fault: z.string().nullable().describe('Why the device was stopped.'),
+  counters: counters(PCI_COUNTERS).describe('A trap is an access to a register.'),
+});
+
 const guest = z.object({
   guest: z.string(),
   memoryBytes: z.number(),
@@ -92,6 +109,7 @@ const guest = z.object({
       socket: z.string(),
       connected: z.boolean(),
       running: z.boolean(),
+      lost: z.boolean().describe('Emulated: its VMM was disconnected, and does not come back.'),
     }),
   ),
   disk: z.array(
@@ -102,6 +120,7 @@ const guest = z.object({
       socket: z.string(),
       connected: z.boolean(),
       running: z.boolean(),
+      lost: z.boolean().describe('Emulated: its VMM was disconnected, and does not come back.'),
     }),
   ),
 });
@@ -122,7 +141,21 @@ const switchRow = z.object({
   ports: z.array(z.string()),
 });
 
-const fault = z.object({ time: z.string(), port: z.string(), reason: z.string() });
+const fault = z.object({
+  time: z.string(),
+  port: z.string().describe('The device; for DMA the PCI function.'),
+  reason: z.string(),
+  dma: z
+    .object({
+      iova: z.number().describe('I/O virtual address.'),
+      length: z.number(),
+      direction: z
+        .enum(['read', 'write'])
+        .describe('Whether the device would read memory or write it.'),
+    })
+    .nullable()
+    .describe('A DMA that was refused; null: the device or its guest has failed.'),
+});
 
 const status = z.object({
   version: z.string(),
@@ -184,6 +217,12 @@ export const API = {
     summary: "Guests' disk devices with their counters.",
     reply: z.array(device),
   },
+  functions: {
+    method: 'GET',
+    path: '/v1/functions',
+    summary: 'Emulated devices: their PCI functions, with traps, interrupts and DMA.',
+    reply: z.array(pciFunction),
+  },
   resizeDisk: {
     method: 'POST',
     path: '/v1/disks/resize',
@@ -220,7 +259,7 @@ export const API = {
   faults: {
     method: 'GET',
     path: '/v1/faults',
-    summary: 'Devices that failed, latest last.',
+    summary: 'Devices that failed, and DMA that was refused, latest last.',
     reply: z.array(fault),
   },
   reload: {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { LaneFigures, PortFigures } from '../daemon/daemon.ts';
+import type { FunctionFigures, LaneFigures, PortFigures } from '../daemon/daemon.ts';
 import type { DeviceFigures } from '../daemon/disks.ts';
 import { BLOCK_COUNTER_INDEX, newBlockCounters } from '../device/virtio-blk/counters.ts';
 import { LANE_COUNTERS } from '../engine/lane-counters.ts';
@@ -48,11 +48,26 @@ function device(name: string, reads: number): DeviceFigures {
   };
 }
 
+const CARD: FunctionFigures = {
+  function: 'a/net0',
+  model: '82574',
+  lane: 0,
+  connected: false,
+  lost: true,
+  busMaster: false,
+  maps: 0,
+  memoryBytes: 0,
+  vectors: { intx: 0, msi: 0, msix: 0 },
+  fault: null,
+  counters: { trap_reads: 5, trap_writes: 6, messages: 7, interrupts: 8, dma_faults: 9 },
+};
+
 test('each family has one type line and a sample for each port or lane', () => {
   const lines = metricsText(
     [lane(0), lane(1)],
     [port('a/net0', 12), port('b/net0', 1e15)],
     [device('a/disk0', 3)],
+    [CARD],
   ).split('\n');
   const families = lines
     .filter((line) => line.startsWith('# TYPE '))
@@ -74,11 +89,15 @@ test('each family has one type line and a sample for each port or lane', () => {
     lines.filter((line) => line.startsWith('sluice_disk_errors_total{') && !line.endsWith(' 0')),
     ['sluice_disk_errors_total{device="a/disk0",disk="root",reason="io"} 2'],
   );
+  const card = '{function="a/net0",model="82574"}';
+  assert.ok(lines.includes(`sluice_function_trap_writes_total${card} 6`));
+  assert.ok(lines.includes(`sluice_function_dma_faults_total${card} 9`));
+  assert.ok(lines.includes(`sluice_function_lost${card} 1`));
   assert.equal(lines.at(-1), '');
   for (const line of lines.slice(0, -1))
     assert.match(line, /^(# TYPE \w+ (counter|gauge)|\w+\{[^}]*\} [\d.e+]+)$/);
 });
 
 test('label values are escaped', () => {
-  assert.match(metricsText([], [port('a"\\\n/net0', 0)], []), /port="a\\"\\\\\\n\/net0"/);
+  assert.match(metricsText([], [port('a"\\\n/net0', 0)], [], []), /port="a\\"\\\\\\n\/net0"/);
 });

@@ -1,8 +1,9 @@
 /** The counters in Prometheus' text format (exposition format 0.0.4). */
-import type { LaneFigures, PortFigures } from '../daemon/daemon.ts';
+import type { FunctionFigures, LaneFigures, PortFigures } from '../daemon/daemon.ts';
 import type { DeviceFigures } from '../daemon/disks.ts';
 import { BLOCK_COUNTERS } from '../device/virtio-blk/counters.ts';
 import { LANE_COUNTERS, type LaneCounter } from '../engine/lane-counters.ts';
+import { PCI_COUNTERS } from '../method/pci-attachment.ts';
 import { PORT_COUNTERS } from '../net/port.ts';
 
 export const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
@@ -20,6 +21,7 @@ export function metricsText(
   lanes: readonly LaneFigures[],
   ports: readonly PortFigures[],
   devices: readonly DeviceFigures[],
+  functions: readonly FunctionFigures[],
 ): string {
   const lines: string[] = [];
   const family = (
@@ -96,6 +98,24 @@ export function metricsText(
       `sluice_disk_${state}`,
       'gauge',
       devices.map((device) => [deviceLabels(device), Number(device[state])]),
+    );
+  }
+  const functionLabels = (item: FunctionFigures): Labels => ({
+    function: item.function,
+    model: item.model,
+  });
+  for (const name of PCI_COUNTERS) {
+    family(
+      `sluice_function_${name}_total`,
+      'counter',
+      functions.map((item) => [functionLabels(item), item.counters[name]]),
+    );
+  }
+  for (const state of ['connected', 'lost'] as const) {
+    family(
+      `sluice_function_${state}`,
+      'gauge',
+      functions.map((item) => [functionLabels(item), Number(item[state])]),
     );
   }
   return `${lines.join('\n')}\n`;

@@ -108,7 +108,12 @@ export function createApp(daemon: Daemon, version: string, shutdown: () => void)
     });
   });
   app.get(METRICS_PATH, async (context) => {
-    const text = metricsText(daemon.lanes(), await daemon.ports(), await daemon.devices());
+    const text = metricsText(
+      daemon.lanes(),
+      await daemon.ports(),
+      await daemon.devices(),
+      await daemon.functions(),
+    );
     return context.body(text, 200, { 'content-type': METRICS_TYPE });
   });
   app.notFound((context) =>

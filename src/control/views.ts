@@ -22,6 +22,9 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
     guests: async () => {
       const ports = new Map((await daemon.ports()).map((port) => [port.port, port]));
       const devices = new Map((await daemon.devices()).map((item) => [item.device, item]));
+      const lost = new Set(
+        (await daemon.functions()).flatMap((item) => (item.lost ? item.function : [])),
+      );
       return daemon.config.guests.map(({ name, memoryBytes, net, disk }) => ({
         guest: name,
         memoryBytes,
@@ -33,14 +36,16 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
           socket: card.socket,
           connected: ports.get(card.port)?.connected ?? false,
           running: ports.get(card.port)?.running ?? false,
+          lost: lost.has(card.port),
         })),
-        disk: disk.map(({ device, method, disk: of, socket }) => ({
-          device,
-          method,
-          disk: of,
-          socket,
-          connected: devices.get(device)?.connected ?? false,
-          running: devices.get(device)?.running ?? false,
+        disk: disk.map((item) => ({
+          device: item.device,
+          method: item.method,
+          disk: item.disk,
+          socket: item.socket,
+          connected: devices.get(item.device)?.connected ?? false,
+          running: devices.get(item.device)?.running ?? false,
+          lost: item.method === 'emulated' && lost.has(item.controller),
         })),
       }));
     },
@@ -77,7 +82,19 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
       });
     },
     macs: async () => [...(await daemon.macs())],
-    faults: async () => [...daemon.faults],
+    functions: async () => await daemon.functions(),
+    faults: async () =>
+      [
+        ...daemon.faults.map((fault) => ({ ...fault, dma: null })),
+        ...(await daemon.dmaFaults()).map(
+          ({ time, function: port, reason, iova, length, direction }) => ({
+            time,
+            port,
+            reason,
+            dma: { iova, length, direction },
+          }),
+        ),
+      ].toSorted((a, b) => (a.time < b.time ? -1 : a.time > b.time ? 1 : 0)),
     reload: async () => {
       const { done, failed } = await daemon.reload();
       return { done: [...done], failed: [...failed] };

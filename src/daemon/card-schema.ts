@@ -40,7 +40,6 @@ const plugged = {
   qos: integer(0, 7, 'a priority')
     .optional()
     .describe('802.1Q priority of the frames that the guest sends without tag; with `vlan`.'),
-  max_tx_rate: rate.default(0).describe('Most that the guest may send, in Mb/s; 0: no limit.'),
   max_rx_rate: rate.default(0).describe('Most that the guest is sent, in Mb/s; 0: no limit.'),
   spoofchk: onOff
     .default(false)
@@ -72,6 +71,7 @@ const paravirtual = z.strictObject(
       })
       .default(true)
       .describe('Checksum and segmentation offloads that are offered to the guest.'),
+    max_tx_rate: rate.default(0).describe('Most that the guest may send, in Mb/s; 0: no limit.'),
     server: choice(['listen', 'connect'])
       .default('listen')
       .describe('Whether Sluice listens on the socket, or connects to where the VMM listens.'),

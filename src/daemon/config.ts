@@ -55,7 +55,6 @@ interface CardConfig extends VlanConfig {
   readonly mac: string;
   readonly qos: number | undefined;
   /** Mb/s; 0: no limit. */
-  readonly maxTxRate: number;
   readonly maxRxRate: number;
   readonly spoofCheck: boolean;
   readonly socket: string;
@@ -67,6 +66,8 @@ export interface ParavirtualNetConfig extends CardConfig {
   readonly mtu: number | undefined;
   readonly packed: boolean;
   readonly offloads: readonly OffloadName[];
+  /** Mb/s; 0: no limit. */
+  readonly maxTxRate: number;
   readonly server: 'listen' | 'connect';
 }
 
@@ -189,7 +190,6 @@ function toNet(guest: string, index: number, net: NetDocument, run: string): Net
     mac: (net.mac ?? defaultMac(guest, index)).toLowerCase(),
     ...vlansOf(net),
     qos: net.qos,
-    maxTxRate: net.max_tx_rate,
     maxRxRate: net.max_rx_rate,
     spoofCheck: isOn(net.spoofchk),
     socket: resolve(run, `${guest}-net${index}.sock`),
@@ -206,6 +206,7 @@ function toNet(guest: string, index: number, net: NetDocument, run: string): Net
     mtu: net.mtu,
     packed: isOn(net.packed),
     offloads: Array.isArray(net.offloads) ? net.offloads : isOn(net.offloads) ? OFFLOAD_NAMES : [],
+    maxTxRate: net.max_tx_rate,
     server: net.server,
   };
 }

@@ -45,6 +45,7 @@ import { suggestion } from './near-miss.ts';
 import {
   cacheModeName,
   controlSocketPath,
+  guestMarkName,
   journalName,
   RunDirectory,
   removeKeptStates,
@@ -550,9 +551,12 @@ function placesOf(running: readonly Part[]): LanePlan {
 
 /** States of cards and disks that are configured no more: a new one of that name begins anew. */
 function removeOldStates({ run, guests }: Config): void {
-  const kept = guests.flatMap(({ net, disk }) => [
-    ...net.map(({ port }) => journalName(port)),
+  const kept = guests.flatMap(({ net, disk, controllers }) => [
+    ...net.map(({ method, port }) =>
+      method === 'emulated' ? guestMarkName(port) : journalName(port),
+    ),
     ...disk.map(({ device }) => cacheModeName(device)),
+    ...controllers.map(({ name }) => guestMarkName(name)),
   ]);
   removeKeptStates(run.path, new Set(kept));
 }

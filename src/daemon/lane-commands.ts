@@ -5,7 +5,7 @@ import type { NbdDiskDescription } from '../block/nbd/description.ts';
 import type { FileDiskDescription } from '../block/open/file.ts';
 import type { LaneHandle } from '../engine/lane-handle.ts';
 import type { Isolation } from '../memory/guest-memory.ts';
-import type { PciCounts } from '../method/pci-attachment.ts';
+import type { PciCounter } from '../method/pci-attachment.ts';
 import type { NetConfig, WireConfig } from './config.ts';
 import type { ControllerConfig, DiskConfig, GuestDiskConfig } from './disk-config.ts';
 
@@ -84,7 +84,9 @@ export interface FunctionState {
   readonly memoryBytes: number;
   /** Vectors that the VMM has set up. */
   readonly vectors: { readonly intx: number; readonly msi: number; readonly msix: number };
-  readonly counts: PciCounts;
+  readonly counters: Readonly<Record<PciCounter, number>>;
+  /** Its VMM was disconnected by Sluice, and will not come back. */
+  readonly lost: boolean;
   /** Why the device was stopped; null while it works. */
   readonly fault: string | null;
 }

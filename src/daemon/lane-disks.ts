@@ -35,7 +35,7 @@ import type {
   LaneSettings,
   RingState,
 } from './lane-commands.ts';
-import { functionState, type LaneFunctions } from './lane-functions.ts';
+import type { LaneFunctions } from './lane-functions.ts';
 import { cacheModeName } from './run-directory.ts';
 
 interface LaneDisk {
@@ -134,7 +134,14 @@ export class LaneDisks {
   addController(config: ControllerConfig): undefined {
     const { name, ports, socket } = config;
     const controller = new EmulatedController(
-      { controller: name, ports, socket, access: this.#access, onFailure: this.#tell(name) },
+      {
+        controller: name,
+        ports,
+        socket,
+        access: this.#access,
+        onFailure: this.#tell(name),
+        ...this.#functions.watch(name),
+      },
       this.#host,
       this.#functions.partsOf(name),
     );
@@ -267,7 +274,7 @@ export class LaneDisks {
     const devices = [...this.#devices.values()].map((device) => device.describe());
     const controllers = [...this.#controllers.values()].map(({ config, controller }) => {
       const { state, drives } = controller.describe();
-      return { state: functionState(config.name, config.model, state), drives };
+      return { state: this.#functions.stateOf(config.name, config.model, state), drives };
     });
     return {
       disks: [...this.#disks].map(([name, { disk, power }]) => ({

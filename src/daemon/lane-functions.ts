@@ -1,22 +1,30 @@
 /** What the emulated devices of a lane share: memory files of guests, and the records of refused DMA. */
+import { join } from 'node:path';
+import type { Logger } from '../base/log.ts';
 import type { Arena } from '../memory/arena.ts';
 import { DmaFaultLog } from '../memory/dma-faults.ts';
 import { DmaFiles } from '../memory/dma-files.ts';
-import type { Isolation } from '../memory/guest-memory.ts';
 import type { DmaParts } from '../method/emulated-net.ts';
-import type { PciState } from '../method/pci-attachment.ts';
+import type { PciAttachmentOptions, PciState } from '../method/pci-attachment.ts';
 import { monotonicNs } from '../os/clock.ts';
-import type { DmaFaultState, FunctionState } from './lane-commands.ts';
+import { GuestMark } from './guest-mark.ts';
+import type { DmaFaultState, FunctionState, LaneSettings } from './lane-commands.ts';
+import { guestMarkName } from './run-directory.ts';
 
 const NS_PER_MS = 1e6;
 
 export class LaneFunctions {
   readonly #files: DmaFiles;
+  readonly #log: Logger;
+  readonly #run: string;
   /** By function. What was refused is told also when the function has gone. */
   readonly #faults = new Map<string, DmaFaultLog>();
+  readonly #marks = new Map<string, GuestMark>();
 
-  constructor(arena: Arena, isolation: Isolation) {
+  constructor(arena: Arena, log: Logger, { isolation, run }: LaneSettings) {
+    this.#log = log;
     this.#files = new DmaFiles(arena, isolation);
+    this.#run = run;
   }
 
   /** What a function of this name is made with. */
@@ -26,9 +34,22 @@ export class LaneFunctions {
     return { files: this.#files, faults };
   }
 
+  /** Who is told of the VMMs of a function that is about to be made. */
+  watch(name: string): Pick<PciAttachmentOptions, 'onConnection'> {
+    const mark = new GuestMark(join(this.#run, guestMarkName(name)), this.#log);
+    this.#marks.set(name, mark);
+    return { onConnection: (connected) => mark.set(connected) };
+  }
+
   /** A function has gone. */
   forget(name: string): void {
+    this.#marks.delete(name);
     if (this.#faults.get(name)?.total === 0) this.#faults.delete(name);
+  }
+
+  /** A function as it is told. */
+  stateOf(name: string, model: string, state: PciState): FunctionState {
+    return { function: name, model, ...state, lost: this.#marks.get(name)?.lost ?? false };
   }
 
   /** What was refused last, oldest first. */
@@ -43,9 +64,4 @@ export class LaneFunctions {
         time: new Date(wall - (now - time) / NS_PER_MS).toISOString(),
       }));
   }
-}
-
-/** A function as it is told. */
-export function functionState(name: string, model: string, state: PciState): FunctionState {
-  return { function: name, model, ...state };
 }

@@ -24,7 +24,7 @@ import type {
   RingState,
 } from './lane-commands.ts';
 import { LaneDisks } from './lane-disks.ts';
-import { functionState, LaneFunctions } from './lane-functions.ts';
+import { LaneFunctions } from './lane-functions.ts';
 import { plugWire, type Wire } from './lane-wires.ts';
 import { journalName } from './run-directory.ts';
 
@@ -52,7 +52,7 @@ export class DomainLane implements LaneProgram<LaneCommands> {
       ...(gid === undefined ? {} : { gid }),
     };
     this.#path = createDataPath(host.arena, host.loop);
-    this.#functions = new LaneFunctions(host.arena, this.#settings.isolation);
+    this.#functions = new LaneFunctions(host.arena, host.log, this.#settings);
     this.#disks = new LaneDisks(host, this.#settings, this.#access, this.#functions);
   }
 
@@ -147,7 +147,7 @@ export class DomainLane implements LaneProgram<LaneCommands> {
             to,
           )
         : new EmulatedPort(
-            { ...net, ...shared },
+            { ...net, ...shared, ...this.#functions.watch(net.port) },
             this.#host,
             this.#path,
             to,
@@ -179,7 +179,7 @@ export class DomainLane implements LaneProgram<LaneCommands> {
         rings.push(...told.rings);
       } else {
         const told = port.describe();
-        const state = functionState(port.device.name, port.model, told.state);
+        const state = this.#functions.stateOf(port.device.name, port.model, told.state);
         functions.push(state);
         ports.push(emulatedPortState(port, state));
         rings.push(...told.rings);

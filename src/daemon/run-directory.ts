@@ -41,6 +41,10 @@ const JOURNAL_SUFFIX = '.journal';
 /** What the name of the file ends in that keeps the cache mode of a guest's disk. */
 const CACHE_MODE_SUFFIX = '.cache';
 
+/** What the name of the file ends in that is there while a VMM has an emulated device. */
+const GUEST_MARK_SUFFIX = '.guest';
+const STATE_SUFFIXES = [JOURNAL_SUFFIX, CACHE_MODE_SUFFIX, GUEST_MARK_SUFFIX];
+
 /** File name of the position journal of a port, such as `web/net0`. */
 export function journalName(port: string): string {
   return port.replace('/', '-') + JOURNAL_SUFFIX;
@@ -51,10 +55,15 @@ export function cacheModeName(device: string): string {
   return device.replace('/', '-') + CACHE_MODE_SUFFIX;
 }
 
+/** File name of what tells that a VMM has an emulated device, such as `web/net0`. */
+export function guestMarkName(name: string): string {
+  return name.replace('/', '-') + GUEST_MARK_SUFFIX;
+}
+
 /** Removes what was kept for ports and devices, except the files named in `kept`. */
 export function removeKeptStates(run: string, kept: ReadonlySet<string>): void {
   for (const file of readdirSync(run)) {
-    const isState = file.endsWith(JOURNAL_SUFFIX) || file.endsWith(CACHE_MODE_SUFFIX);
+    const isState = STATE_SUFFIXES.some((suffix) => file.endsWith(suffix));
     if (isState && !kept.has(file)) rmSync(join(run, file));
   }
 }

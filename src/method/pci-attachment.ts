@@ -20,7 +20,7 @@ export interface PciAttachmentOptions {
   readonly access: SocketAccess;
   /** The function's own code has failed; the guest was disconnected. */
   readonly onFailure: (reason: string) => void;
-  /** A VMM has come or gone. */
+  /** A VMM has come, or gone by itself. */
   readonly onConnection?: (connected: boolean) => void;
 }
 
@@ -34,16 +34,18 @@ export interface PciAttachmentParts {
 }
 
 /** What is counted of a function since it was made, over all its connections. */
-export interface PciCounts {
+export const PCI_COUNTERS = [
   /** Accesses to registers, each a trap. */
-  readonly trapReads: number;
-  readonly trapWrites: number;
-  /** Messages of the VMM; posted writes share them. */
-  readonly messages: number;
-  readonly interrupts: number;
+  'trap_reads',
+  'trap_writes',
+  /** Messages of the VMM: posted writes share them. */
+  'messages',
+  'interrupts',
   /** DMA that was refused. */
-  readonly dmaFaults: number;
-}
+  'dma_faults',
+] as const;
+
+export type PciCounter = (typeof PCI_COUNTERS)[number];
 
 /** What is told of a function. */
 export interface PciState {
@@ -54,12 +56,11 @@ export interface PciState {
   readonly memoryBytes: number;
   /** Vectors that the VMM has set up. */
   readonly vectors: { readonly intx: number; readonly msi: number; readonly msix: number };
-  readonly counts: PciCounts;
+  readonly counters: Readonly<Record<PciCounter, number>>;
   readonly fault: string | null;
 }
 
 const NO_VECTORS = { intx: 0, msi: 0, msix: 0 } as const;
-const NO_COUNTS = { trapReads: 0, trapWrites: 0, messages: 0, interrupts: 0 } as const;
 
 export class PciAttachment {
   readonly name: string;
@@ -69,7 +70,9 @@ export class PciAttachment {
   readonly #faults: DmaFaultLog;
   /** The present connection, and what was counted in those before. */
   #session: VfioUserSession | undefined;
-  #counts: Omit<PciCounts, 'dmaFaults'> = NO_COUNTS;
+  readonly #before = { trap_reads: 0, trap_writes: 0, messages: 0, interrupts: 0 };
+  /** The connection ends because it is to, not because the VMM has gone. */
+  #ending = false;
   #failure: string | undefined;
 
   /** @throws SluiceError if the socket cannot be made. */
@@ -81,7 +84,7 @@ export class PciAttachment {
     this.guard = host.guard(device.name, device, (error) => {
       this.#failure = error instanceof Error ? error.message : String(error);
       // It may be in the midst of a trap, which the session has yet to answer.
-      host.loop.setTimer(0, () => this.server.close());
+      host.loop.setTimer(0, () => this.disconnect());
       options.onFailure(this.#failure);
     });
     this.server = new VfioUserServer({
@@ -93,9 +96,9 @@ export class PciAttachment {
       path: options.socket,
       access: options.access,
       onConnection: (connected) => {
-        this.#counts = this.#total();
+        Object.assign(this.#before, this.#total());
         this.#session = connected ? this.server.session : undefined;
-        options.onConnection?.(connected);
+        if (!this.#ending) options.onConnection?.(connected);
       },
     });
     host.loop.addPoller(this.guard);
@@ -119,13 +122,14 @@ export class PciAttachment {
       maps: maps.length,
       memoryBytes: maps.reduce((sum, { length }) => sum + length, 0),
       vectors: now?.vectors ?? NO_VECTORS,
-      counts: { ...this.#total(), dmaFaults: this.#faults.total },
+      counters: { ...this.#total(), dma_faults: this.#faults.total },
       fault: this.fault,
     };
   }
 
   /** Disconnects the guest; the socket disappears at once. The function is polled on. */
   disconnect(): void {
+    this.#ending = true;
     this.server.close();
   }
 
@@ -134,18 +138,20 @@ export class PciAttachment {
    * may be at once, and it is polled no more then.
    */
   close(onClosed: () => void): void {
+    this.#ending = true;
     this.server.close(() => {
       this.#host.loop.removePoller(this.guard);
       onClosed();
     });
   }
 
-  #total(): Omit<PciCounts, 'dmaFaults'> {
+  /** With what the present connection has counted. */
+  #total(): Record<Exclude<PciCounter, 'dma_faults'>, number> {
     const session = this.#session?.describe();
-    const { trapReads, trapWrites, messages, interrupts } = this.#counts;
+    const { trap_reads, trap_writes, messages, interrupts } = this.#before;
     return {
-      trapReads: trapReads + (session?.reads ?? 0),
-      trapWrites: trapWrites + (session?.writes ?? 0),
+      trap_reads: trap_reads + (session?.reads ?? 0),
+      trap_writes: trap_writes + (session?.writes ?? 0),
       messages: messages + (session?.messages ?? 0),
       interrupts: interrupts + (session?.interrupts ?? 0),
     };
