@@ -471,7 +471,6 @@ export const IXGBE_MRQC_IPV6 = 0x0010_0000;
 export const IXGBE_MRQC_IPV6_TCP = 0x0020_0000;
 export const IXGBE_MRQC_IPV4_UDP = 0x0040_0000;
 export const IXGBE_MRQC_IPV6_UDP = 0x0080_0000;
-export const IXGBE_RSS_KEY_BYTES = 40;
 
 /** AUTOC, LINKS (§8.2.3.22.19, §8.2.3.22.20). */
 export const IXGBE_AUTOC_RESTART = 0x1000;
