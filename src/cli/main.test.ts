@@ -261,6 +261,41 @@ guests:
     ]);
   });
 
+  test('emulated devices: a function for each card, one for all drives; none for User-Mode Linux', async () => {
+    await using place = new Place(`switches: { lan: {} }
+disks: { root: { file: root.img }, data: { memory: 16M } }
+guests:
+  web:
+    net:
+      - { method: paravirtual, switch: lan, mac: "${WEB}" }
+      - { method: emulated, model: 82574, switch: lan }
+    disk:
+      - { method: emulated, model: ahci, disk: root }
+      - { method: emulated, model: ahci, disk: data }
+`);
+    const list = (await place.json('guest', 'qemu-args', 'web')) as string[];
+    const socket = (name: string) => ({ path: `${place.run}/web-${name}.sock`, type: 'unix' });
+    const functions = list.filter((word) => word.startsWith('{'));
+    assert.deepEqual(
+      functions.map((word) => JSON.parse(word)),
+      ['net1', 'ahci0'].map((name) => ({
+        driver: 'vfio-user-pci',
+        id: `sluice-${name}`,
+        socket: socket(name),
+      })),
+    );
+    assert.ok(list.includes('memory-backend-memfd,id=sluice-mem,size=512M,share=on'));
+    assert.ok(list.some((word) => word.startsWith('virtio-net-pci,netdev=sluice-net0')));
+    const { stdout } = await place.sluice('guest', 'qemu-args', 'web');
+    assert.deepEqual(stdout.trim().split(' '), list);
+    const { code, stderr } = await place.sluice('guest', 'uml-args', 'web');
+    assert.equal(code, 1);
+    assert.match(
+      stderr,
+      /no PCI, which the emulated web\/net1, web\/ahci0\.0, web\/ahci0\.1 would/,
+    );
+  });
+
   test('uml-args gives each disk its socket', async () => {
     await using place = new Place(DISKS.replace(', server: connect', ''));
     assert.deepEqual(await place.json('guest', 'uml-args', 'web'), [

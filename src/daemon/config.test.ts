@@ -138,6 +138,33 @@ guests:
   assert.deepEqual(second.offloads, []);
 });
 
+test('emulated devices: chips as numbers or texts, drives on the ports of one controller', () => {
+  const [web] = parse(`switches: { lan: {} }
+disks: { a: { memory: 1M }, b: { memory: 1M }, c: { memory: 1M, readonly: on }, d: { memory: 1M } }
+guests:
+  web:
+    net:
+      - { method: emulated, model: 82540, switch: lan }
+      - { method: emulated, model: "82574", switch: lan }
+    disk:
+      - { method: emulated, model: ahci, disk: a }
+      - { method: paravirtual, disk: b }
+      - { method: emulated, model: ahci, disk: c, cdrom: on, port: 0 }
+      - { method: emulated, model: ahci, disk: d }`).guests;
+  assert.deepEqual(
+    web?.net.map((net) => net.method === 'emulated' && net.model),
+    ['82540', '82574'],
+  );
+  assert.deepEqual(
+    web.disk.map(({ device }) => device),
+    ['web/ahci0.1', 'web/disk1', 'web/ahci0.0', 'web/ahci0.2'],
+  );
+  assert.deepEqual(
+    web.controllers.map(({ name, ports, socket }) => [name, ports, socket.split('/').at(-1)]),
+    [['web/ahci0', 6, 'web-ahci0.sock']],
+  );
+});
+
 test('a default MAC address is the same each time, and another for each card', () => {
   const text = `switches: { lan: {} }
 guests:
@@ -283,6 +310,30 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
     'a lane that is not there',
     'lanes: 2\nswitches: { a: { lane: 2 } }',
     ['f.yaml:2:24: switches.a.lane: no lane 2: there are 2, 0 to 1'],
+  ],
+  [
+    'a card of another chip',
+    'switches: { lan: {} }\nguests: { web: { net: [{ method: emulated, model: 82599, switch: lan }] } }',
+    ['f.yaml:2:51: guests.web.net[0].model: 82599 is not valid: expected one of 82540, 82574'],
+  ],
+  [
+    'what an emulated card has not',
+    'switches: { lan: {} }\nguests: { web: { net: [{ method: emulated, model: 82574, switch: lan, queues: 2 }] } }',
+    [
+      'f.yaml:2:71: guests.web.net[0].queues: unknown key; allowed here: method, model, switch, mac, vlan, trunk, qos, max_rx_rate, spoofchk',
+    ],
+  ],
+  [
+    'a cdrom that could be written',
+    'disks: { iso: { memory: 1M } }\nguests: { web: { disk: [{ method: emulated, model: ahci, disk: iso, cdrom: on }] } }',
+    [
+      'f.yaml:2:64: guests.web.disk[0].disk: disk iso of a cdrom can be written: give it readonly: true',
+    ],
+  ],
+  [
+    'two drives in one port',
+    'disks: { a: { memory: 1M }, b: { memory: 1M } }\nguests: { web: { disk: [{ method: emulated, model: ahci, disk: a, port: 1 }, { method: emulated, model: ahci, disk: b, port: 1 }] } }',
+    ['f.yaml:2:126: guests.web.disk[1].port: port 1 has the drive disk[0] already'],
   ],
   [
     'what is to come later',
