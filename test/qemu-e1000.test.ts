@@ -252,7 +252,8 @@ test('QEMU guests with emulated cards', { skip: withoutTestbed() }, async (t) =>
         port: await sluice.counters(portOf(host)),
       });
       const before = await figures();
-      await reaches(host, peer, 50);
+      const echoes = { count: 50, interval: 0.02, deadline: 30 };
+      assert.equal((await ping(host, peer, echoes)).received, echoes.count);
       await arrives(host, peer, 1);
       await arrives(peer, host, 1);
       // The last of it has been counted when nothing changes any more.
@@ -406,12 +407,12 @@ test('QEMU guests with emulated cards', { skip: withoutTestbed() }, async (t) =>
     const received = (): Promise<number> => statistic(on('a', OLD), 'rx_packets');
     const strange = { address: '10.0.77.1', address6: '' };
     const quiet = await received();
-    await ping(tagged('b'), strange, { count: 20, deadline: 5 });
+    await ping(tagged('b'), strange, { count: 20, interval: 0.05, deadline: 2 });
     assert.ok((await received()) - quiet < 20, 'filtered');
     await guests.a.sh(`ip link add link card${OLD} name stranger type vlan id 200`);
     await guests.a.sh('ip link set stranger up');
     const heard = await received();
-    await ping(tagged('b'), strange, { count: 20, deadline: 5 });
+    await ping(tagged('b'), strange, { count: 20, interval: 0.05, deadline: 2 });
     assert.ok((await received()) - heard >= 20, 'let in');
     // Now the driver does it.
     for (const name of ['a', 'b'] as const) {
@@ -445,7 +446,11 @@ test('QEMU guests with emulated cards', { skip: withoutTestbed() }, async (t) =>
       ip addr add ${on('b', VLAN).address}/24 dev trunk${OTHER_VLAN}
       ip neigh replace ${on('a', VLAN).address} lladdr ${macOf(VLAN, NUMBERS.a)} dev trunk${OTHER_VLAN}`);
     const before = await statistic(on('a', VLAN), 'rx_packets');
-    const { received } = await ping(trunk(OTHER_VLAN), on('a', VLAN), { count: 20, deadline: 5 });
+    const { received } = await ping(trunk(OTHER_VLAN), on('a', VLAN), {
+      count: 20,
+      interval: 0.05,
+      deadline: 2,
+    });
     assert.equal(received, 0);
     assert.ok((await statistic(on('a', VLAN), 'rx_packets')) - before < 20);
   });
@@ -458,7 +463,7 @@ test('QEMU guests with emulated cards', { skip: withoutTestbed() }, async (t) =>
       /** How much more the card receives while a peer sends 20 echo requests to an address. */
       const heard = async (address: string, counter: string): Promise<number> => {
         const before = await statistic(host, counter);
-        await ping(peer, { address, address6: '' }, { count: 20, deadline: 5 });
+        await ping(peer, { address, address6: '' }, { count: 20, interval: 0.05, deadline: 2 });
         return (await statistic(host, counter)) - before;
       };
       assert.ok((await heard(group, 'rx_multicast')) < 20, 'a group that nobody joined');

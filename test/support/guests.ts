@@ -100,6 +100,8 @@ export interface PingOptions {
   readonly whole?: boolean;
   /** Give up after so many seconds; default 10. */
   readonly deadline?: number;
+  /** Seconds between two requests; default 0.2. */
+  readonly interval?: number;
 }
 
 /** Pings until `count` replies have come (which takes the first ones' loss) or the deadline. */
@@ -108,8 +110,15 @@ export async function ping(
   to: Pick<Host<Machine>, 'address' | 'address6'>,
   options: PingOptions = {},
 ): Promise<PingResult> {
-  const { count = 3, size = 56, ipv6 = false, whole = false, deadline = 10 } = options;
-  const flags = `-c ${count} -i 0.2 -w ${deadline} -s ${size}${whole ? ' -M do' : ''}`;
+  const {
+    count = 3,
+    size = 56,
+    ipv6 = false,
+    whole = false,
+    deadline = 10,
+    interval = 0.2,
+  } = options;
+  const flags = `-c ${count} -i ${interval} -w ${deadline} -s ${size}${whole ? ' -M do' : ''}`;
   const target = ipv6 ? to.address6 : to.address;
   const { stdout, stderr } = await from.guest.run(`ping ${flags} ${target}`);
   const found = /(\d+) packets transmitted, (\d+) received/.exec(stdout);
