@@ -146,7 +146,7 @@ export const IXGBE_REGISTERS = {
   // Interrupts (§8.2.3.5)
   EICR: one(0x00800, 'ro', 'causes; a read may clear them'),
   EICS: one(0x00808, 'wo', 'causes are set'),
-  EIAC: one(0x00810, 'rw', 'causes that MSI-X clears by itself', 0x0000_ffff),
+  EIAC: one(0x00810, 'rw', 'causes that MSI-X clears by itself', 0x4000_ffff),
   EITR: row(0x00820, 24, 'rw', 'throttling of vectors 0 to 23', 0x81ff_8ff8),
   EIMS: one(0x00880, 'rw', 'mask is set, and read'),
   EIMC: one(0x00888, 'wo', 'mask is cleared'),
