@@ -201,7 +201,7 @@ if (!isMainThread) {
       [0x10_0000, 'read', true],
     );
     const age = Date.now() - Date.parse(fault?.time ?? '');
-    assert.ok(age >= -1000 && age < 60_000, fault?.time);
+    assert.ok(age >= -1000 && age < 60_000, `${fault?.time}`);
     assert.ok(((await daemon.functions())[0]?.counters.dma_faults ?? 0) > 0);
   });
 
