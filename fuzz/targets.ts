@@ -1,4 +1,5 @@
 /** All fuzz targets. */
+import { e1000 } from './e1000.ts';
 import { nbdClient } from './nbd-client.ts';
 import { packedRing } from './packed-ring.ts';
 import { pciConfig } from './pci-config.ts';
@@ -18,4 +19,5 @@ export const TARGETS: readonly FuzzTarget[] = [
   virtioBlk,
   vfioUserSession,
   pciConfig,
+  e1000,
 ];

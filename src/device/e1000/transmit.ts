@@ -124,7 +124,12 @@ export class TransmitRing implements DmaClient {
   /** There is work, and nothing that it waits for. */
   get pending(): boolean {
     const words = this.#words;
-    if (words[TDH] === words[TDT] || ((words[TCTL] as number) & TCTL_EN) === 0) return false;
+    const head = words[TDH] as number;
+    const tail = words[TDT] as number;
+    if (head === tail || ((words[TCTL] as number) & TCTL_EN) === 0) return false;
+    // Outside of the ring: nothing is fetched, and the lane may sleep.
+    const entries = ringEntries(words);
+    if (head >= entries || tail >= entries) return false;
     return this.#waiting === 0 && this.#parts.memory.ready && !this.#isRefused();
   }
 
@@ -145,7 +150,6 @@ export class TransmitRing implements DmaClient {
     const entries = ringEntries(words);
     const head = words[TDH] as number;
     const tail = words[TDT] as number;
-    if (head >= entries || tail >= entries) return 0;
     if (this.#fetched === 0) {
       const available = (tail - head + entries) % entries;
       if (!this.#fetch(head, Math.min(available, BATCH), entries)) return 0;
