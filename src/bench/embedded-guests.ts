@@ -13,9 +13,11 @@ import type { BenchGuests, GuestSample, Latency, RunTotals } from './bench-guest
 import type { Flow } from './flows.ts';
 import { type Member, startGuestProcesses } from './guest-processes.ts';
 import type { DomainCard, DomainSample } from './private-domain.ts';
+import type { Method } from './report-schema.ts';
 import { mean } from './statistics.ts';
 
 export interface EmbeddedBenchOptions {
+  readonly method: Method;
   readonly guests: readonly DomainCard[];
   readonly flows: readonly Flow[];
   readonly frame: number;
@@ -43,10 +45,11 @@ const SETTLE_LOOKS = 200;
 export async function startEmbeddedGuests(
   options: EmbeddedBenchOptions,
 ): Promise<EmbeddedBenchGuests> {
-  const { guests, cpus, packed, queues, frame } = options;
+  const { guests, cpus, method, packed, queues, frame } = options;
   const started = await startGuestProcesses(guests, cpus, async (home, { name, socket, mac }) => {
     const info = await home.attach({
       name,
+      method,
       socket,
       mac,
       frame,

@@ -48,6 +48,10 @@ const WORDS: readonly (readonly [string, string])[] = [
     'lane %, guests %',
     'Processor time: the driver domain (rings, switching, copying, calls) and the guests. 100 is one processor.',
   ],
+  [
+    'traps',
+    'Accesses to registers of emulated devices that became messages, for each delivered frame, or each request.',
+  ],
   ['calls/s', 'Interrupts that guests were sent.'],
   [
     'trip us',
@@ -106,7 +110,7 @@ function chartsOf(rows: readonly NetReport[]): Chart[] {
       label: `frames of ${frame} bytes`,
       bars: rows.filter((row) => row.frame === frame).map(bar),
     }));
-  const guests = (row: NetReport): string => `${row.guests} guests`;
+  const guests = ({ method, guests: count }: NetReport): string => `${method}, ${count} guests`;
   return [
     {
       title: 'Throughput',
@@ -137,8 +141,8 @@ function diskChartsOf(rows: readonly DiskReport[]): Chart[] {
   const shapeOf = ({ rw, bs, iodepth }: DiskReport): string =>
     `${isRandom(rw) ? 'random' : 'in order'}, ${bs} bytes, depth ${iodepth}`;
   const shapes = [...new Set(rows.map(shapeOf))];
-  const labelOf = ({ rw, guests }: DiskReport): string =>
-    `${rw.replace('rand', '')}${guests === 1 ? '' : ` ×${guests}`}`;
+  const labelOf = ({ method, rw, guests }: DiskReport): string =>
+    `${method}, ${rw.replace('rand', '')}${guests === 1 ? '' : ` ×${guests}`}`;
   const panels = (
     bar: (row: DiskReport) => Omit<Chart['panels'][number]['bars'][number], 'label'>,
   ): Chart['panels'] =>

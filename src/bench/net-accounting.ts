@@ -22,6 +22,8 @@ export interface NetRun {
   readonly guestWaitNs: number | undefined;
   /** Turns of the lane's loop that found work. */
   readonly laneBusyTurns: number;
+  /** Accesses to registers that became messages. */
+  readonly traps: number;
   readonly kicks: number;
   readonly calls: number;
   /** Bytes that the lane's JavaScript allocated; undefined where it was not measured. */
@@ -72,7 +74,8 @@ export function summarizeNetRuns(runs: readonly NetRun[]): {
           : share((run) => run.guestWaitNs ?? 0),
       },
       frames_per_turn: over((run) => perUnit(run.frames, run.laneBusyTurns)),
-      traps_per_s: 0,
+      traps_per_s: rate((run) => run.traps),
+      traps_per_frame: over((run) => perUnit(run.traps, run.frames)),
       kicks_per_s: rate((run) => run.kicks),
       interrupts_per_s: rate((run) => run.calls),
       itr: 0,

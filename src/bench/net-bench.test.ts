@@ -48,6 +48,40 @@ for (const { packed, frame, direction, queues } of [
   });
 }
 
+for (const { model, frame, direction, guests } of [
+  { model: '82574', frame: 64, direction: 'tx', guests: 2 },
+  { model: '82540', frame: 1514, direction: 'both', guests: 3 },
+  { model: '82574', frame: 20000, direction: 'rx', guests: 2 },
+] as const) {
+  test(`through emulated cards (${model}), frames of ${frame} bytes arrive once, whole and in order`, async () => {
+    const report = await runNetBench(
+      parseNetOptions({
+        method: 'emulated',
+        model,
+        frame,
+        direction,
+        guests,
+        seconds: 1,
+        runs: 1,
+        verify: true,
+        rate: PACE / 4,
+      }),
+    );
+    netReportSchema.parse(report);
+    assert.deepEqual([report.method, report.model], ['emulated', model]);
+    assert.deepEqual(report.errors, { reordered: 0, duplicated: 0, corrupt: 0 });
+    const { results } = report;
+    assert.equal(results.loss_pct, 0);
+    assert.ok(results.gbps > 0 && results.per_guest_gbps.every((gbps) => gbps > 0));
+    assert.ok(results.latency_us.p50 > 0);
+    // A tail for each burst, at least; single frames take one each, and an interrupt for the receiver.
+    assert.ok(results.traps_per_s > 0 && results.traps_per_frame > 0);
+    assert.ok(results.interrupts_per_s > 0, 'guests that sleep between frames are woken');
+    assert.equal(results.kicks_per_s, 0, 'a tail is a trap, no kick');
+    assert.ok((report.idle?.wakeup_us?.p50 ?? 0) > 0);
+  });
+}
+
 test('a ring of guests has a rate for each, and memory is watched while it runs', async () => {
   const options = parseNetOptions({ guests: 5, direction: 'both', frame: 100, rate: PACE });
   const report = await runSoak(options, 2);

@@ -54,6 +54,7 @@ export async function runNetBench(
   return {
     bench: 'net',
     method: options.method,
+    ...(options.model === undefined ? {} : { model: options.model }),
     guest: options.guest,
     guests: options.guests,
     frame: options.frame,
@@ -118,6 +119,7 @@ async function measureRun(
         guestsAfter.waitNs === undefined
           ? undefined
           : guestsAfter.waitNs - (guestsBefore.waitNs ?? 0),
+      traps: of((sample) => sample.trapReads + sample.trapWrites),
       kicks: of((sample) => sumOf(sample, ['kicks'])),
       calls: of((sample) => sumOf(sample, ['calls'])),
       laneHeapBytes: of((sample) => sample.laneHeapBytes),

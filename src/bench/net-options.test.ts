@@ -17,6 +17,11 @@ test('defaults are those of the documentation', () => {
   });
 });
 
+test('an emulated card is an 82574L unless another is asked for', () => {
+  assert.equal(parseNetOptions({ method: 'emulated' }).model, '82574');
+  assert.equal(parseNetOptions({ method: 'emulated', model: '82540' }).model, '82540');
+});
+
 test('what cannot be is refused by the name of the option', () => {
   for (const [input, pattern] of [
     [{ guests: 1 }, /--guests/],
@@ -29,6 +34,10 @@ test('what cannot be is refused by the name of the option', () => {
     [{ guest: 'uml', packed: true }, /packed/],
     [{ guest: 'qemu', verify: true }, /--verify/],
     [{ guest: 'uml', frame: 64 }, /MTU of 50/],
+    [{ model: '82540' }, /--model 82540/],
+    [{ method: 'emulated', guest: 'qemu' }, /embedded/],
+    [{ method: 'emulated', queues: 2 }, /--queues/],
+    [{ method: 'emulated', packed: true }, /--packed/],
   ] as const) {
     assert.throws(
       () => parseNetOptions(input),

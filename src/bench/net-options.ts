@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { SluiceError } from '../base/errors.ts';
 import { MAX_MTU } from '../daemon/config-schema.ts';
+import { E1000_MODELS, type E1000Model } from '../device/e1000/function.ts';
 import { MAX_TEST_FRAME } from '../guest/embedded/test-frame.ts';
 import { ETHERNET_HEADER_BYTES } from '../spec/ethernet.ts';
 import { flowsOf } from './flows.ts';
@@ -16,6 +17,8 @@ export const MAX_QUEUE_PAIRS = 16;
 
 export const netOptionsSchema = z.strictObject({
   method: z.enum(METHODS).default('paravirtual'),
+  /** Which card is emulated. */
+  model: z.enum(E1000_MODELS).optional(),
   guest: z.enum(GUEST_KINDS).default('embedded'),
   guests: z.int().min(2).max(MAX_GUESTS).default(2),
   frame: z.int().min(MIN_FRAME).max(MAX_TEST_FRAME).default(1514),
@@ -40,7 +43,7 @@ export function parseNetOptions(input: z.input<typeof netOptionsSchema>): NetOpt
       remedy: 'see sluice bench net --help',
     });
   }
-  const options = parsed.data;
+  const options = withModel(parsed.data);
   flowsOf(options.direction, options.guests);
   if (options.guest !== 'embedded') {
     if (options.verify || options.rate !== undefined) {
@@ -69,4 +72,28 @@ export function parseNetOptions(input: z.input<typeof netOptionsSchema>): NetOpt
     }
   }
   return options;
+}
+
+const DEFAULT_MODEL: E1000Model = '82574';
+
+/** The card that a bench of the method has. @throws SluiceError `usage` for what the method has not. */
+function withModel(options: NetOptions): NetOptions {
+  const { method, model, guest, packed, queues } = options;
+  if (method === 'paravirtual') {
+    if (model === undefined) return options;
+    throw new SluiceError('usage', `--model ${model} is a card of --method emulated`, {
+      remedy: 'give both, or none of them',
+    });
+  }
+  if (guest !== 'embedded') {
+    throw new SluiceError('usage', `--method ${method} is measured with embedded guests`, {
+      remedy: 'leave --guest out; npm run peers -- emulated has guests of QEMU',
+    });
+  }
+  if (packed || queues > 1) {
+    throw new SluiceError('usage', '--packed and --queues are for virtqueues', {
+      remedy: 'leave them out: an emulated card has one pair of rings',
+    });
+  }
+  return { ...options, model: model ?? DEFAULT_MODEL };
 }

@@ -26,14 +26,12 @@ export interface NetRig extends AsyncDisposable {
 const SWITCH = 'lan';
 
 /** One switch, and a card for each guest. */
-function netConfig({ guests, packed, queues }: NetOptions, mtu: number | undefined): object {
-  const card = {
-    method: 'paravirtual',
-    switch: SWITCH,
-    packed,
-    queues,
-    ...(mtu === undefined ? {} : { mtu }),
-  };
+function netConfig(options: NetOptions, mtu: number | undefined): object {
+  const { method, model, guests, packed, queues } = options;
+  const card =
+    method === 'emulated'
+      ? { method, model, switch: SWITCH }
+      : { method, switch: SWITCH, packed, queues, ...(mtu === undefined ? {} : { mtu }) };
   return {
     switches: { [SWITCH]: {} },
     guests: Object.fromEntries(

@@ -40,6 +40,11 @@ export interface DomainSample {
   readonly laneSleeps: number;
   /** Turns of the lane's loop that found work. */
   readonly laneBusyTurns: number;
+  /** Accesses to registers of all emulated devices that became messages. */
+  readonly trapReads: number;
+  readonly trapWrites: number;
+  /** Interrupts of all emulated devices. */
+  readonly interrupts: number;
   /** By card, and by disk. */
   readonly ports: readonly Readonly<Record<PortCounter, number>>[];
   readonly devices: readonly Readonly<Record<BlockCounter, number>>[];
@@ -67,6 +72,8 @@ export class PrivateDomain implements AsyncDisposable {
   readonly #directory: string;
   readonly #ports: readonly string[];
   readonly #devices: readonly string[];
+  /** Some devices are emulated. */
+  readonly #hasFunctions: boolean;
   readonly #removeAtExit = (): void => this.#remove();
 
   private constructor(daemon: Daemon, directory: string) {
@@ -78,6 +85,7 @@ export class PrivateDomain implements AsyncDisposable {
     this.disks = disks.map(({ guest, socket }) => ({ name: guest, socket }));
     this.#ports = cards.map(({ port }) => port);
     this.#devices = disks.map(({ device }) => device);
+    this.#hasFunctions = [...cards, ...disks].some(({ method }) => method === 'emulated');
     process.once('exit', this.#removeAtExit);
   }
 
@@ -101,14 +109,20 @@ export class PrivateDomain implements AsyncDisposable {
   async sample(): Promise<DomainSample> {
     const [fault] = this.#daemon.faults;
     if (fault !== undefined) throw new SluiceError('state', `${fault.port}: ${fault.reason}`);
+    const functions = this.#hasFunctions ? await this.#daemon.functions() : [];
     const [lane] = await this.#daemon.sampleLanes();
     if (lane === undefined) throw new SluiceError('state', 'the driver domain has no lane');
+    const functionsOf = (name: 'trap_reads' | 'trap_writes' | 'interrupts'): number =>
+      functions.reduce((sum, { counters }) => sum + counters[name], 0);
     return {
       laneCpuNs: lane.cpu_ns,
       laneWaitNs: lane.wait_ns,
       laneHeapBytes: lane.heap_allocated_bytes,
       laneSleeps: lane.sleeps,
       laneBusyTurns: lane.busy_turns,
+      trapReads: functionsOf('trap_reads'),
+      trapWrites: functionsOf('trap_writes'),
+      interrupts: functionsOf('interrupts'),
       ports: this.#ports.map((port) => this.#daemon.countersOf(port)),
       devices: this.#devices.map((device) => this.#daemon.deviceCountersOf(device)),
     };

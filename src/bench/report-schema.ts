@@ -5,10 +5,11 @@
  * frames a second; a processor is 100 %.
  */
 import { z } from 'zod';
+import { E1000_MODELS } from '../device/e1000/function.ts';
 import { READ_WRITE } from '../guest/embedded/disk-options.ts';
 import { machineSchema } from './machine.ts';
 
-export const METHODS = ['paravirtual'] as const;
+export const METHODS = ['paravirtual', 'emulated'] as const;
 export const GUEST_KINDS = ['embedded', 'qemu', 'uml'] as const;
 /** Who works disks. */
 export const DISK_GUEST_KINDS = ['embedded'] as const;
@@ -54,7 +55,7 @@ export const netResultsSchema = z.strictObject({
   cpu_pct: z.strictObject({
     driver_domain: amount.describe('The lane: rings, switching, copying, calls.'),
     device_model: amount.describe(
-      'What silicon would do. 0 for paravirtual: there is no such device, all of it is driver domain.',
+      'What silicon would do, where it is measured apart: docs/bench.md says where. 0 for paravirtual: there is no such device.',
     ),
     guests: amount.describe("The guests' processes."),
   }),
@@ -66,7 +67,8 @@ export const netResultsSchema = z.strictObject({
   frames_per_turn: amount.describe(
     'Frames that the lane moved in a turn of its loop that found work: small where guests limit the rate, up to 64 for each sender where the lane does.',
   ),
-  traps_per_s: amount,
+  traps_per_s: amount.describe('Accesses to registers, reads and writes, each of them a message.'),
+  traps_per_frame: amount.describe('The same for each delivered frame.'),
   kicks_per_s: amount.describe('Guest tells device.'),
   interrupts_per_s: amount.describe('Device calls guest.'),
   itr: amount.describe('Interrupts a second that a guest is throttled to; 0: no throttle.'),
@@ -86,6 +88,7 @@ export const netErrorsSchema = z
 export const netReportSchema = z.strictObject({
   bench: z.literal('net'),
   method: z.enum(METHODS),
+  model: z.enum(E1000_MODELS).optional().describe('The card that is emulated.'),
   guest: z.enum(GUEST_KINDS),
   guests: z.int().min(2),
   frame: z.int().positive(),
@@ -129,7 +132,7 @@ export const diskResultsSchema = z.strictObject({
   ),
   cpu_pct: z.strictObject({
     driver_domain: amount.describe('The lane: rings, requests, the kernel on its behalf, calls.'),
-    device_model: amount.describe('0 for paravirtual, as in a network bench.'),
+    device_model: amount.describe('As in a network bench.'),
     guests: amount.describe("The guests' processes."),
   }),
   waited_pct: z
@@ -141,7 +144,8 @@ export const diskResultsSchema = z.strictObject({
     'Reads and writes in a turn of the loop of the lane that found work.',
   ),
   flushes_per_s: amount,
-  traps_per_s: amount,
+  traps_per_s: amount.describe('Accesses to registers, reads and writes, each of them a message.'),
+  traps_per_request: amount.describe('The same for each read and write.'),
   kicks_per_s: amount.describe('Guest tells device.'),
   interrupts_per_s: amount.describe('Device calls guest.'),
   heap_bytes_per_request: amount.describe(
@@ -229,6 +233,7 @@ const watchedShape = {
 export const soakReportSchema = z.strictObject({
   bench: z.literal('soak'),
   method: z.enum(METHODS),
+  model: z.enum(E1000_MODELS).optional(),
   guests: z.int().min(2),
   frame: z.int().positive(),
   direction: z.enum(DIRECTIONS),

@@ -38,6 +38,7 @@ const { results, errors } = summarizeNetRuns([
     laneWaitNs: 0,
     guestWaitNs: 0,
     laneBusyTurns: 10,
+    traps: 25e4,
     kicks: 0,
     calls: 0,
     laneHeapBytes: 0,
@@ -76,6 +77,7 @@ const diskRun = {
   laneWaitNs: 0,
   guestWaitNs: 0,
   laneBusyTurns: 4000,
+  traps: 30000,
   kicks: 10,
   calls: 200,
   laneHeapBytes: 80000,
@@ -119,6 +121,7 @@ describe('the report of one bench', () => {
       'paravirtual, 2 embedded guests, frames of 1514 bytes, both, packed rings, 2 queue pairs',
       '2 Gb/s (2 to 2 in 1 runs of 1 s)',
       '12 us median, 34 us 99th',
+      '250000 traps/s (0.25 a frame)',
       '7 corrupt (every frame checked)',
       'throughput is 0.05 of it',
       'round trip from sleep 40 us',
@@ -153,7 +156,7 @@ describe('the report of one disk bench', () => {
       '21 us median, 43 us 99th',
       '25000 ns of the lane each, 10 in a turn',
       '0.8 (Jain), by guest 15000 5000',
-      '10 flushes/s',
+      '10 flushes/s, 15000 traps/s (0.75 a request)',
       '2 bytes of heap a request',
       'throughput is 0.0655 of it',
       '3 requests failed (read of sector <8> ended with status 1), 0 blocks stale, 9 corrupt',
@@ -172,6 +175,7 @@ describe('the report of one disk bench', () => {
     assert.equal(under('memcpy'), 0.0655);
     assert.equal(under('p99 us'), 43);
     assert.equal(under('lane %'), 50);
+    assert.equal(under('traps'), 0.75);
     assert.equal(under('fair'), 0.8);
   });
 });
@@ -187,6 +191,9 @@ describe('the report of the matrix', () => {
     assert.equal(under('ns'), 1000);
     assert.equal(under('guests %'), 50);
     assert.equal(under('trip us'), 12);
+    assert.equal(under('traps'), 0.25);
+    const emulated = matrixCells({ ...row, method: 'emulated', model: '82540' });
+    assert.equal(emulated[0], 'emulated (82540)');
     assert.match(matrixNotes(matrix), /8 guests attached: the lane takes 0\.5 %.* 40 us/);
   });
 

@@ -106,6 +106,7 @@ export async function runSoak(
   return {
     bench: 'soak',
     method: options.method,
+    ...(options.model === undefined ? {} : { model: options.model }),
     guests: options.guests,
     frame: options.frame,
     direction: options.direction,

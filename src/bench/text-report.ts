@@ -32,7 +32,7 @@ export function netReportText(report: NetReport): string {
     ],
     [
       'events',
-      `${shortNumber(results.traps_per_s)} traps/s, ${shortNumber(results.kicks_per_s)} kicks/s, ${shortNumber(results.interrupts_per_s)} interrupts/s`,
+      `${shortNumber(results.traps_per_s)} traps/s (${shortNumber(results.traps_per_frame)} a frame), ${shortNumber(results.kicks_per_s)} kicks/s, ${shortNumber(results.interrupts_per_s)} interrupts/s`,
     ],
     [
       'allocated',
@@ -71,9 +71,20 @@ export function netReportText(report: NetReport): string {
     'machine',
     `${machine.cpu}, ${machine.cores} cores, Node.js ${machine.node}, Linux ${machine.kernel}`,
   ]);
-  const title = `${report.method}, ${report.guests} ${report.guest} guests, frames of ${report.frame} bytes, ${report.direction}${report.packed ? ', packed rings' : ''}${report.queues > 1 ? `, ${report.queues} queue pairs` : ''}`;
+  const title = `${methodName(report)}, ${report.guests} ${report.guest} guests, frames of ${report.frame} bytes, ${report.direction}${report.packed ? ', packed rings' : ''}${report.queues > 1 ? `, ${report.queues} queue pairs` : ''}`;
   const note = busyNote([report]);
   return `${title}\n\n${labelled(rows)}${note === undefined ? '' : `\n${note}\n`}`;
+}
+
+/** A method, with the card that is emulated. */
+export function methodName({
+  method,
+  model,
+}: {
+  readonly method: string;
+  readonly model?: string | undefined;
+}): string {
+  return model === undefined ? method : `${method} (${model})`;
 }
 
 /** Titles of {@link matrixCells}. */
@@ -87,6 +98,7 @@ export const MATRIX_COLUMNS = [
   'ns',
   'lane %',
   'guests %',
+  'traps',
   'calls/s',
   'trip us',
   'loss %',
@@ -94,13 +106,8 @@ export const MATRIX_COLUMNS = [
 ] as const;
 
 /** The cells of one row of the matrix, numbers rounded to what can be read. */
-export function matrixCells({
-  method,
-  guests,
-  frame,
-  results,
-  limit,
-}: NetReport): (string | number)[] {
+export function matrixCells(row: NetReport): (string | number)[] {
+  const { guests, frame, results, limit } = row;
   const figures = [
     results.gbps,
     results.gbps / limit.memcpy_gbps,
@@ -108,19 +115,20 @@ export function matrixCells({
     results.ns_per_frame,
     results.cpu_pct.driver_domain,
     results.cpu_pct.guests,
+    results.traps_per_frame,
     results.interrupts_per_s,
     results.latency_us.p50,
     results.loss_pct,
     results.fairness,
   ];
-  return [method, guests, frame, ...figures.map((figure) => Number(shortNumber(figure)))];
+  return [methodName(row), guests, frame, ...figures.map((figure) => Number(shortNumber(figure)))];
 }
 
 /** What is to be said below the rows of the matrix. */
 export function matrixNotes(report: MatrixReport): string {
   const { idle, machine } = report;
   const lines = [
-    'Gb/s and Mpps: delivered to all guests; memcpy: share of the memory limit; ns: of the lane for a frame or request.',
+    'Gb/s and Mpps: delivered to all guests; memcpy: share of the memory limit; ns: of the lane for a frame or request; traps: for a frame or request.',
     `Idle, ${idle.guests} guests attached: the lane takes ${shortNumber(idle.lane_cpu_pct)} % of a processor${idle.wakeup_us === undefined ? '' : `, wakes up within ${shortNumber(idle.wakeup_us.p50)} us`}; a round trip that wakes everybody takes ${shortNumber(idle.round_trip_us.p50)} us.`,
     `Machine: ${machine.cpu}, ${machine.cores} cores, Node.js ${machine.node}, Linux ${machine.kernel}.`,
   ];
@@ -161,7 +169,7 @@ export function soakReportText(report: SoakReport): string {
     ['allocated', `${shortNumber(report.heap_bytes_per_frame)} bytes of heap a frame`],
     ['verdict', report.verdict],
   ];
-  const title = `${report.method}, ${report.guests} guests, frames of ${report.frame} bytes, ${report.direction}: memory of the driver domain`;
+  const title = `${methodName(report)}, ${report.guests} guests, frames of ${report.frame} bytes, ${report.direction}: memory of the driver domain`;
   return `${title}\n\n${labelled(rows)}`;
 }
 

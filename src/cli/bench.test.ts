@@ -28,6 +28,15 @@ test('bench net --json prints one object of the published form and nothing else'
   assert.deepEqual([report.guests, report.frame, report.runs], [2, 1514, 2]);
 });
 
+test('bench net --method emulated tells of the card and of traps', () => {
+  const words = 'net --method emulated --model 82540 --guests 2 --frame 64 --seconds 0.2 --runs 1';
+  const { status, stdout, stderr } = sluice(...words.split(' '), '--rate', '500');
+  assert.equal(stderr, '');
+  assert.equal(status, 0);
+  assert.match(stdout, /^emulated \(82540\), 2 embedded guests, frames of 64 bytes/);
+  assert.match(stdout, /events +[0-9.k]+ traps\/s \([0-9.]+ a frame\)/);
+});
+
 test('bench disk --json prints one object of the published form and nothing else', () => {
   const { status, stdout, stderr } = sluice(
     ...'disk --method paravirtual --rw randrw --bs 4k --iodepth 4 --numjobs 2 --guests 2'.split(
@@ -54,6 +63,9 @@ test('wrong usage is told in a line and ends with 2', () => {
     [['net', '--guests', 'many'], /--guests/],
     [['net', '--method', 'magic'], /paravirtual/],
     [['net', '--frame', '5'], /--frame/],
+    [['net', '--model', '82540'], /--method emulated/],
+    [['net', '--method', 'emulated', '--model', '82599'], /82574/],
+    [['net', '--method', 'emulated', '--guest', 'qemu'], /embedded/],
     [['net', '--soak', '0'], /--soak/],
     [['tape'], /tape/],
     [['disk', '--soak', '0.5'], /--soak/],

@@ -31,9 +31,11 @@ import {
   MATRIX_COLUMNS,
   matrixCells,
   matrixNotes,
+  methodName,
   netReportText,
   soakReportText,
 } from '../bench/text-report.ts';
+import { E1000_MODELS, type E1000Model } from '../device/e1000/function.ts';
 import { READ_WRITE } from '../guest/embedded/disk-options.ts';
 import { printJson, printTable } from './output.ts';
 import { runSteps } from './progress.ts';
@@ -71,6 +73,9 @@ function netCommand(): Command {
         .default('paravirtual'),
     )
     .addOption(
+      new Option('--model <model>', 'emulated: which card (default: 82574)').choices(E1000_MODELS),
+    )
+    .addOption(
       new Option('--guest <kind>', 'who the guests are: part of Sluice, or Linux (needs root)')
         .choices(GUEST_KINDS)
         .default('embedded'),
@@ -93,8 +98,9 @@ function netCommand(): Command {
     .action(runNet);
 }
 
-interface NetFlags extends Omit<NetOptions, 'rate'> {
+interface NetFlags extends Omit<NetOptions, 'rate' | 'model'> {
   readonly rate?: number;
+  readonly model?: E1000Model;
   readonly soak?: number;
   readonly json: boolean;
 }
@@ -247,7 +253,7 @@ async function runAll(version: string, { report: file, json }: AllFlags): Promis
   let idle: MatrixReport['idle'] | undefined;
   await runSteps(json, [
     ...matrixRows().map((options) => ({
-      title: `${options.method}, ${options.guests} guests, frames of ${options.frame} bytes`,
+      title: `${methodName(options)}, ${options.guests} guests, frames of ${options.frame} bytes`,
       run: async (control: BenchControl) => {
         const row = await runNetBench(options, control, false);
         rows.push(row);

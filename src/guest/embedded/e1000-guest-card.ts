@@ -113,9 +113,10 @@ function planGuest(
   const frame = spec.frame ?? DEFAULT_FRAME;
   const coalesced = frame > mtu + ETHERNET_HEADER_BYTES;
   const receiveBuffers = spec.receiveBuffers ?? fittingBuffers(mtu, queueSize);
-  // A large frame takes a buffer for each segment, and some buffers wait for others to be given back.
+  // A large frame takes a buffer for each segment; some buffers wait for others to be given back, and
+  // that comes by another socket than the sender's next frames: the device may see it a look later.
   const segments = coalesced ? Math.ceil((frame - HEADER_BYTES) / (mtu - IP_HEADERS)) : 1;
-  const usable = receiveBuffers - returnedAt(receiveBuffers);
+  const usable = Math.floor((receiveBuffers - returnedAt(receiveBuffers)) / 2);
   const sendWindow =
     spec.sendFrames ??
     Math.min(fittingBuffers(frame, queueSize), harmlessWindow(Math.floor(usable / segments)));
