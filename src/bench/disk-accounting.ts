@@ -20,6 +20,8 @@ export interface DiskRun {
   readonly laneWaitNs: number;
   readonly guestWaitNs: number;
   readonly laneBusyTurns: number;
+  /** Accesses to registers that became messages. */
+  readonly traps: number;
   readonly kicks: number;
   readonly calls: number;
   readonly laneHeapBytes: number;
@@ -71,7 +73,8 @@ export function summarizeDiskRuns(runs: readonly DiskRun[]): {
       },
       requests_per_turn: over((run) => perUnit(run.reads + run.writes, run.laneBusyTurns)),
       flushes_per_s: rate((run) => run.flushes),
-      traps_per_s: 0,
+      traps_per_s: rate((run) => run.traps),
+      traps_per_request: each((run) => run.traps),
       kicks_per_s: rate((run) => run.kicks),
       interrupts_per_s: rate((run) => run.calls),
       heap_bytes_per_request: each((run) => run.laneHeapBytes),

@@ -20,6 +20,8 @@ for (const options of [
   { rw: 'write', guests: 2, bs: 131072, iodepth: 4, packed: true, disk: 'memory' },
   { rw: 'randwrite', guests: 1, numjobs: 2, fsync: 4, iodepth: 1, disk: 'tmpfs' },
   { rw: 'readwrite', guests: 8, bs: 512, iodepth: 2, disk: `file:${place}` },
+  { rw: 'randrw', guests: 1, iodepth: 32, fsync: 50, disk: 'memory', method: 'emulated' },
+  { rw: 'randwrite', guests: 3, bs: 65536, iodepth: 1, disk: 'tmpfs', method: 'emulated' },
 ] as const) {
   const { disk, ...work } = options;
   const name = Object.entries(work).map(([key, value]) => `${key} ${value}`);
@@ -35,6 +37,13 @@ for (const options of [
     assert.equal(results.flushes_per_s > 0, 'fsync' in options);
     assert.ok(results.latency_us.p50 > 0 && results.latency_us.p99 >= results.latency_us.p50);
     assert.ok(results.ns_per_request > 0);
+    const isEmulated = 'method' in options;
+    assert.equal(report.method, isEmulated ? 'emulated' : 'paravirtual');
+    assert.equal(results.traps_per_s > 0, isEmulated);
+    // Two writes of registers for as many requests as were issued at once, and a read for those that ended.
+    if (isEmulated && options.iodepth === 1) assert.ok(results.traps_per_request >= 2);
+    if (isEmulated && options.iodepth > 1) assert.ok(results.traps_per_request < 2);
+    assert.equal(results.kicks_per_s > 0 && isEmulated, false);
     assert.ok((idle?.round_trip_us.p50 ?? 0) > 0);
     assert.deepEqual(readdirSync(place), [], 'files are left behind');
   });

@@ -69,12 +69,11 @@ export async function startDiskGuests(options: DiskGuestsOptions): Promise<DiskG
   const started = await startGuestProcesses(disks, cpus, async (home, { name, socket }) => {
     const info = await home.attachDisk({
       name,
+      method: work.method,
       socket,
-      queues: work.numjobs,
       slots,
-      queueSize: Math.max(128, 2 ** Math.ceil(Math.log2(slots))),
       requestBytes: work.bs,
-      wishes: { packed: work.packed },
+      ...(work.method === 'emulated' ? {} : ringsFor(work, slots)),
     });
     if (work.packed && !info.packed) {
       throw new SluiceError('unsupported', `guest ${name} was offered no packed rings`);
@@ -82,6 +81,12 @@ export async function startDiskGuests(options: DiskGuestsOptions): Promise<DiskG
     return info;
   });
   return new DiskGuests(options, started.processes, started.members, started.lost);
+}
+
+/** What a guest wants of a virtio-blk device. */
+function ringsFor({ numjobs, packed }: DiskOptions, slots: number) {
+  const queueSize = Math.max(128, 2 ** Math.ceil(Math.log2(slots)));
+  return { queues: numjobs, queueSize, wishes: { packed } };
 }
 
 export class DiskGuests implements AsyncDisposable {

@@ -24,6 +24,9 @@ describe('disk options', () => {
       [{ direct: true }, /--direct/],
       [{ overwrite: true, disk: 'tmpfs' }, /--overwrite/],
       [{ verify: true, bs: 512, size: 2 ** 40 }, /verify/],
+      [{ method: 'emulated', packed: true }, /--packed/],
+      [{ method: 'emulated', numjobs: 2 }, /--numjobs/],
+      [{ method: 'emulated', iodepth: 33 }, /--iodepth 33: a drive has 32 tags/],
     ] as const) {
       assert.throws(() => parseDiskOptions(input), { code: 'usage', message }, String(message));
     }

@@ -4,6 +4,7 @@ import { KiB, MiB } from '../base/bits.ts';
 import { SluiceError } from '../base/errors.ts';
 import { SECTOR_BYTES } from '../block/disk.ts';
 import { MAX_VERIFIED_BLOCKS, READ_WRITE } from '../guest/embedded/disk-options.ts';
+import { AHCI_MAX_SLOTS } from '../spec/ahci.ts';
 import { MAX_GUESTS } from './net-options.ts';
 import { DISK_GUEST_KINDS, METHODS } from './report-schema.ts';
 
@@ -71,6 +72,7 @@ export function parseDiskOptions(input: z.input<typeof diskOptionsSchema>): Disk
   }
   const options = parsed.data;
   const { bs, numjobs, size, disk, direct } = options;
+  if (options.method === 'emulated') checkDrive(options);
   if (direct && disk === 'memory') {
     throw usage('--direct is for files', 'leave it out, or give --disk file:PATH');
   }
@@ -87,6 +89,22 @@ export function parseDiskOptions(input: z.input<typeof diskOptionsSchema>): Disk
     throw usage(`--size ${size} is too large to verify`, 'choose a smaller one, or a larger --bs');
   }
   return options;
+}
+
+/** What a drive behind an AHCI controller has not. */
+function checkDrive({ method, packed, numjobs, iodepth }: DiskOptions): void {
+  if (packed || numjobs > 1) {
+    throw usage(
+      `--packed and --numjobs are for virtqueues, not for --method ${method}`,
+      'leave them out: a drive has one queue',
+    );
+  }
+  if (iodepth > AHCI_MAX_SLOTS) {
+    throw usage(
+      `--iodepth ${iodepth}: a drive has ${AHCI_MAX_SLOTS} tags`,
+      `choose ${AHCI_MAX_SLOTS} or less`,
+    );
+  }
 }
 
 /** Bytes of `size` that one job works on: whole requests. */

@@ -49,14 +49,16 @@ export async function startDiskRig(options: DiskOptions, control: BenchControl):
 }
 
 /** A disk for each guest. */
-function diskConfig({ packed, numjobs }: DiskOptions, documents: readonly object[]): object {
+function diskConfig(
+  { method, packed, numjobs }: DiskOptions,
+  documents: readonly object[],
+): object {
+  const way =
+    method === 'emulated' ? { method, model: 'ahci' } : { method, packed, queues: numjobs };
   return {
     disks: Object.fromEntries(documents.map((document, guest) => [`disk${guest}`, document])),
     guests: Object.fromEntries(
-      documents.map((_, guest) => [
-        `guest${guest}`,
-        { disk: [{ method: 'paravirtual', disk: `disk${guest}`, packed, queues: numjobs }] },
-      ]),
+      documents.map((_, guest) => [`guest${guest}`, { disk: [{ ...way, disk: `disk${guest}` }] }]),
     ),
   };
 }

@@ -30,7 +30,7 @@ export function diskReportText(report: DiskReport): string {
     ],
     [
       'events',
-      `${shortNumber(results.flushes_per_s)} flushes/s, ${shortNumber(results.traps_per_s)} traps/s, ${shortNumber(results.kicks_per_s)} kicks/s, ${shortNumber(results.interrupts_per_s)} interrupts/s`,
+      `${shortNumber(results.flushes_per_s)} flushes/s, ${shortNumber(results.traps_per_s)} traps/s (${shortNumber(results.traps_per_request)} a request), ${shortNumber(results.kicks_per_s)} kicks/s, ${shortNumber(results.interrupts_per_s)} interrupts/s`,
     ],
     [
       'allocated',
@@ -107,6 +107,7 @@ export const DISK_COLUMNS = [
   'p99 us',
   'lane %',
   'guests %',
+  'traps',
   'calls/s',
   'fair',
 ] as const;
@@ -123,6 +124,7 @@ export function diskCells(report: DiskReport): (string | number)[] {
     results.latency_us.p99,
     results.cpu_pct.driver_domain,
     results.cpu_pct.guests,
+    results.traps_per_request,
     results.interrupts_per_s,
     results.fairness,
   ];
