@@ -21,7 +21,7 @@ import type { NetReport } from './report-schema.ts';
 import { significant } from './statistics.ts';
 
 /** Traffic before the counted part of a run; before the first run, more. */
-const WARM_UP_MS = 200;
+const WARM_UP_MS = 100;
 const FIRST_WARM_UP_MS = 600;
 
 /**
