@@ -55,7 +55,7 @@ export const netResultsSchema = z.strictObject({
   cpu_pct: z.strictObject({
     driver_domain: amount.describe('The lane: rings, switching, copying, calls.'),
     device_model: amount.describe(
-      'What silicon would do, where it is measured apart: docs/bench.md says where. 0 for paravirtual: there is no such device.',
+      'What silicon would do, where it is measured apart. 0 for paravirtual, which has no such device, and for emulated, where it is part of driver_domain.',
     ),
     guests: amount.describe("The guests' processes."),
   }),
