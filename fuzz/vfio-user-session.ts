@@ -265,13 +265,16 @@ class Hostile {
       view.setBigUint64(32, BigInt(random.oneIn(6) ? random.nasty(21) : 64), true);
     });
     this.send(vfu.VFIO_USER_DMA_UNMAP, payload, this.fds([]), () => {
-      const before = this.maps.length;
-      const isUsed = this.under.some(
-        ({ map }) => all || (map.iova === iova && map.length === length),
+      const end = iova + length;
+      const isIn = (map: { readonly iova: bigint; readonly length: bigint }): boolean =>
+        all || (map.iova >= iova && map.iova + map.length <= end);
+      const touches = this.maps.filter((map) => map.iova < end && iova < map.iova + map.length);
+      assert.ok(all || (touches.length > 0 && touches.every(isIn)), 'took away a part, or nothing');
+      assert.ok(
+        !this.under.some(({ map }) => isIn(map)),
+        'taken away while DMA is under way there',
       );
-      assert.ok(!isUsed, 'taken away while DMA is under way there');
-      this.maps = all ? [] : this.maps.filter((map) => map.iova !== iova || map.length !== length);
-      assert.ok(all || this.maps.length === before - 1, 'took away what was no map');
+      this.maps = this.maps.filter((map) => !isIn(map));
     });
   }
 

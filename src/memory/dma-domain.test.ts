@@ -155,8 +155,9 @@ describe('DMA domain', () => {
     for (const [change, code] of bad) {
       assert.throws(() => domain.map(map(2 ** 30, 1, change), fd), codeOf(code));
     }
-    assert.throws(() => domain.unmap(DMA_PAGE, DMA_PAGE), codeOf('not-found'));
-    assert.throws(() => domain.unmap(0, 2 * DMA_PAGE), codeOf('not-found'));
+    assert.throws(() => domain.unmap(DMA_PAGE, DMA_PAGE), codeOf('memory'));
+    assert.throws(() => domain.unmap(0, 2 * DMA_PAGE), codeOf('memory'));
+    assert.throws(() => domain.unmap(3 * DMA_PAGE, DMA_PAGE), codeOf('not-found'));
     assert.equal(domain.count, 1);
     domain.unmap(DMA_PAGE, 2 * DMA_PAGE);
     assert.equal(files.count, 0);
@@ -247,7 +248,7 @@ test('any maps and accesses: as a list of ranges has it', () => {
     fc.nat(100).map((n) => 2 ** 36 - 50 + n),
   );
   const step = fc.record({
-    kind: fc.constantFrom('map', 'unmap', 'ask', 'ask'),
+    kind: fc.constantFrom('map', 'map', 'unmap', 'unmap range', 'ask', 'ask'),
     page,
     pages: fc.integer({ min: 1, max: 40 }),
     offset: fc.nat(20),
@@ -259,7 +260,7 @@ test('any maps and accesses: as a list of ranges has it', () => {
       const domain = domainOf();
       /** Page to [page of the file, flags]; and the maps. */
       const model = new Map<number, readonly [number, number]>();
-      const maps: { page: number; pages: number }[] = [];
+      let maps: { page: number; pages: number }[] = [];
       try {
         for (const { kind, page: first, pages, offset, flags, inPage } of steps) {
           const iova = first * DMA_PAGE;
@@ -283,6 +284,19 @@ test('any maps and accesses: as a list of ranges has it', () => {
             if (taken === undefined) continue;
             domain.unmap(taken.page * DMA_PAGE, taken.pages * DMA_PAGE);
             for (let i = 0; i < taken.pages; i++) model.delete(taken.page + i);
+          } else if (kind === 'unmap range') {
+            const end = first + pages;
+            const isIn = (one: { page: number; pages: number }): boolean =>
+              one.page >= first && one.page + one.pages <= end;
+            const touched = maps.filter((one) => one.page < end && one.page + one.pages > first);
+            const unmap = (): void => domain.unmap(iova, pages * DMA_PAGE);
+            if (touched.length === 0) assert.throws(unmap, codeOf('not-found'));
+            else if (!touched.every(isIn)) assert.throws(unmap, codeOf('memory'));
+            else {
+              unmap();
+              maps = maps.filter((one) => !isIn(one));
+              for (let p = first; p < end; p++) model.delete(p);
+            }
           } else {
             const length = Math.max(1, pages * DMA_PAGE - inPage * 2);
             const write = (flags & 1) !== 0;

@@ -186,22 +186,24 @@ export class DmaDomain implements DmaSpace {
     return this.#slotOf(iova, length) !== -1;
   }
 
-  /** True if taking this map away takes memory out of reach that I/O may be in flight to. */
+  /**
+   * True if taking the maps in [iova, iova + length) away takes memory out of reach that I/O may be in
+   * flight to.
+   * @throws SluiceError as {@link unmap}
+   */
   isDirect(iova: number, length: number): boolean {
-    const slot = this.#slotOf(iova, length);
-    return slot !== -1 && ((this.#flags[slot] as number) & REMOTE) === 0;
+    return this.#slotsIn(iova, length).some(
+      (slot) => ((this.#flags[slot] as number) & REMOTE) === 0,
+    );
   }
 
   /**
-   * Takes a map away. No I/O may be in flight there.
-   * @throws SluiceError `not-found` if there is no such map.
+   * Takes all maps in [iova, iova + length) away, as the kernel's VFIO does it: a guest that switches
+   * its IOMMU off has its VMM take away whole ranges. No I/O may be in flight there.
+   * @throws SluiceError `not-found` if there is none, `memory` if one lies there with a part of it only.
    */
   unmap(iova: number, length: number): void {
-    const slot = this.#slotOf(iova, length);
-    if (slot === -1) {
-      throw new SluiceError('not-found', `${nameOf(iova, length)} is not a map`);
-    }
-    this.#drop(slot);
+    for (const slot of this.#slotsIn(iova, length)) this.#drop(slot);
     this.#forget();
   }
 
@@ -229,6 +231,27 @@ export class DmaDomain implements DmaSpace {
     const slot = this.#table.find(iova);
     const isWhole = slot !== -1 && this.#start[slot] === iova && this.#end[slot] === iova + length;
     return isWhole ? slot : -1;
+  }
+
+  #slotsIn(iova: number, length: number): readonly number[] {
+    const exact = this.#slotOf(iova, length);
+    if (exact !== -1) return [exact];
+    const end = iova + length;
+    const slots: number[] = [];
+    for (let slot = 0; slot < this.#maps.length; slot++) {
+      if (this.#maps[slot] === undefined) continue;
+      const [start, last] = [this.#start[slot] as number, this.#end[slot] as number];
+      if (last <= iova || start >= end) continue;
+      if (start < iova || last > end) {
+        throw new SluiceError(
+          'memory',
+          `${nameOf(iova, length)} is only a part of the map at ${nameOf(start, last - start)}`,
+        );
+      }
+      slots.push(slot);
+    }
+    if (slots.length > 0) return slots;
+    throw new SluiceError('not-found', `no map in ${nameOf(iova, length)}`);
   }
 
   #drop(slot: number): void {

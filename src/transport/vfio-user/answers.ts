@@ -107,10 +107,12 @@ export function decodeUnmap(domain: DmaDomain, message: Message): UnmapRequest {
     throw new Refusal(EINVAL, 'all maps, but with an address or a size');
   }
   if (flags !== 0 && !wantsBitmap) throw new Refusal(EINVAL, `flags 0x${flags.toString(16)}`);
+  if (!wantsBitmap) return { all: false, iova, length, bitmap: undefined };
+  // A bitmap is of one map.
   if (!domain.has(iova, length)) {
     throw new Refusal(ENOENT, `no map at IOVA 0x${iova.toString(16)} of ${length} bytes`);
   }
-  const bitmap = wantsBitmap ? decodeBitmap(message, vfu.DMA_UNMAP_BYTES, length) : undefined;
+  const bitmap = decodeBitmap(message, vfu.DMA_UNMAP_BYTES, length);
   return { all: false, iova, length, bitmap };
 }
 

@@ -170,9 +170,17 @@ for (const [name, options] of [
         () => client.map({ iova: 28 * KB, length: 8 * KB, fd: memory }),
         refused(EEXIST),
       );
-      assert.throws(() => client.unmap(0, 4 * KB), refused(ENOENT));
+      assert.throws(() => client.unmap(0, 4 * KB), refused(EINVAL), 'a part of a map');
+      assert.throws(() => client.unmap(0, 1028 * KB - 1), refused(EINVAL), 'a map and a part');
+      assert.throws(() => client.unmap(4096 * KB, 4 * KB), refused(ENOENT));
+      assert.equal(domain.count, 3);
       client.unmap(0, 32 * KB);
       assert.equal(domain.translate(0, 1, false), -1);
+      // What a VMM sends when its guest switches the IOMMU off.
+      client.map({ iova: 512 * KB, length: 4 * KB, fd: memory });
+      client.unmap(0, 2 ** 32);
+      assert.equal(domain.count, 0);
+      client.map({ iova: 512 * KB, length: 4 * KB, fd: memory });
       client.unmapAll();
       assert.equal(domain.count, 0);
       assert.equal(files.count, 0);
