@@ -153,6 +153,12 @@ test('QEMU guests with a virtual IOMMU', { skip: withoutTestbed() }, async (t) =
     for (const network of NETWORKS) await reaches(...pair(network));
   });
 
+  await scenario('a guest that starts anew maps its buffers again', async () => {
+    await guests.b.reboot();
+    await bringUpAll('b');
+    for (const network of NETWORKS) await reaches(...pair(network));
+  });
+
   await t.test('a ring that is not mapped any more is not read', async () => {
     for (const network of NETWORKS) {
       const { guest, interface: device } = on('a', network);
