@@ -24,6 +24,7 @@ import {
   MAX_MESSAGE_FDS,
   type Message,
   payloadOf,
+  putHeader,
   putU64,
   Refusal,
   u32At,
@@ -31,6 +32,11 @@ import {
   type Version,
 } from './codec.ts';
 import { MessageReader } from './framing.ts';
+
+/** Bytes that an access to registers may carry, and its whole message. */
+const MAX_TRAP_DATA = 8;
+const TRAP_BYTES = vfu.HEADER_BYTES + vfu.REGION_ACCESS_BYTES + MAX_TRAP_DATA;
+const NO_FDS: readonly number[] = [];
 
 const CAPABILITIES: Capabilities = {
   maxMessageFds: MAX_MESSAGE_FDS,
@@ -92,6 +98,12 @@ export class VfioUserClient {
   readonly #patience: Patience;
   readonly #options: ClientOptions;
   readonly #name: string;
+  /** A trap's message, made in memory that is there, and its first bytes as arrays. */
+  readonly #trap = new DataView(new ArrayBuffer(TRAP_BYTES));
+  readonly #trapOf = Array.from(
+    { length: MAX_TRAP_DATA + 1 },
+    (_, data) => new Uint8Array(this.#trap.buffer, 0, TRAP_BYTES - MAX_TRAP_DATA + data),
+  );
   #nextId = 0;
   #gone = false;
   #closed = false;
@@ -245,32 +257,41 @@ export class VfioUserClient {
 
   // Registers
 
-  /** A trap: 1, 2 or 4 bytes, unsigned. */
+  /** A trap: 1, 2 or 4 bytes, unsigned. Allocates nothing, as the other traps. */
   read(region: number, offset: number, bytes: number): number {
-    return this.ask(vfu.VFIO_USER_REGION_READ, accessPayload(region, offset, bytes, 0), (m) => {
-      const at = m.at + vfu.REGION_ACCESS_BYTES;
-      if (bytes === 4) return m.view.getUint32(at, true);
-      return bytes === 2 ? m.view.getUint16(at, true) : m.view.getUint8(at);
-    });
+    const id = this.#sendTrap(vfu.VFIO_USER_REGION_READ, 0, region, offset, bytes, 0, 0);
+    const reply = this.#answer(id, vfu.VFIO_USER_REGION_READ);
+    const at = reply.at + vfu.REGION_ACCESS_BYTES;
+    const { view } = reply;
+    const value =
+      bytes === 4
+        ? view.getUint32(at, true)
+        : bytes === 2
+          ? view.getUint16(at, true)
+          : view.getUint8(at);
+    this.#dropFds();
+    return value;
   }
 
   /** Any number of bytes: configuration space or a ROM at once. */
   readBytes(region: number, offset: number, bytes: number): Uint8Array {
-    const request = accessPayload(region, offset, bytes, 0);
+    const request = accessPayload(region, offset, bytes);
     return this.ask(vfu.VFIO_USER_REGION_READ, request, (m) =>
       payloadFrom(m, vfu.REGION_ACCESS_BYTES),
     );
   }
 
-  /** A trap: 1, 2 or 4 bytes; waits until it was done. */
+  /** A trap: 1 to 8 bytes; waits until it was done. */
   write(region: number, offset: number, bytes: number, value: number): void {
-    this.ask(vfu.VFIO_USER_REGION_WRITE, writePayload(region, offset, bytes, value), nothing);
+    const id = this.#sendTrap(vfu.VFIO_USER_REGION_WRITE, 0, region, offset, bytes, bytes, value);
+    this.#answer(id, vfu.VFIO_USER_REGION_WRITE);
+    this.#dropFds();
   }
 
   /** As {@link write}, but does not wait. */
   post(region: number, offset: number, bytes: number, value: number): void {
-    const payload = writePayload(region, offset, bytes, value);
-    this.tell(vfu.VFIO_USER_REGION_WRITE, payload);
+    const flags = vfu.FLAG_NO_REPLY;
+    this.#sendTrap(vfu.VFIO_USER_REGION_WRITE, flags, region, offset, bytes, bytes, value);
   }
 
   /** Several writes in one message; does not wait. */
@@ -302,29 +323,11 @@ export class VfioUserClient {
     fds: readonly number[] = [],
   ): T {
     const id = this.#send(command, vfu.FLAG_TYPE_COMMAND, payload, fds);
-    const deadline = this.#patience.deadline();
-    for (;;) {
-      const message = this.#next();
-      if (message === undefined) {
-        this.#patience.wait(deadline);
-        continue;
-      }
-      if ((message.flags & vfu.FLAG_TYPE_MASK) === vfu.FLAG_TYPE_COMMAND) {
-        this.#serve(message);
-        continue;
-      }
-      if (message.id !== id || message.command !== command) {
-        throw protocolError(
-          `${this.#name} answered ${commandName(command)} with ${commandName(message.command)}, id ${message.id}`,
-        );
-      }
-      try {
-        if ((message.flags & vfu.FLAG_ERROR) === 0) return read(message);
-        const { error } = message;
-        throw new Refusal(error, `${this.#name} refused ${commandName(command)}, errno ${error}`);
-      } finally {
-        if (this.#reader.hasFds) this.#reader.takeFds().close();
-      }
+    const reply = this.#answer(id, command);
+    try {
+      return read(reply);
+    } finally {
+      this.#dropFds();
     }
   }
 
@@ -350,6 +353,64 @@ export class VfioUserClient {
     this.#patience.close();
     this.#reader.close();
     this.#channel.close();
+  }
+
+  /**
+   * The answer to a command, whose descriptors stay with the reader: it is read at once.
+   * @throws Refusal with the server's errno
+   */
+  #answer(id: number, command: number): Message {
+    let deadline = 0;
+    for (;;) {
+      const message = this.#next();
+      if (message === undefined) {
+        if (deadline === 0) deadline = this.#patience.deadline();
+        this.#patience.wait(deadline);
+        continue;
+      }
+      if ((message.flags & vfu.FLAG_TYPE_MASK) === vfu.FLAG_TYPE_COMMAND) {
+        this.#serve(message);
+        continue;
+      }
+      if (message.id !== id || message.command !== command) {
+        this.#dropFds();
+        throw protocolError(
+          `${this.#name} answered ${commandName(command)} with ${commandName(message.command)}, id ${message.id}`,
+        );
+      }
+      if ((message.flags & vfu.FLAG_ERROR) === 0) return message;
+      const { error } = message;
+      this.#dropFds();
+      throw new Refusal(error, `${this.#name} refused ${commandName(command)}, errno ${error}`);
+    }
+  }
+
+  /** Descriptors that nobody took of the message that was read last. */
+  #dropFds(): void {
+    if (this.#reader.hasFds) this.#reader.takeFds().close();
+  }
+
+  /** Sends an access to registers: `count` bytes, of which `data` come along with it. */
+  #sendTrap(
+    command: number,
+    flags: number,
+    region: number,
+    offset: number,
+    count: number,
+    data: number,
+    value: number,
+  ): number {
+    const bytes = this.#trapOf[data];
+    if (bytes === undefined) throw new RangeError(`a write of ${data} bytes`);
+    const view = this.#trap;
+    this.#nextId = (this.#nextId + 1) & 0xffff;
+    putHeader(view, this.#nextId, command, bytes.length, vfu.FLAG_TYPE_COMMAND | flags, 0);
+    putU64(view, vfu.HEADER_BYTES, offset);
+    view.setUint32(vfu.HEADER_BYTES + 8, region, true);
+    view.setUint32(vfu.HEADER_BYTES + 12, count, true);
+    putU64(view, TRAP_BYTES - MAX_TRAP_DATA, value);
+    this.#sendAll(bytes, NO_FDS);
+    return this.#nextId;
   }
 
   #next(): Message | undefined {
@@ -397,17 +458,19 @@ export class VfioUserClient {
   }
 
   #sendAll(bytes: Uint8Array, fds: readonly number[]): void {
-    const deadline = this.#patience.deadline();
-    let sent = 0;
-    while (sent < bytes.length) {
+    let deadline = 0;
+    for (let sent = 0; sent < bytes.length; ) {
       if (this.#gone || this.#closed) throw this.#patience.goneError();
-      const count = this.#channel.send(bytes.subarray(sent), sent === 0 ? fds : []);
+      const count =
+        sent === 0 ? this.#channel.send(bytes, fds) : this.#channel.send(bytes.subarray(sent), []);
       if (count === -1) {
         this.#gone = true;
         throw this.#patience.goneError();
       }
       sent += count;
-      if (count === 0) this.#patience.wait(deadline);
+      if (count !== 0) continue;
+      if (deadline === 0) deadline = this.#patience.deadline();
+      this.#patience.wait(deadline);
     }
   }
 }
@@ -442,22 +505,12 @@ function unmapPayload(flags: number, iova: number, length: number): Uint8Array {
   });
 }
 
-function accessPayload(region: number, offset: number, count: number, data: number): Uint8Array {
-  return payloadOf(vfu.REGION_ACCESS_BYTES + data, (view) => {
+function accessPayload(region: number, offset: number, count: number): Uint8Array {
+  return payloadOf(vfu.REGION_ACCESS_BYTES, (view) => {
     putU64(view, 0, offset);
     view.setUint32(8, region, true);
     view.setUint32(12, count, true);
   });
-}
-
-function writePayload(region: number, offset: number, bytes: number, value: number): Uint8Array {
-  const payload = accessPayload(region, offset, bytes, bytes);
-  let rest = value;
-  for (let i = 0; i < bytes; i++) {
-    payload[vfu.REGION_ACCESS_BYTES + i] = rest & 0xff;
-    rest = Math.floor(rest / 256);
-  }
-  return payload;
 }
 
 function areasOf(message: Message): RegionDescription['areas'] {
