@@ -162,7 +162,10 @@ describe('words and exit codes', () => {
     assert.match(command.stderr, /unknown command 'shwo'\n\(Did you mean show\?\)/);
     const subject = await place.sluice('show', 'portz');
     assert.equal(subject.code, 2);
-    assert.match(subject.stderr, /Allowed choices are guests, ports, disks, devices, functions, rings/);
+    assert.match(
+      subject.stderr,
+      /Allowed choices are guests, ports, disks, devices, functions, rings/,
+    );
     assert.equal((await place.sluice('up', '--nonsense')).code, 2);
     const json = await place.sluice('show', 'portz', '--json');
     assert.equal(json.code, 2);
