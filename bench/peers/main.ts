@@ -1,5 +1,5 @@
 /**
- * `npm run peers -- net|disk`: Sluice beside its peers, with the same client, in one run.
+ * `npm run peers -- net|disk|emulated`: Sluice beside its peers, with the same client, in one run.
  * docs/peers.md says how it is measured.
  */
 import { join } from 'node:path';
@@ -7,6 +7,7 @@ import { Command, CommanderError } from 'commander';
 import { describeError, SluiceError } from '../../src/base/errors.ts';
 import { findTestbed } from '../../src/guest/testbed.ts';
 import { addDiskCommand } from './disk-command.ts';
+import { addEmulatedCommand } from './emulated-command.ts';
 import { compareNet } from './net.ts';
 import { chooseProcessors, numberFrom } from './options.ts';
 import { MAX_DISTURBANCE } from './processor-time.ts';
@@ -127,6 +128,7 @@ function program(): Command {
     .option('--allow-disturbed', 'count disturbed samples too: to try it on a busy machine')
     .action(net);
   addDiskCommand(command, SLUICE);
+  addEmulatedCommand(command, SLUICE);
   return command;
 }
 
@@ -150,4 +152,5 @@ for (const [signal, number] of [
 ] as const) {
   process.once(signal, () => process.exit(128 + number));
 }
-process.exitCode = await main();
+const code = await main();
+if (code !== 0) process.exitCode = code;

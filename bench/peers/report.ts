@@ -5,6 +5,7 @@ import Table from 'cli-table3';
 import { z } from 'zod';
 import { machineSchema } from '../../src/bench/machine.ts';
 import { DISK_TARGETS } from './disk-work.ts';
+import { trapSchema } from './traps.ts';
 
 const amount = z.number().nonnegative();
 const latency = z.strictObject({ p50: amount, p99: amount });
@@ -85,11 +86,31 @@ export const peerReportSchema = z.strictObject({
 /** The same for disks. */
 export const diskReportSchema = peerReportSchema.extend({ client: diskClientSchema });
 
+/** The same for emulated devices. */
+export const emulatedReportSchema = peerReportSchema.extend({
+  rows: z.array(
+    peerRowSchema.extend({
+      traps_per_unit: z
+        .strictObject({ reads: amount, writes: amount })
+        .describe('Ours: register accesses for each frame (both ways) or request.'),
+    }),
+  ),
+  traps: z.array(trapSchema).describe('How long a trap of ours takes.'),
+  client: z.strictObject({
+    program: z.string(),
+    seconds: z.number().describe('Length of a sample.'),
+    file_bytes: z.int().describe("Size of each side's disk."),
+    lane_cpu: z.int().describe('The processor of the lane where traps are measured.'),
+    other_cpu: z.int(),
+  }),
+});
+
 export type PeerRow = z.output<typeof peerRowSchema>;
 export type NetClient = z.output<typeof netClientSchema>;
 export type DiskClient = z.output<typeof diskClientSchema>;
 export type PeerReport = z.output<typeof peerReportSchema>;
 export type DiskReport = z.output<typeof diskReportSchema>;
+export type EmulatedReport = z.output<typeof emulatedReportSchema>;
 
 /** The report of a network comparison as lines for a terminal or a log. */
 export function peerReportText(report: PeerReport): string {
@@ -112,6 +133,24 @@ export function diskReportText(report: DiskReport): string {
     'higher is better, of latencies lower is',
     `Client: ${client.program} (libblkio, ${client.driver}), one queue, on processor ${client.cpu}; the server on processor ${client.server_cpu}, io_uring on files of ${client.file_bytes / 2 ** 20} MiB, ${direct.length === 0 ? 'none with O_DIRECT' : `O_DIRECT on ${direct.join(', ')}`}; "polling": nobody sleeps within ${client.server_poll_us} us; samples of ${client.seconds} s, ${client.starts} starts of both sides, each warmed up for ${client.warmup_seconds} s.`,
     ...(client.verify ? ['All data was checked: the figures are those of the checks.'] : []),
+  );
+}
+
+/** The report of a comparison of emulated devices as lines for a terminal or a log. */
+export function emulatedReportText(report: EmulatedReport): string {
+  const { client } = report;
+  return reportText(
+    report,
+    'higher is better',
+    `Client: ${client.program}, which has each device twice; TCP with one stream and the host, drives of ${client.file_bytes / 2 ** 20} MiB; samples of ${client.seconds} s.`,
+    ...report.rows.map(
+      ({ work, traps_per_unit: { reads, writes } }) =>
+        `${work}: ${reads} reads and ${writes} writes of registers for each ${work.includes('TCP') ? 'frame' : 'request'}.`,
+    ),
+    ...report.traps.map(
+      ({ processors, median, p99 }) =>
+        `A trap takes ${median} us (99th percentile ${p99}), client and lane ${processors === 'shared' ? 'on one processor' : 'on two processors'}.`,
+    ),
   );
 }
 

@@ -1,0 +1,141 @@
+/** `npm run peers -- emulated`: QEMU's own cards and drives and ours, in one guest, in turn. */
+import { readFileSync } from 'node:fs';
+import { describeMachine } from '../../src/bench/machine.ts';
+import { treeCpuNs } from '../../src/bench/process-tree.ts';
+import { median, perUnit, significant } from '../../src/bench/statistics.ts';
+import type { Testbed } from '../../src/guest/testbed.ts';
+import { qemuVersion } from './disk-servers.ts';
+import { CARDS, type DiskWork, EmulatedRig, type Work } from './emulated-rig.ts';
+import { type Measured, type SideName, summarize, takePairs } from './pairs.ts';
+import type { EmulatedReport } from './report.ts';
+import { measureTraps } from './traps.ts';
+
+export const KINDS = ['traps', 'net', 'disk'] as const;
+export type Kind = (typeof KINDS)[number];
+
+const DISK_WORKS: readonly DiskWork[] = [
+  { rw: 'randread', bs: 4096, iodepth: 32 },
+  { rw: 'randwrite', bs: 4096, iodepth: 32 },
+  { rw: 'read', bs: 131072, iodepth: 8 },
+  { rw: 'write', bs: 131072, iodepth: 8 },
+];
+const TRAPS = 20_000;
+const DISK_BYTES = 512 * 2 ** 20;
+/** USER_HZ (proc(5), /proc/stat). */
+const NS_PER_TICK = 1e7;
+
+export interface EmulatedComparison {
+  readonly testbed: Testbed;
+  /** The `sluice` to measure. */
+  readonly program: string;
+  readonly kinds: readonly Kind[];
+  readonly samples: number;
+  readonly seconds: number;
+  readonly laneCpu: number;
+  readonly otherCpu: number;
+  readonly directory: string;
+  /** The part of the machine's time that others may take in a sample that counts. */
+  readonly maxDisturbance: number;
+  readonly keepDisturbed: boolean;
+  readonly progress: (line: string) => void;
+}
+
+interface Sample extends Measured {
+  readonly work: Work;
+}
+
+interface Task {
+  readonly work: string;
+  readonly unit: 'Gb/s' | 'IOPS';
+  run(side: SideName): Promise<Work>;
+}
+
+/** In a network namespace of its own. */
+export async function compareEmulated(options: EmulatedComparison): Promise<EmulatedReport> {
+  const { kinds, progress, samples, seconds } = options;
+  const traps = kinds.includes('traps') ? await measureTraps({ ...options, traps: TRAPS }) : [];
+  const rows: EmulatedReport['rows'] = [];
+  const guestKinds = kinds.filter((kind) => kind !== 'traps');
+  if (guestKinds.length > 0) {
+    await using rig = await EmulatedRig.start({ ...options, diskBytes: DISK_BYTES });
+    for (const task of tasksOf(rig, guestKinds, seconds)) {
+      // The first run of each is for caches and TCP's window.
+      for (const side of ['theirs', 'ours'] as const) await task.run(side);
+      const { pairs, discarded } = await takePairs<Sample>({
+        samples,
+        keepDisturbed: options.keepDisturbed,
+        take: async (side) => {
+          const before = othersNs();
+          const start = performance.now();
+          const work = await task.run(side);
+          const part = (othersNs() - before) / ((performance.now() - start) * 1e6);
+          return { value: work.value, work, disturbed: disturbedBy(part, options.maxDisturbance) };
+        },
+        seen: (side, { value, work, disturbed }) => {
+          const why = disturbed === undefined ? '' : ` (disturbed: ${disturbed})`;
+          progress(
+            `${task.work}: ${side} ${significant(value)} ${task.unit}${trapText(work)}${why}`,
+          );
+        },
+      });
+      const of = (kind: 'reads' | 'writes'): number =>
+        significant(
+          median(pairs.map(({ ours: { work } }) => perUnit(work.traps?.[kind] ?? 0, work.units))),
+          3,
+        );
+      const head = { work: task.work, unit: task.unit, better: 'higher' } as const;
+      rows.push({
+        ...summarize(head, { pairs, discarded }),
+        traps_per_unit: { reads: of('reads'), writes: of('writes') },
+      });
+    }
+  }
+  return {
+    peer: `qemu ${qemuVersion(options.testbed)}`,
+    rows,
+    traps,
+    client: {
+      program: 'iperf3 and fio in a Linux guest of QEMU',
+      seconds,
+      file_bytes: DISK_BYTES,
+      lane_cpu: options.laneCpu,
+      other_cpu: options.otherCpu,
+    },
+    counts_disturbed: options.keepDisturbed,
+    machine: describeMachine(),
+  };
+}
+
+function tasksOf(rig: EmulatedRig, kinds: readonly Kind[], seconds: number): Task[] {
+  const net = CARDS.flatMap(({ model }, card) =>
+    (['to', 'from'] as const).map((way) => ({
+      work: `${model} TCP ${way} guest`,
+      unit: 'Gb/s' as const,
+      run: (side: SideName) => rig.stream(card, side, way === 'to', seconds),
+    })),
+  );
+  const disk = DISK_WORKS.map((work) => ({
+    work: `ahci ${work.bs / 1024} KiB ${work.rw} depth ${work.iodepth}`,
+    unit: 'IOPS' as const,
+    run: (side: SideName) => rig.requests(work, side, seconds),
+  }));
+  return [...(kinds.includes('net') ? net : []), ...(kinds.includes('disk') ? disk : [])];
+}
+
+function trapText({ traps, units }: Work): string {
+  if (traps === undefined) return '';
+  const each = (count: number): number => significant(perUnit(count, units), 3);
+  return `, ${each(traps.reads)} reads and ${each(traps.writes)} writes a unit`;
+}
+
+/** Processor time that neither we nor what we started took, the host's share of it among it. */
+function othersNs(): number {
+  const line = /^cpu +(.*)$/m.exec(readFileSync('/proc/stat', 'utf8'))?.[1] ?? '';
+  const [user = 0, nice = 0, system = 0, , , , , steal = 0] = line.split(' ').map(Number);
+  return (user + nice + system + steal) * NS_PER_TICK - treeCpuNs([process.pid]);
+}
+
+function disturbedBy(part: number, most: number): string | undefined {
+  if (part <= most) return undefined;
+  return `others took ${Math.round(100 * part)} % of a processor`;
+}
