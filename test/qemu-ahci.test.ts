@@ -16,6 +16,7 @@ import {
   controllerInterrupts,
   controllerOf,
   driveOf,
+  drivesGone,
   findDrive,
   kernelLog,
   loadDriveModules,
@@ -390,18 +391,17 @@ test('a QEMU guest with drives of an AHCI controller', { skip: withoutTestbed() 
       const place = await controllerOf(guest);
       const pci = '/sys/bus/pci';
       assert.match(await guest.sh(`cat ${pci}/devices/${place}/reset_method`), /af_flr/);
+      await guest.sh(`echo ${place} > ${pci}/drivers/ahci/unbind`, PATIENCE);
+      await drivesGone(guest);
       await guest.sh(
-        `echo ${place} > ${pci}/drivers/ahci/unbind && ! ls /sys/block/sd* 2>/dev/null
-       echo af_flr > ${pci}/devices/${place}/reset_method
-       echo 1 > ${pci}/devices/${place}/reset && echo ${place} > ${pci}/drivers/ahci/bind`,
+        `echo af_flr > ${pci}/devices/${place}/reset_method &&
+         echo 1 > ${pci}/devices/${place}/reset && echo ${place} > ${pci}/drivers/ahci/bind`,
         PATIENCE,
       );
       await tools.sh(`e2fsck -f -n /dev/${await driveOf(guest, SERIAL)}1`);
-      await guest.sh(
-        `modprobe -r ahci && ! ls /sys/block/sd* 2>/dev/null
-       echo 0 > ${pci}/devices/${place}/msi_bus && modprobe ahci`,
-        PATIENCE,
-      );
+      await guest.sh('rmmod ahci', PATIENCE);
+      await drivesGone(guest);
+      await guest.sh(`echo 0 > ${pci}/devices/${place}/msi_bus && modprobe ahci`, PATIENCE);
       steady = await driveOf(guest, 'steady');
       const { kind, count } = await controllerInterrupts(guest);
       assert.match(kind, /IO-APIC/);

@@ -24,12 +24,22 @@ export async function findDrive(guest: Machine, serial: string): Promise<string 
 /** Waits for the drive with this serial number. Linux names drives in the order in which it finds them. */
 export async function driveOf(guest: Machine, serial: string): Promise<string> {
   let found: string | undefined;
-  await until(`drive ${serial}`, async () => {
-    found = await findDrive(guest, serial);
-    // The node is made when the disk has been looked at.
-    return found !== undefined && (await guest.run(`[ -b /dev/${found} ]`)).code === 0;
-  });
+  try {
+    await until(`drive ${serial}`, async () => {
+      found = await findDrive(guest, serial);
+      // The node is made when the disk has been looked at.
+      return found !== undefined && (await guest.run(`[ -b /dev/${found} ]`)).code === 0;
+    });
+  } catch (error) {
+    const log = await guest.sh('dmesg | grep -E "ahci|ata[0-9]|scsi|sd " | tail -n 60');
+    throw new Error(`the guest's kernel says:\n${log}`, { cause: error });
+  }
   return found ?? assert.fail();
+}
+
+/** Waits until the guest has no drives any more: its driver was taken from it. */
+export async function drivesGone(guest: Machine): Promise<void> {
+  await guest.sh('while ls /sys/block/sd* >/dev/null 2>&1; do sleep 0.1; done');
 }
 
 /** Where the guest's AHCI controller is, such as `0000:00:04.0`. */
