@@ -1,5 +1,5 @@
 /** `npm run peers`: that both sides move the client's frames and lose none, and keep its data. */
-// suite: timeout=300 cores=2
+// suite: timeout=480 cores=2
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { buildDiskClient, DiskClient } from '../bench/peers/disk-client.ts';
 import { PeerProcess } from '../bench/peers/peer-process.ts';
-import { diskReportSchema, peerReportSchema } from '../bench/peers/report.ts';
+import { diskReportSchema, emulatedReportSchema, peerReportSchema } from '../bench/peers/report.ts';
 import { allowedCpus } from '../src/bench/machine.ts';
 import { SharedDirectories } from '../src/guest/guest-process.ts';
 import { findTestbed } from '../src/guest/testbed.ts';
@@ -32,6 +32,8 @@ test('a wrong command line is told, with exit code 2', () => {
     [['disk', '--rw', 'read', '--depths', '1'], /sequential ones 8/],
     [['disk', '--directory', './there-is-none'], /there-is-none is not a directory/],
     [['disk', '--client-cpu', '0', '--server-cpu', '0'], /a processor each/],
+    [['emulated', '--kinds', 'usb'], /some of traps,net,disk/],
+    [['emulated', '--lane-cpu', '0', '--other-cpu', '0'], /a processor each/],
   ] as const) {
     const { status, stderr } = peers(...args);
     assert.match(stderr, message);
@@ -78,6 +80,37 @@ test('Sluice and qemu-storage-daemon, with all data checked', { skip: withoutTes
     assert.ok((row.latency_us?.ours.p50 ?? 0) > 0, row.work);
     assert.ok((row.server_cpu_pct?.ours ?? 0) > 0, row.work);
   }
+});
+
+test("Sluice's emulated devices and QEMU's own", { skip: withoutTestbed() }, () => {
+  const short = ['--samples', '1', '--seconds', '1', '--allow-disturbed'];
+  const { status, stdout, stderr } = peers('emulated', '--json', ...short);
+  assert.equal(status, 0, stderr);
+  const report = emulatedReportSchema.parse(JSON.parse(stdout));
+  assert.match(report.peer, /^qemu \d/);
+  assert.deepEqual(
+    report.rows.map(({ work }) => work),
+    [
+      ...['82540', '82574'].flatMap((model) =>
+        ['to', 'from'].map((way) => `${model} TCP ${way} guest`),
+      ),
+      ...['4 KiB randread depth 32', '4 KiB randwrite depth 32'].map((work) => `ahci ${work}`),
+      ...['128 KiB read depth 8', '128 KiB write depth 8'].map((work) => `ahci ${work}`),
+    ],
+  );
+  for (const { work, ours, theirs, traps_per_unit: traps } of report.rows) {
+    assert.ok(ours > 0 && theirs > 0, work);
+    // The driver tells of each request, and of frames now and then.
+    assert.ok(traps.writes > (work.startsWith('ahci') ? 1 : 0), `${work}: ${traps.writes} writes`);
+    assert.ok(traps.reads > 0, work);
+  }
+  assert.deepEqual(
+    report.traps.map(({ processors, median }) => [processors, median > 0]),
+    [
+      ['shared', true],
+      ['apart', true],
+    ],
+  );
 });
 
 test('a disk that forgets what was written is found out', { skip: withoutTestbed() }, async (t) => {

@@ -34,6 +34,7 @@ const SERIAL = 'SLUICE-0001';
 const FIXED_TEXT = 'a disk that cannot be written';
 /** Of the flaky disk: a block of the guest's. */
 const BAD_SECTOR = 2048;
+const BAD_SECTORS = { from: BAD_SECTOR, to: BAD_SECTOR + 8 };
 const BAD_BLOCK = (BAD_SECTOR * 512) / BLOCK;
 /** Linux looks for a drive that has gone three times, 5 s apart, before it gives up. */
 const PATIENCE = { timeoutMs: 180_000 };
@@ -52,7 +53,11 @@ function makeConfig(image: (name: string) => string, withPlugged: boolean): Slui
       flaky: {
         file: image('flaky'),
         faults: {
-          rules: [{ fault: 'error', on: ['read', 'write'], from: BAD_SECTOR, to: BAD_SECTOR + 8 }],
+          rules: [
+            { fault: 'error', on: ['read', 'write'], ...BAD_SECTORS },
+            // Time enough for other requests to be on their way when this one fails.
+            { fault: 'delay', on: ['read'], ...BAD_SECTORS, us: 50_000 },
+          ],
         },
       },
       steady: { file: image('steady') },

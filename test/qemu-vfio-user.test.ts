@@ -1,16 +1,32 @@
 /**
  * A Linux guest of QEMU with a PCI function over vfio-user: what the guest sees of it, registers,
- * and DMA, which is refused where the guest has no memory.
+ * and DMA, which is refused where the guest has no memory. The guest's memory is a file that the lane
+ * maps, or QEMU's own, which the lane reaches by messages.
  */
-// suite: timeout=180
+// suite: timeout=300
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { startQemu } from '../src/guest/qemu.ts';
 import { socketDirectory, withoutTestbed } from './support/testbed.ts';
 
-test('a Linux guest uses a function over vfio-user', { skip: withoutTestbed() }, async (t) => {
+const MEMORY_MIB = 256;
+
+for (const [name, memory] of [
+  ['a function over vfio-user', []],
+  [
+    'a function that has no file of its memory',
+    [
+      ...['-object', `memory-backend-ram,id=private,size=${MEMORY_MIB}M`],
+      ...['-machine', 'memory-backend=private'],
+    ],
+  ],
+] as const) {
+  test(`a Linux guest uses ${name}`, { skip: withoutTestbed() }, (t) => useFunction(t, memory));
+}
+
+async function useFunction(t: TestContext, memory: readonly string[]): Promise<void> {
   const path = join(socketDirectory(t), 'mailbox.sock');
   let log = '';
   const program = join(import.meta.dirname, 'support/vfio-user-function.ts');
@@ -29,8 +45,9 @@ test('a Linux guest uses a function over vfio-user', { skip: withoutTestbed() },
   });
   const guest = startQemu({
     name: 'vfio-user',
-    memory: 256,
+    memory: MEMORY_MIB,
     options: (inside) => [
+      ...memory,
       '-device',
       'pcie-root-port,id=rp0,slot=1',
       '-device',
@@ -73,4 +90,4 @@ test('a Linux guest uses a function over vfio-user', { skip: withoutTestbed() },
   // Where there is no memory.
   await write(8, 0xe000_0000);
   assert.equal(await read(12), 2);
-});
+}

@@ -5,6 +5,7 @@
 import { writeSync } from 'node:fs';
 import { loggerTo } from '../../src/base/log.ts';
 import { Arena } from '../../src/memory/arena.ts';
+import { DMA_REFUSED } from '../../src/memory/dma.ts';
 import { DmaFiles } from '../../src/memory/dma-files.ts';
 import { PollLoop } from '../../src/os/poll-loop.ts';
 import { PciDevice } from '../../src/pci/device.ts';
@@ -42,7 +43,13 @@ class Mailbox extends PciDevice {
     if (offset === 4) this.#scratch = value;
     if (offset !== 8) return;
     this.#arena.view.setUint32(this.#lane, this.#scratch, true);
-    if (this.dma.write(value, 4, this.#lane, 0) !== 1) this.#refused++;
+    if (this.dma.write(value, 4, this.#lane, 0) === DMA_REFUSED) this.#refused++;
+  }
+
+  protected override onAttach(): void {
+    this.dma.onDone = (_tag, ok) => {
+      if (!ok) this.#refused++;
+    };
   }
 
   protected override onReset(): void {

@@ -177,7 +177,8 @@ describe('embedded guests with disks behind AHCI controllers', () => {
       rules: [{ fault: 'error', on: ['read'], from: 128, to: 136, every: 2 }],
     });
     await guests.attachDisk(specOf(domain.add([disk])));
-    await guests.startDisks({ g: [{ ...WORK, requests: 4000 }] });
+    // Few blocks, so that the bad one is read some thirty times.
+    await guests.startDisks({ g: [{ ...WORK, size: 64 * 4096, requests: 4000 }] });
     await until(({ queues }) => queues[0]?.done === true);
     await guests.stop(20_000);
     const counts = (await guests.read()).disks['g']?.queues[0];
