@@ -1,0 +1,351 @@
+/**
+ * What the physical function of an 82599 and its virtual functions have in common: registers of which
+ * the queues' pages can be mapped into the guest, queues, interrupts, DMA. A function is polled, since a
+ * store to a mapped doorbell wakes nobody.
+ */
+import type { CounterBlock } from '../../base/counters.ts';
+import type { Burst } from '../../net/burst.ts';
+import type { DataPath } from '../../net/data-path.ts';
+import { newPortCounters, PORT_COUNTER_INDEX, type PortCounter } from '../../net/port.ts';
+import type { Poller, Timer } from '../../os/poll-loop.ts';
+import type { PciDeclaration } from '../../pci/config-space.ts';
+import { PciDevice } from '../../pci/device.ts';
+import type { ResetKind } from '../../pci/registers.ts';
+import { IXGBE_QUEUE_ENABLE } from '../../spec/ixgbe-descriptors.ts';
+import { DeviceMemory } from '../device-memory.ts';
+import { type InterruptLayout, Interrupts } from './interrupts.ts';
+import { QueueBounce } from './queue-bounce.ts';
+import {
+  defaultQueueSettings,
+  MALFORMED_LENGTH,
+  type Malformed,
+  type QueueParts,
+  type QueueSettings,
+  type QueueStatistics,
+  queueClients,
+  TX,
+} from './queue-parts.ts';
+import { ReceiveQueue } from './receive-queue.ts';
+import type { RegisterMemory } from './register-memory.ts';
+import { TransmitQueue } from './transmit-queue.ts';
+
+const TX_FRAMES = PORT_COUNTER_INDEX.tx_frames;
+const TX_BYTES = PORT_COUNTER_INDEX.tx_bytes;
+const TX_DROP_BAD_LENGTH = PORT_COUNTER_INDEX.tx_drop_bad_length;
+const TX_DROP_BAD_OFFLOAD = PORT_COUNTER_INDEX.tx_drop_bad_offload;
+const RX_FRAMES = PORT_COUNTER_INDEX.rx_frames;
+const RX_BYTES = PORT_COUNTER_INDEX.rx_bytes;
+const RX_DROP_NO_BUFFER = PORT_COUNTER_INDEX.rx_drop_no_buffer;
+const CALLS = PORT_COUNTER_INDEX.calls;
+
+/** While there is traffic, queues that were switched on are looked for once in this many turns. */
+const TURNS_PER_SEARCH = 16;
+
+/**
+ * How long a doorbell may go unseen when a lane has nothing to do, in microseconds, by default. Shorter
+ * costs an idle lane more wake-ups; 0: it never sleeps.
+ */
+export const DEFAULT_DOORBELL_POLL_US = 1000;
+
+/** Where a function's frames go: the card. */
+export interface FrameSink {
+  /** Takes the frames of a burst. When it returns, all copies are done. */
+  send(from: NicFunction, burst: Burst): void;
+  /** The sender was told: receivers may be. */
+  publish(): void;
+}
+
+/** Where the registers of a function are. */
+export interface FunctionLayout {
+  /** Indices in the words: of the block of each receive and each transmit queue. As many of both. */
+  readonly receive: Uint32Array;
+  readonly transmit: Uint32Array;
+  readonly interrupts: InterruptLayout;
+}
+
+export interface NicFunctionOptions {
+  /** Unique in the lane, such as `nic0/0/vf3`. */
+  readonly name: string;
+  readonly path: DataPath;
+  readonly counters?: CounterBlock<PortCounter>;
+  /** Default: {@link DEFAULT_DOORBELL_POLL_US}. */
+  readonly doorbellPollUs?: number;
+}
+
+/** To be added to the lane's pollers. */
+export abstract class NicFunction extends PciDevice implements Poller {
+  readonly counters: CounterBlock<PortCounter>;
+  readonly path: DataPath;
+  /** All registers, by offset / 4. Those of queues may be the guest's to change at any moment. */
+  readonly words: Uint32Array;
+  readonly receiveQueues: readonly ReceiveQueue[];
+  readonly transmitQueues: readonly TransmitQueue[];
+  /** The card. Frames that are sent before it is set are lost. */
+  uplink: FrameSink | undefined;
+  /** The guest reset this function, or is gone. */
+  functionReset: ((kind: ResetKind) => void) | undefined;
+  protected readonly irq: Interrupts;
+  protected readonly memory: DeviceMemory;
+  protected readonly settings: QueueSettings = defaultQueueSettings();
+  protected readonly values: Float64Array;
+  readonly #registers: RegisterMemory;
+  readonly #layout: FunctionLayout;
+  readonly #bounce: QueueBounce;
+  readonly #doorbellPollUs: number;
+  /** Transmit queues that are enabled, the first {@link #active} of them. */
+  readonly #enabled: Uint8Array;
+  #active = 0;
+  #turns = 0;
+  /** Receive queues that got frames since the last flush, the first {@link #filled} of them. */
+  readonly #touched: Uint8Array;
+  readonly #isTouched: Uint8Array;
+  #filled = 0;
+  #timer: Timer | undefined;
+
+  protected constructor(
+    options: NicFunctionOptions,
+    declaration: PciDeclaration,
+    registers: RegisterMemory,
+    layout: FunctionLayout,
+  ) {
+    super(declaration);
+    const { path } = options;
+    const queues = layout.receive.length;
+    this.path = path;
+    this.counters = options.counters ?? newPortCounters();
+    this.values = this.counters.values;
+    this.words = registers.words;
+    this.memory = new DeviceMemory(path.arena, queueClients(queues));
+    this.memory.onDrained = () => this.quiesced();
+    this.irq = new Interrupts({
+      layout: layout.interrupts,
+      words: registers.words,
+      loop: path.loop,
+      output: this.interrupts,
+      sent: () => {
+        this.values[CALLS] = (this.values[CALLS] as number) + 1;
+      },
+    });
+    this.#registers = registers;
+    this.#layout = layout;
+    this.#doorbellPollUs = options.doorbellPollUs ?? DEFAULT_DOORBELL_POLL_US;
+    this.#enabled = new Uint8Array(queues);
+    this.#touched = new Uint8Array(queues);
+    this.#isTouched = new Uint8Array(queues);
+    this.#bounce = new QueueBounce(path.arena);
+    const parts: QueueParts = {
+      path,
+      memory: this.memory,
+      words: registers.words,
+      interrupts: this.irq,
+      statistics: this.#queueStatistics(),
+      settings: this.settings,
+      bounce: this.#bounce,
+    };
+    this.receiveQueues = Array.from(
+      layout.receive,
+      (block, index) => new ReceiveQueue(parts, index, block),
+    );
+    this.transmitQueues = Array.from(
+      layout.transmit,
+      (block, index) => new TransmitQueue(parts, index, block),
+    );
+  }
+
+  /** Frames that the guest's queues hold may be sent: by this function's registers, and by the card. */
+  protected abstract get transmitting(): boolean;
+
+  /** The guest takes frames. */
+  abstract get receiving(): boolean;
+
+  /** Frames of the guest, as its transmit queues hand them over. */
+  send(burst: Burst): void {
+    this.uplink?.send(this, burst);
+  }
+
+  publish(): void {
+    this.uplink?.publish();
+  }
+
+  /**
+   * Takes the frames `frames[0…count)` of the burst, which the card's filters have for this function.
+   * `tagged`: they come with the 802.1Q tag of their `tci`. Copies are queued; see {@link flush}.
+   */
+  abstract accept(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): void;
+
+  /** The copies are done: descriptors are written back, the guest is interrupted. */
+  flush(): void {
+    for (let i = 0; i < this.#filled; i++) {
+      const queue = this.#touched[i] as number;
+      this.#isTouched[queue] = 0;
+      (this.receiveQueues[queue] as ReceiveQueue).writeBack();
+    }
+    this.#filled = 0;
+  }
+
+  /** A frame was put into this queue: it is to be written back. */
+  protected touch(queue: number): void {
+    if (this.#isTouched[queue] === 1) return;
+    this.#isTouched[queue] = 1;
+    this.#touched[this.#filled++] = queue;
+  }
+
+  /** Gives all memory back. No transport is attached any more. */
+  close(): void {
+    this.#timer?.cancel();
+    this.irq.reset();
+    this.#bounce.release();
+    this.#registers.release();
+  }
+
+  // Poller
+
+  poll(): number {
+    let work = this.irq.poll();
+    if (!this.attached || !this.transmitting) return work;
+    work += this.#pollActive();
+    if (work === 0 || ++this.#turns >= TURNS_PER_SEARCH) {
+      this.#turns = 0;
+      if (this.#search()) work += this.#pollActive();
+    }
+    return work;
+  }
+
+  arm(): boolean {
+    if (this.irq.arm()) return true;
+    if (!this.attached || !this.transmitting || this.#doorbells() === 0) return false;
+    if (this.#anyPending() || this.#doorbellPollUs === 0) return true;
+    this.#timer ??= this.path.loop.setTimer(this.#doorbellPollUs, () => {
+      this.#timer = undefined;
+    });
+    return false;
+  }
+
+  disarm(): void {
+    // A trap is a message: it wakes the loop in any case. Doorbells are polled.
+  }
+
+  #pollActive(): number {
+    let work = 0;
+    for (let i = 0; i < this.#active; i++) {
+      const queue = this.transmitQueues[this.#enabled[i] as number] as TransmitQueue;
+      if (queue.pending) work += queue.poll(this);
+    }
+    return work;
+  }
+
+  /** Which queues are enabled now. True if that has changed. */
+  #search(): boolean {
+    const { transmit } = this.#layout;
+    let count = 0;
+    let changed = false;
+    for (let queue = 0; queue < transmit.length; queue++) {
+      const control = this.words[(transmit[queue] as number) + TX.TXDCTL] as number;
+      if ((control & IXGBE_QUEUE_ENABLE) === 0) continue;
+      if (this.#enabled[count] !== queue) {
+        this.#enabled[count] = queue;
+        changed = true;
+      }
+      count++;
+    }
+    if (count !== this.#active) changed = true;
+    this.#active = count;
+    return changed;
+  }
+
+  /** Doorbells that may ring without a trap. */
+  #doorbells(): number {
+    this.#search();
+    return this.#active;
+  }
+
+  #anyPending(): boolean {
+    for (let i = 0; i < this.#active; i++) {
+      if ((this.transmitQueues[this.#enabled[i] as number] as TransmitQueue).pending) return true;
+    }
+    return false;
+  }
+
+  // PciDevice
+
+  protected override onAttach(): void {
+    this.memory.connect(this.dma);
+  }
+
+  protected override onReset(kind: ResetKind): void {
+    this.memory.held = false;
+    this.resetFunction();
+    this.functionReset?.(kind);
+  }
+
+  /** All registers as after power-on; queues, interrupts and what the subclass keeps beside them. */
+  protected abstract resetFunction(): void;
+
+  /** The part of {@link resetFunction} that all have: queues, interrupts, registers of the queues. */
+  protected resetQueues(): void {
+    this.memory.forget();
+    this.irq.reset();
+    for (const queue of this.receiveQueues) queue.reset();
+    for (const queue of this.transmitQueues) queue.reset();
+    this.#isTouched.fill(0);
+    this.#filled = 0;
+    this.#active = 0;
+    this.#turns = 0;
+  }
+
+  override detach(): void {
+    super.detach();
+    this.memory.connect(undefined);
+    // Who was attached may still have the pages mapped.
+    this.#registers.renew();
+    this.resetFunction();
+  }
+
+  protected override quiesce(): boolean {
+    this.memory.held = true;
+    return !this.memory.busy;
+  }
+
+  protected override onResume(): void {
+    this.memory.held = false;
+  }
+
+  // Accounting
+
+  /** Of what queues report, what only one kind of function has registers for. */
+  protected countReceived(_queue: number, _frames: number, _bytes: number): void {
+    // A counter of the port is enough for most.
+  }
+
+  protected countTransmitted(_queue: number, _frames: number, _bytes: number): void {
+    // As above.
+  }
+
+  protected countMissed(_queue: number, _frames: number): void {
+    // As above.
+  }
+
+  #queueStatistics(): QueueStatistics {
+    const { values } = this;
+    return {
+      transmitted: (queue, frames, bytes) => {
+        values[TX_FRAMES] = (values[TX_FRAMES] as number) + frames;
+        values[TX_BYTES] = (values[TX_BYTES] as number) + bytes;
+        this.countTransmitted(queue, frames, bytes);
+      },
+      received: (queue, frames, bytes) => {
+        values[RX_FRAMES] = (values[RX_FRAMES] as number) + frames;
+        values[RX_BYTES] = (values[RX_BYTES] as number) + bytes;
+        this.countReceived(queue, frames, bytes);
+      },
+      missed: (queue, frames) => {
+        values[RX_DROP_NO_BUFFER] = (values[RX_DROP_NO_BUFFER] as number) + frames;
+        this.countMissed(queue, frames);
+      },
+      malformed: (_queue: number, frames: number, reason: Malformed) => {
+        const counter = reason === MALFORMED_LENGTH ? TX_DROP_BAD_LENGTH : TX_DROP_BAD_OFFLOAD;
+        values[counter] = (values[counter] as number) + frames;
+      },
+    };
+  }
+}
