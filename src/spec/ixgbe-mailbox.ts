@@ -108,6 +108,8 @@ export const IXGBE_VF_IPSEC_DEL = 0x0e;
 export const IXGBE_VF_GET_LINK_STATE = 0x10;
 /** 1.6 */
 export const IXGBE_VF_GET_PF_LINK_STATE = 0x11;
+/** 1.7 */
+export const IXGBE_VF_FEATURES_NEGOTIATE = 0x12;
 /** Of the PF: its state has changed, or the VF is to reset itself (without CLEAR_TO_SEND). */
 export const IXGBE_PF_CONTROL = 0x0100;
 
@@ -119,6 +121,19 @@ export const IXGBE_QUEUES_DEFAULT = 4;
 /** Words of the answer to RESET: the MAC address in words 1 and 2, MCSTCTRL.MO in word 3. */
 export const IXGBE_RESET_WORDS = 4;
 export const IXGBE_RESET_MULTICAST = 3;
+/** Words of the answers to GET_RETA (128 entries of two bits) and GET_RSS_KEY, without word 0. */
+export const IXGBE_RETA_ENTRIES = 128;
+export const IXGBE_RETA_WORDS = 8;
+export const IXGBE_RSS_KEY_WORDS = 10;
+/** Words of the answer to GET_PF_LINK_STATE: the speed as below, and whether the link is up. */
+export const IXGBE_PF_LINK_SPEED = 1;
+export const IXGBE_PF_LINK_UP = 2;
+export const IXGBE_LINK_SPEED_10G = 0x80;
+/** Word 1 of FEATURES_NEGOTIATE: IPsec offload; the mailbox protocol of API 1.5. */
+export const IXGBE_FEATURE_IPSEC = 0x1;
+export const IXGBE_FEATURE_ESX_MAILBOX = 0x2;
+/** Hashes of SET_MULTICAST: two a word, of twelve bits each. */
+export const IXGBE_MULTICAST_HASHES_MAX = 30;
 /** Modes of UPDATE_XCAST_MODE. */
 export const IXGBE_XCAST_NONE = 0;
 export const IXGBE_XCAST_MULTICAST = 1;
