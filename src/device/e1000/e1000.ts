@@ -41,7 +41,15 @@ import {
   RCTL_LBM_MAC,
   RCTL_LPE,
   RECEIVE_ADDRESSES,
+  RXCSUM_IPOFLD,
+  RXCSUM_TUOFLD,
+  RXD_ERROR_IPE,
+  RXD_ERROR_TCPE,
+  RXD_IPCS,
+  RXD_IXSM,
   RXD_PIF,
+  RXD_TCPCS,
+  RXD_UDPCS,
   RXD_VP,
   STATUS_ASDV_1000,
   STATUS_FD,
@@ -52,14 +60,21 @@ import {
 } from '../../spec/e1000.ts';
 import { ETHERNET_HEADER_BYTES, VLAN_ID_MASK, VLAN_TAG_BYTES } from '../../spec/ethernet.ts';
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
-import { DeviceMemory } from './device-memory.ts';
+import { DeviceMemory } from '../device-memory.ts';
+import {
+  CHECKED_IP,
+  CHECKED_L4,
+  CHECKED_UDP,
+  ReceiveChecksum,
+  WRONG_IP,
+  WRONG_L4,
+} from '../receive-checksum.ts';
 import { Eeprom } from './eeprom.ts';
 import { EXACT, filterAddress, filterVlan, REJECTED } from './filter.ts';
 import { type E1000Model, e1000Declaration, e1000Identity } from './function.ts';
 import { Interrupts } from './interrupts.ts';
 import { Phy } from './phy.ts';
 import { DELIVERED, NO_BUFFER, ReceiveRing, RX_BOUNCE_BYTES, RX_SCRATCH_BYTES } from './receive.ts';
-import { ERRORS_SHIFT, ReceiveChecksum } from './receive-checksum.ts';
 import { R, RegisterFile } from './registers.ts';
 import { Statistics } from './statistics.ts';
 import { TransmitRing, TX_BOUNCE_BYTES, TX_SCRATCH_BYTES } from './transmit.ts';
@@ -80,6 +95,8 @@ const CALLS = PORT_COUNTER_INDEX.calls;
 const LONGEST = 1514;
 const LONGEST_JUMBO = 16384 - 4;
 const ADDRESSES = 12;
+/** The two rings, each a client of {@link DeviceMemory}. */
+const DMA_CLIENTS = 2;
 const ZEROS_BYTES = 64;
 const SWSM_SMBI = 1;
 /** Half of what the guest gets: 48 KiB to receive, as Intel's default (SDM §13.4.20). */
@@ -134,7 +151,7 @@ export class E1000 extends PciDevice implements Port, Poller {
     this.#values = this.counters.values;
     this.#registers = new RegisterFile(express);
     this.#words = this.#registers.words;
-    this.#memory = new DeviceMemory(path.arena);
+    this.#memory = new DeviceMemory(path.arena, DMA_CLIENTS);
     this.#memory.onDrained = () => this.quiesced();
     this.#phy = new Phy(express);
     this.#eeprom = new Eeprom(options.mac, e1000Identity(model).device, express);
@@ -258,8 +275,8 @@ export class E1000 extends PciDevice implements Port, Poller {
       values[RX_DROP_TOO_BIG] = (values[RX_DROP_TOO_BIG] as number) + 1;
       return;
     }
-    const checked = this.#checksum.verify(burst, slot, words[RXCSUM] as number);
-    let status = (checked & 0xff) | (passed === EXACT ? 0 : RXD_PIF);
+    const checked = this.#checksum.verify(burst, slot, checksumsWanted(words[RXCSUM] as number));
+    let status = checksumStatus(checked) | (passed === EXACT ? 0 : RXD_PIF);
     const strip = hasTag && ((words[CTRL] as number) & CTRL_VME) !== 0;
     if (strip) status |= RXD_VP;
     else if (tagged) {
@@ -278,7 +295,7 @@ export class E1000 extends PciDevice implements Port, Poller {
       first + rest,
       headerLength - rest,
       status,
-      checked >>> ERRORS_SHIFT,
+      checksumErrors(checked),
       strip ? vlan : 0,
     );
     if (result === DELIVERED) {
@@ -494,4 +511,29 @@ export class E1000 extends PciDevice implements Port, Poller {
     this.#receive.reset();
     this.#ioAddress = 0;
   }
+}
+
+function checksumsWanted(control: number): number {
+  return (
+    ((control & RXCSUM_IPOFLD) !== 0 ? CHECKED_IP : 0) |
+    ((control & RXCSUM_TUOFLD) !== 0 ? CHECKED_L4 : 0)
+  );
+}
+
+/** Status bits of a received frame for what was verified (SDM §3.2.3.1). */
+function checksumStatus(checked: number): number {
+  if (checked === 0) return RXD_IXSM;
+  return (
+    ((checked & CHECKED_IP) !== 0 ? RXD_IPCS : 0) |
+    // The 82540EM has one bit for both; the 82574 shows UDP in a bit of its own too.
+    ((checked & CHECKED_L4) !== 0 ? RXD_TCPCS : 0) |
+    ((checked & CHECKED_UDP) !== 0 ? RXD_UDPCS : 0)
+  );
+}
+
+function checksumErrors(checked: number): number {
+  return (
+    ((checked & WRONG_IP) !== 0 ? RXD_ERROR_IPE : 0) |
+    ((checked & WRONG_L4) !== 0 ? RXD_ERROR_TCPE : 0)
+  );
 }

@@ -25,7 +25,7 @@ import {
   RXD_EXTENDED_ERRORS_SHIFT,
 } from '../../spec/e1000.ts';
 import { ETHERNET_MIN_FRAME_BYTES } from '../../spec/ethernet.ts';
-import { type DeviceMemory, type DmaClient, iova, RECEIVE, withinPage } from './device-memory.ts';
+import { type DeviceMemory, type DmaClient, iova, withinPage } from '../device-memory.ts';
 import type { Interrupts } from './interrupts.ts';
 import { R, type RegisterFile } from './registers.ts';
 import { FCS_BYTES, type Statistics } from './statistics.ts';
@@ -38,6 +38,8 @@ export const DELIVERED = 0;
 export const NO_BUFFER = 1;
 export const TOO_BIG = 2;
 
+/** This ring's number in {@link DeviceMemory}. */
+const RECEIVE = 1;
 /** Words of the largest descriptor. */
 const WORDS = RX_SPLIT_DESCRIPTOR_BYTES / 4;
 const SPLIT_BUFFERS = 4;

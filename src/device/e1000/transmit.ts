@@ -28,22 +28,24 @@ import {
 } from '../../spec/e1000.ts';
 import { VLAN_TAG_BYTES } from '../../spec/ethernet.ts';
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
-import { type DeviceMemory, type DmaClient, iova, TRANSMIT, withinPage } from './device-memory.ts';
+import { type DeviceMemory, type DmaClient, iova, withinPage } from '../device-memory.ts';
+import {
+  CONTEXT_HEADER_BYTES,
+  CONTEXT_SEGMENT_BYTES,
+  CONTEXT_WORDS,
+  headerBytesNeeded,
+} from '../transmit-context.ts';
 import type { Interrupts } from './interrupts.ts';
 import { R, type RegisterFile } from './registers.ts';
 import type { Statistics } from './statistics.ts';
-import {
-  applyOffloads,
-  CONTEXT_WORDS,
-  headerBytesNeeded,
-  segmentHeaderBytes,
-  segmentSize,
-} from './transmit-context.ts';
+import { applyDescriptors, decodeContext } from './transmit-offloads.ts';
 
 const { TCTL, TDBAL, TDBAH, TDLEN, TDH, TDT, VET, TSCTC, TSCTFC } = R;
 const TX_DROP_BAD_OFFLOAD = PORT_COUNTER_INDEX.tx_drop_bad_offload;
 const TX_DROP_BAD_LENGTH = PORT_COUNTER_INDEX.tx_drop_bad_length;
 
+/** This ring's number in {@link DeviceMemory}. */
+const TRANSMIT = 0;
 const WORDS = TX_DESCRIPTOR_BYTES / 4;
 /** Bytes of a frame in its slot: as a virtio device's, and the most there is room for with two tags. */
 const GATHERED = 68;
@@ -267,10 +269,7 @@ export class TransmitRing implements DmaClient {
     const at = this.#next * WORDS;
     const command = descriptors[at + 2] as number;
     if ((command & TXD_EXTENDED) === 0 || (command & TXD_TYPE_MASK) === TXD_TYPE_DATA) return false;
-    const contexts = this.#contexts;
-    for (let i = 0; i < CONTEXT_WORDS; i++) {
-      contexts[BATCH * CONTEXT_WORDS + i] = descriptors[at + i] as number;
-    }
+    decodeContext(descriptors, at, this.#contexts, BATCH * CONTEXT_WORDS);
     if ((command & TXD_TSE) !== 0) this.#parts.statistics.count(TSCTC, 1);
     this.#next++;
     return true;
@@ -471,7 +470,7 @@ export class TransmitRing implements DmaClient {
         bytes[frame + ADDRESSES + 3] = special;
       }
       const at = i * CONTEXT_WORDS;
-      if (!applyOffloads(burst, i, legacy, command, options, this.#contexts, at, shift)) {
+      if (!applyDescriptors(burst, i, command, options, this.#contexts, at, shift)) {
         this.#bad[i] = 1;
         if ((command & TXD_TSE) !== 0 && !legacy) statistics.count(TSCTFC, 1);
         counters[TX_DROP_BAD_OFFLOAD] = (counters[TX_DROP_BAD_OFFLOAD] as number) + 1;
@@ -481,8 +480,8 @@ export class TransmitRing implements DmaClient {
         statistics.transmitted(bytes, frame, length, 1);
         continue;
       }
-      const size = segmentSize(this.#contexts, at);
-      const header = segmentHeaderBytes(this.#contexts, at) + shift;
+      const size = this.#contexts[at + CONTEXT_SEGMENT_BYTES] as number;
+      const header = (this.#contexts[at + CONTEXT_HEADER_BYTES] as number) + shift;
       const whole = Math.floor((length - header) / size);
       const rest = (length - header) % size;
       statistics.transmitted(bytes, frame, header + size, whole);

@@ -1,18 +1,11 @@
-/** Checksums of received frames, verified as silicon does (SDM §3.2.9; DS §7.1.10). */
-import type { Burst } from '../../net/burst.ts';
-import { Checksum, foldSum, swap16 } from '../../net/checksum.ts';
-import type { DataPath } from '../../net/data-path.ts';
-import { networkOffset, read16 } from '../../net/frame.ts';
-import {
-  RXCSUM_IPOFLD,
-  RXCSUM_TUOFLD,
-  RXD_ERROR_IPE,
-  RXD_ERROR_TCPE,
-  RXD_IPCS,
-  RXD_IXSM,
-  RXD_TCPCS,
-  RXD_UDPCS,
-} from '../../spec/e1000.ts';
+/**
+ * Checksums of received frames, verified as silicon does (82540: SDM §3.2.9; 82574: DS §7.1.10; 82599:
+ * datasheet §7.1.11).
+ */
+import type { Burst } from '../net/burst.ts';
+import { Checksum, foldSum, swap16 } from '../net/checksum.ts';
+import type { DataPath } from '../net/data-path.ts';
+import { networkOffset, read16 } from '../net/frame.ts';
 import {
   ETHERTYPE_IPV4,
   ETHERTYPE_IPV6,
@@ -30,11 +23,17 @@ import {
   IPV6_PAYLOAD_LENGTH,
   IPV6_SOURCE,
   UDP_CHECKSUM,
-} from '../../spec/ethernet.ts';
-import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
+} from '../spec/ethernet.ts';
+import { NET_HEADER_BYTES } from '../spec/virtio-net.ts';
 
-/** Errors stand this far above the status in what {@link ReceiveChecksum.verify} returns. */
-export const ERRORS_SHIFT = 8;
+/** What {@link ReceiveChecksum.verify} found, or is asked to look at: the IPv4 header, TCP or UDP. */
+export const CHECKED_IP = 0x01;
+export const CHECKED_L4 = 0x02;
+/** Besides {@link CHECKED_L4}: it is UDP. */
+export const CHECKED_UDP = 0x04;
+/** The checksum is wrong. */
+export const WRONG_IP = 0x10;
+export const WRONG_L4 = 0x20;
 
 const ALL_ONES = 0xffff;
 
@@ -53,26 +52,29 @@ export class ReceiveChecksum {
     this.#checksum = checksum;
   }
 
-  /** Status bits of frame `slot`, and its errors above them; IXSM if nothing was verified. */
-  verify(burst: Burst, slot: number, control: number): number {
-    if ((control & (RXCSUM_IPOFLD | RXCSUM_TUOFLD)) === 0) return RXD_IXSM;
+  /**
+   * Verifies of frame `slot` what `wanted` asks for ({@link CHECKED_IP}, {@link CHECKED_L4}). Returns
+   * what was verified and what is wrong; 0 if there is nothing of the kind.
+   */
+  verify(burst: Burst, slot: number, wanted: number): number {
+    if (wanted === 0) return 0;
     const bytes = burst.slots8;
     const frame = (burst.headerAt[slot] as number) - burst.slotsAt + NET_HEADER_BYTES;
     const gathered = (burst.headerLength[slot] as number) - NET_HEADER_BYTES;
     const network = networkOffset(bytes, frame, gathered);
-    if (network < 0) return RXD_IXSM;
+    if (network < 0) return 0;
     const ip = frame + network;
     const type = read16(bytes, ip - 2);
     const length = burst.frameLength[slot] as number;
     if (type === ETHERTYPE_IPV4 && network + IPV4_MIN_HEADER_BYTES <= gathered) {
       const header = 4 * ((bytes[ip] as number) & 0xf);
-      if (header < IPV4_MIN_HEADER_BYTES || network + header > gathered) return RXD_IXSM;
+      if (header < IPV4_MIN_HEADER_BYTES || network + header > gathered) return 0;
       const total = read16(bytes, ip + IPV4_TOTAL_LENGTH);
       const good = foldSum(this.#words(bytes, ip, header)) === ALL_ONES;
-      const status = RXD_IPCS | (good ? 0 : RXD_ERROR_IPE << ERRORS_SHIFT);
+      const status = CHECKED_IP | (good ? 0 : WRONG_IP);
       const fragment = read16(bytes, ip + IPV4_FRAGMENT);
       const whole = (fragment & (IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET_MASK)) === 0;
-      if (!good || !whole || (control & RXCSUM_TUOFLD) === 0) return status;
+      if (!good || !whole || (wanted & CHECKED_L4) === 0) return status;
       if (total < header || network + total > length) return status;
       const protocol = bytes[ip + IPV4_PROTOCOL] as number;
       const pseudo = this.#words(bytes, ip + IPV4_SOURCE, 8);
@@ -82,15 +84,14 @@ export class ReceiveChecksum {
     }
     if (type === ETHERTYPE_IPV6 && network + IPV6_HEADER_BYTES <= gathered) {
       const payload = read16(bytes, ip + IPV6_PAYLOAD_LENGTH);
-      if ((control & RXCSUM_TUOFLD) === 0) return RXD_IXSM;
-      if (network + IPV6_HEADER_BYTES + payload > length) return RXD_IXSM;
+      if ((wanted & CHECKED_L4) === 0) return 0;
+      if (network + IPV6_HEADER_BYTES + payload > length) return 0;
       const protocol = bytes[ip + IPV6_NEXT_HEADER] as number;
       const pseudo = this.#words(bytes, ip + IPV6_SOURCE, 32);
       const start = network + IPV6_HEADER_BYTES;
-      const status = this.#transport(burst, slot, start, payload, protocol, pseudo);
-      return status === 0 ? RXD_IXSM : status;
+      return this.#transport(burst, slot, start, payload, protocol, pseudo);
     }
-    return RXD_IXSM;
+    return 0;
   }
 
   /** Of TCP or UDP at `start` of the frame, `length` bytes with its header. */
@@ -119,8 +120,7 @@ export class ReceiveChecksum {
     }
     const all = swap16(foldSum(sum)) + pseudo + protocol + length;
     const good = foldSum(all) === ALL_ONES;
-    // The 82540EM has one bit for both; the 82574 shows UDP in a bit of its own too.
-    return RXD_TCPCS | (udp ? RXD_UDPCS : 0) | (good ? 0 : RXD_ERROR_TCPE << ERRORS_SHIFT);
+    return CHECKED_L4 | (udp ? CHECKED_UDP : 0) | (good ? 0 : WRONG_L4);
   }
 
   /** Folded little-endian sum of bytes [from, from + length) of a chain. */

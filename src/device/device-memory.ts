@@ -1,9 +1,9 @@
 /**
- * How the two rings of a device reach guest memory: one {@link DmaSpace}, whose answers are given to
+ * How the rings of a device reach guest memory: one {@link DmaSpace}, whose answers are given to
  * whoever asked, and memory of the lane for what is fetched and bounced.
  */
-import type { Arena } from '../../memory/arena.ts';
-import { DMA_DONE, DMA_FAULT, DMA_PENDING, DMA_REFUSED, type DmaSpace } from '../../memory/dma.ts';
+import type { Arena } from '../memory/arena.ts';
+import { DMA_DONE, DMA_FAULT, DMA_PENDING, DMA_REFUSED, type DmaSpace } from '../memory/dma.ts';
 
 /** Addresses above this are no exact numbers, and nowhere (2^53). */
 const HIGH_LIMIT = 0x20_0000;
@@ -11,10 +11,6 @@ const TWO_32 = 4294967296;
 
 /** I/O virtual addresses are mapped by pages no smaller than this. */
 const PAGE = 4096;
-
-/** Who asked for an access: the lowest bit of its tag. */
-export const TRANSMIT = 0;
-export const RECEIVE = 1;
 
 /** The address of two halves, or -1 if it cannot be one. */
 export function iova(low: number, high: number): number {
@@ -39,13 +35,18 @@ export class DeviceMemory {
   held = false;
   /** Called when nothing is pending any more. */
   onDrained: (() => void) | undefined;
-  readonly #clients: [DmaClient | undefined, DmaClient | undefined] = [undefined, undefined];
+  readonly #clients: (DmaClient | undefined)[];
+  /** Who asked stands in the lowest bits of a tag, the epoch above them. */
+  readonly #epochShift: number;
   #pending = 0;
   /** Results of accesses from before a reset count for nothing. */
   #epoch = 0;
 
-  constructor(arena: Arena) {
+  /** @param clients how many there are; each is named by a number below */
+  constructor(arena: Arena, clients: number) {
     this.arena = arena;
+    this.#clients = new Array(clients).fill(undefined);
+    this.#epochShift = 32 - Math.clz32(clients - 1);
   }
 
   /** True while accesses are on their way. */
@@ -60,7 +61,7 @@ export class DeviceMemory {
 
   #stale = false;
 
-  setClient(who: typeof TRANSMIT | typeof RECEIVE, client: DmaClient): void {
+  setClient(who: number, client: DmaClient): void {
     this.#clients[who] = client;
   }
 
@@ -76,7 +77,7 @@ export class DeviceMemory {
 
   /** What is pending has no client any more. */
   forget(): void {
-    this.#epoch = (this.#epoch + 1) & 0x3fff_ffff;
+    this.#epoch = (this.#epoch + 1) & (0x7fff_ffff >>> this.#epochShift);
     this.#stale = this.#pending > 0;
   }
 
@@ -91,7 +92,7 @@ export class DeviceMemory {
     const { space } = this;
     if (space === undefined) return DMA_REFUSED;
     if (address < 0) return this.#refuse(length, false);
-    const result = space.read(address, length, to, (this.#epoch << 1) | who);
+    const result = space.read(address, length, to, this.#tag(who));
     if (result === DMA_PENDING) this.#pending++;
     return result;
   }
@@ -100,7 +101,7 @@ export class DeviceMemory {
     const { space } = this;
     if (space === undefined) return DMA_REFUSED;
     if (address < 0) return this.#refuse(length, true);
-    const result = space.write(address, length, from, (this.#epoch << 1) | who);
+    const result = space.write(address, length, from, this.#tag(who));
     if (result === DMA_PENDING) this.#pending++;
     return result;
   }
@@ -139,10 +140,15 @@ export class DeviceMemory {
     return DMA_REFUSED;
   }
 
+  #tag(who: number): number {
+    return (this.#epoch << this.#epochShift) | who;
+  }
+
   #done(tag: number, ok: boolean): void {
     this.#pending--;
     if (this.#pending === 0) this.#stale = false;
-    if (tag >>> 1 === this.#epoch) this.#clients[tag & 1]?.completed(ok);
+    const who = tag & ((1 << this.#epochShift) - 1);
+    if (tag >>> this.#epochShift === this.#epoch) this.#clients[who]?.completed(ok);
     if (this.#pending === 0) this.onDrained?.();
   }
 }
