@@ -38,6 +38,7 @@ export const IXGBE_VF_MAILBOX = 0x002fc;
 export const IXGBE_VF_REGISTER_BYTES = 0x4000;
 /** Two for queues, one for the mailbox; queues by the number of pools (64, 32, 16). */
 export const IXGBE_VF_MSIX_VECTORS = 3;
+export const IXGBE_VF_MSIX_BAR = 3;
 export const IXGBE_VF_QUEUES_MAX = 8;
 
 export const IXGBE_MAILBOX_WORDS = 16;

@@ -373,6 +373,11 @@ export const IXGBE_ALIASES: readonly IxgbeAlias[] = [
 
 /** BAR 0: registers; BAR 4: the MSI-X table, with pending bits at 8 KiB (§9.3.6, §9.3.8). */
 export const IXGBE_REGISTER_BYTES = 0x20000;
+export const IXGBE_BAR_BYTES = 0x80000;
+/** BAR 2, I/O: the address of a register, and its content (§9.3.6.2, §3.1.5.2). */
+export const IXGBE_IO_BYTES = 32;
+export const IXGBE_IOADDR = 0;
+export const IXGBE_IODATA = 4;
 export const IXGBE_MSIX_BAR = 4;
 export const IXGBE_MSIX_BAR_BYTES = 0x4000;
 export const IXGBE_MSIX_VECTORS = 64;
@@ -391,6 +396,8 @@ export const IXGBE_CTRL_RESET = 0x0400_0000;
 /** STATUS (§8.2.3.1.2). */
 export const IXGBE_STATUS_LAN_ID_SHIFT = 2;
 export const IXGBE_STATUS_MASTER_ENABLE = 0x0008_0000;
+/** CTRL_EXT (§8.2.3.1.3). */
+export const IXGBE_CTRL_EXT_DRIVER_LOADED = 0x1000_0000;
 /** I2CCTL: the lines as the card sees them, and as it drives them (open drain). */
 export const IXGBE_I2C_CLOCK_IN = 0x1;
 export const IXGBE_I2C_CLOCK_OUT = 0x2;
@@ -437,6 +444,8 @@ export const IXGBE_GPIE_PBA_SUPPORT = 0x8000_0000;
 /** An entry of IVAR (§8.2.3.5.16): valid, and a vector or a bit of EICR. */
 export const IXGBE_IVAR_VALID = 0x80;
 export const IXGBE_IVAR_VECTOR = 0x3f;
+/** Vectors whose EITR is in the first row. */
+export const IXGBE_EITRS = 24;
 /** EITR (§8.2.3.5.12): interval in units of 2 us at 10 Gb/s, bits 11:3. */
 export const IXGBE_EITR_INTERVAL = 0xff8;
 export const IXGBE_EITR_INTERVAL_SHIFT = 3;
@@ -444,6 +453,51 @@ export const IXGBE_EITR_UNIT_NS = 2048;
 /** The moderation counter is kept as it is by this write. */
 export const IXGBE_EITR_COUNTER_KEEP = 0x8000_0000;
 
+/** RXCTRL, RXCSUM. */
+export const IXGBE_RXCTRL_ENABLE = 0x1;
+export const IXGBE_RXCSUM_IP_PAYLOAD = 0x1000;
+/** The write-back has the RSS hash, else a fragment's checksum. */
+export const IXGBE_RXCSUM_PACKET_DISABLE = 0x2000;
+/** SECTXSTAT, SECRXSTAT: nothing is in the security engine (§8.2.3.12). */
+export const IXGBE_SEC_READY = 0x1;
+/** FDIRCTRL: the tables are laid out; FDIRCMD: the command that is being done (§8.2.3.21). */
+export const IXGBE_FDIRCTRL_INIT_DONE = 0x8;
+export const IXGBE_FDIRCMD_COMMAND = 0x3;
+/** VLAN EtherTypes: VLNCTRL in bits 15:0, DMATXCTL in bits 31:16. */
+export const IXGBE_VLNCTRL_VET = 0xffff;
+export const IXGBE_DMATXCTL_VT_SHIFT = 16;
+/** MAXFRS: the longest frame with check sequence. */
+export const IXGBE_MAXFRS_SHIFT = 16;
+/** MFLCN: pause frames are obeyed (§8.2.3.22.34). */
+export const IXGBE_MFLCN_RECEIVE = 0x8;
+/** EtherType filters (§8.2.3.7.21, §8.2.3.7.22). */
+export const IXGBE_ETQF_TYPE = 0xffff;
+export const IXGBE_ETQF_ENABLE = 0x8000_0000;
+export const IXGBE_ETQS_QUEUE_SHIFT = 16;
+export const IXGBE_ETQS_IMMEDIATE = 0x2000_0000;
+export const IXGBE_ETQS_QUEUE_ENABLE = 0x8000_0000;
+/** SYN filter (§8.2.3.7.16). */
+export const IXGBE_SYNQF_ENABLE = 0x1;
+export const IXGBE_SYNQF_QUEUE_SHIFT = 1;
+/** It goes before 5-tuple filters. */
+export const IXGBE_SYNQF_PRIORITY = 0x8000_0000;
+/** 5-tuple filters (§8.2.3.7.19, §8.2.3.7.20): bits of the mask say what is not compared. */
+export const IXGBE_5TUPLES = 128;
+export const IXGBE_FTQF_PROTOCOL = 0x3;
+export const IXGBE_FTQF_TCP = 0;
+export const IXGBE_FTQF_UDP = 1;
+export const IXGBE_FTQF_SCTP = 2;
+export const IXGBE_FTQF_PRIORITY_SHIFT = 2;
+export const IXGBE_FTQF_PRIORITY = 0x7;
+export const IXGBE_FTQF_ANY_SOURCE = 0x0200_0000;
+export const IXGBE_FTQF_ANY_DESTINATION = 0x0400_0000;
+export const IXGBE_FTQF_ANY_SOURCE_PORT = 0x0800_0000;
+export const IXGBE_FTQF_ANY_DESTINATION_PORT = 0x1000_0000;
+export const IXGBE_FTQF_ANY_PROTOCOL = 0x2000_0000;
+export const IXGBE_FTQF_ENABLE = 0x8000_0000;
+export const IXGBE_L34TIMIR_IMMEDIATE = 0x0010_0000;
+export const IXGBE_L34TIMIR_QUEUE_SHIFT = 21;
+export const IXGBE_QUEUE_MASK = 0x7f;
 /** RDRXCTL, HLREG0, FCTRL, VLNCTRL, MCSTCTRL. */
 export const IXGBE_RDRXCTL_CRC_STRIP = 0x2;
 export const IXGBE_RDRXCTL_INIT_DONE = 0x8;
@@ -461,6 +515,7 @@ export const IXGBE_MCSTCTRL_OFFSET = 0x3;
 export const IXGBE_MCSTCTRL_ENABLE = 0x4;
 export const IXGBE_RAH_VALID = 0x8000_0000;
 export const IXGBE_DMATXCTL_ENABLE = 0x1;
+export const IXGBE_RTTDCS_ARBITER_DISABLE = 0x40;
 
 /** MRQC (§8.2.3.7.12): mode, and what is hashed. */
 export const IXGBE_MRQC_MODE = 0xf;
@@ -479,6 +534,14 @@ export const IXGBE_AUTOC_MODE_10G_SERIAL = 3;
 export const IXGBE_AUTOC2_10G_SFI = 0x0002_0000;
 export const IXGBE_LINKS_UP = 0x4000_0000;
 export const IXGBE_LINKS_10G = 0x3000_0000;
+export const IXGBE_AUTOC_MODE = 0x7;
+/** The link is off, in D3 or always (§8.2.3.22.21). */
+export const IXGBE_AUTOC2_LINK_DISABLE = 0x3000_0000;
+/** ESDP: the value of pin 2, which is low while the cage is empty as boards of this card wire it. */
+export const IXGBE_ESDP_SDP2 = 0x4;
+/** MSCA: go, and it is over (§8.2.3.22.11); what is read stands in the upper half of MSRWD. */
+export const IXGBE_MSCA_COMMAND = 0x4000_0000;
+export const IXGBE_MSRWD_READ_SHIFT = 16;
 /** ANLP1: state of autonegotiation; not zero while the pipeline runs. */
 export const IXGBE_ANLP1_STATE = 0x000f_0000;
 

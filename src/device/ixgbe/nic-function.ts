@@ -68,6 +68,11 @@ export interface NicFunctionOptions {
   readonly name: string;
   readonly path: DataPath;
   readonly counters?: CounterBlock<PortCounter>;
+  /**
+   * Whether the pages of queues' registers are mapped into the guest: stores there are no traps, the lane
+   * polls, and such registers keep bits that they have not (which a register test finds). Default: true.
+   */
+  readonly mapped?: boolean;
   /** Default: {@link DEFAULT_DOORBELL_POLL_US}. */
   readonly doorbellPollUs?: number;
 }
@@ -92,6 +97,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
   readonly #layout: FunctionLayout;
   readonly #bounce: QueueBounce;
   readonly #doorbellPollUs: number;
+  readonly #mapped: boolean;
   /** Transmit queues that are enabled, the first {@link #active} of them. */
   readonly #enabled: Uint8Array;
   #active = 0;
@@ -129,10 +135,11 @@ export abstract class NicFunction extends PciDevice implements Poller {
     this.#registers = registers;
     this.#layout = layout;
     this.#doorbellPollUs = options.doorbellPollUs ?? DEFAULT_DOORBELL_POLL_US;
+    this.#mapped = options.mapped ?? true;
     this.#enabled = new Uint8Array(queues);
     this.#touched = new Uint8Array(queues);
     this.#isTouched = new Uint8Array(queues);
-    this.#bounce = new QueueBounce(path.arena);
+    this.#bounce = new QueueBounce(path.arena, queues);
     const parts: QueueParts = {
       path,
       memory: this.memory,
@@ -214,7 +221,9 @@ export abstract class NicFunction extends PciDevice implements Poller {
   arm(): boolean {
     if (this.irq.arm()) return true;
     if (!this.attached || !this.transmitting || this.#doorbells() === 0) return false;
-    if (this.#anyPending() || this.#doorbellPollUs === 0) return true;
+    if (this.#anyPending()) return true;
+    if (!this.#mapped) return false;
+    if (this.#doorbellPollUs === 0) return true;
     this.#timer ??= this.path.loop.setTimer(this.#doorbellPollUs, () => {
       this.#timer = undefined;
     });
