@@ -3,8 +3,8 @@
  * whether it goes to the wire, by address, VLAN, multicast hash, broadcast, promiscuous modes and
  * mirroring rules; and which addresses and VLANs a pool may send from.
  *
- * Tables have the size of the hardware's: 128 addresses (RAL, RAH, MPSAR), 64 VLANs (PFVLVF), four
- * mirroring rules (PFMRCTL). Sets of pools are two 32-bit words in flat arrays. What a unicast frame
+ * Tables have the size of the hardware's: 128 addresses (RAL, RAH, MPSAR), 64 VLANs that guests ask for
+ * (PFVLVF), four mirroring rules (PFMRCTL). Sets of pools are two 32-bit words in flat arrays. What a unicast frame
  * costs does not depend on how many pools there are. Nothing is allocated but by changes of the tables.
  */
 import { randomFillSync } from 'node:crypto';
@@ -17,7 +17,9 @@ export const WIRE = IXGBE_POOLS;
 export const MANY = IXGBE_POOLS + 1;
 export const NOBODY = -1;
 
+/** VLANs that guests can ask for, as PFVLVF has entries; and as many more for the ports' own. */
 export const VEB_VLANS = 64;
+const VLAN_ENTRIES = 2 * VEB_VLANS;
 export const VEB_MIRRORS = 4;
 /** Buckets of the multicast table. */
 const MULTICAST_BUCKETS = 4096;
@@ -104,9 +106,12 @@ export class Veb {
   readonly #seed: number;
   /** Index of a VLAN's entry and one more; VLANs of entries (0: free) and their pools. */
   readonly #vlanIndex = new Uint8Array(VLAN_IDS);
-  readonly #vlans = new Uint16Array(VEB_VLANS);
-  readonly #vlanPools = new Uint32Array(2 * VEB_VLANS);
+  readonly #vlans = new Uint16Array(VLAN_ENTRIES);
+  readonly #vlanPools = new Uint32Array(2 * VLAN_ENTRIES);
+  #vlanCount = 0;
   readonly #multicastPools = new Uint32Array(2 * MULTICAST_BUCKETS);
+  /** The buckets of each pool. */
+  readonly #multicastLists: number[][] = Array.from({ length: IXGBE_POOLS }, () => []);
   readonly #mirrors: (Mirror | undefined)[] = new Array(VEB_MIRRORS).fill(undefined);
   #mirroring = false;
 
@@ -218,12 +223,16 @@ export class Veb {
     return count;
   }
 
-  /** Lets a pool into a VLAN, 1 to 4095. False if the table is full. */
-  addVlan(vlan: number, pool: number): boolean {
+  /**
+   * Lets a pool into a VLAN, 1 to 4095. False if the table is full; for the one VLAN of a pool's port
+   * (`reserved`) it never is, whatever guests have asked for.
+   */
+  addVlan(vlan: number, pool: number, reserved = false): boolean {
     let entry = (this.#vlanIndex[vlan] as number) - 1;
     if (entry < 0) {
+      if (this.#vlanCount >= (reserved ? VLAN_ENTRIES : VEB_VLANS)) return false;
       entry = this.#vlans.indexOf(0);
-      if (entry < 0) return false;
+      this.#vlanCount++;
       this.#vlans[entry] = vlan;
       this.#vlanIndex[vlan] = entry + 1;
     }
@@ -239,6 +248,7 @@ export class Veb {
     if (((this.#vlanPools[2 * entry] as number) | (this.#vlanPools[2 * entry + 1] as number)) === 0) {
       this.#vlans[entry] = 0;
       this.#vlanIndex[vlan] = 0;
+      this.#vlanCount--;
     }
     this.generation++;
   }
@@ -259,14 +269,17 @@ export class Veb {
 
   /** Adds one multicast hash of twelve bits to a pool's list. */
   addMulticast(hash: number, pool: number): void {
-    put(this.#multicastPools, 2 * (hash & (MULTICAST_BUCKETS - 1)), pool, true);
+    const bucket = hash & (MULTICAST_BUCKETS - 1);
+    if (has(this.#multicastPools, 2 * bucket, pool)) return;
+    put(this.#multicastPools, 2 * bucket, pool, true);
+    this.#multicastLists[pool]?.push(bucket);
     this.generation++;
   }
 
   clearMulticast(pool: number): void {
-    for (let bucket = 0; bucket < MULTICAST_BUCKETS; bucket++) {
-      put(this.#multicastPools, 2 * bucket, pool, false);
-    }
+    const buckets = this.#multicastLists[pool] ?? [];
+    for (const bucket of buckets) put(this.#multicastPools, 2 * bucket, pool, false);
+    buckets.length = 0;
     this.generation++;
   }
 
