@@ -1,0 +1,539 @@
+/**
+ * The physical function of an 82599: one port of the card, with all its registers (§8.2.3). What has
+ * effects is decided here; storage is `registers.ts`, and each larger thing has a file beside it.
+ *
+ * Without virtualization: this is the port of a guest that owns it (method `direct`).
+ */
+import type { Burst } from '../../net/burst.ts';
+import { read16, read16le } from '../../net/frame.ts';
+import { PORT_COUNTER_INDEX } from '../../net/port.ts';
+import { BATCH } from '../../ring/chain-batch.ts';
+import {
+  ETHERNET_HEADER_BYTES,
+  VLAN_ID_MASK,
+  VLAN_TAG_BYTES,
+} from '../../spec/ethernet.ts';
+import {
+  IXGBE_CTRL_LINK_RESET,
+  IXGBE_CTRL_MASTER_DISABLE,
+  IXGBE_CTRL_RESET,
+  IXGBE_DMATXCTL_ENABLE,
+  IXGBE_DMATXCTL_VT_SHIFT,
+  IXGBE_EEC_GRANT,
+  IXGBE_EEC_PRESENT,
+  IXGBE_EEC_READ_DONE,
+  IXGBE_EEC_SIZE_SHIFT,
+  IXGBE_EEPROM_MAC0_POINTER,
+  IXGBE_EITRS,
+  IXGBE_FDIRCMD_COMMAND,
+  IXGBE_FDIRCTRL_INIT_DONE,
+  IXGBE_HLREG0_JUMBO,
+  IXGBE_HLREG0_LOOPBACK,
+  IXGBE_HLREG0_RX_CRC_STRIP,
+  IXGBE_HLREG0_TX_CRC,
+  IXGBE_HLREG0_TX_PAD,
+  IXGBE_INT_LINK,
+  IXGBE_IOADDR,
+  IXGBE_IODATA,
+  IXGBE_MAXFRS_SHIFT,
+  IXGBE_MRQC_MODE,
+  IXGBE_MRQC_RSS,
+  IXGBE_MSIX_VECTORS,
+  IXGBE_QUEUES,
+  IXGBE_RAH_VALID,
+  IXGBE_RDRXCTL_CRC_STRIP,
+  IXGBE_RDRXCTL_INIT_DONE,
+  IXGBE_REGISTER_BYTES,
+  IXGBE_RXCTRL_ENABLE,
+  IXGBE_SEC_READY,
+  IXGBE_STATUS_LAN_ID_SHIFT,
+  IXGBE_STATUS_MASTER_ENABLE,
+  IXGBE_SWSM_SMBI,
+  IXGBE_VLNCTRL_VET,
+} from '../../spec/ixgbe.ts';
+import { IXGBE_RXD_RSS_NONE } from '../../spec/ixgbe-descriptors.ts';
+import {
+  NET_HEADER_BYTES,
+  NET_HEADER_GSO_SIZE,
+  NET_HEADER_GSO_TYPE,
+  NET_HEADER_HDR_LEN,
+  VIRTIO_NET_HDR_GSO_NONE,
+} from '../../spec/virtio-net.ts';
+import { Eeprom, EEPROM_SIZE_CODE } from './eeprom.ts';
+import { EXACT, filterAddress, filterVlan, REJECTED } from './filter.ts';
+import { PF_LAYOUT, PF_PAGES, pfDeclaration } from './function.ts';
+import { Link } from './link.ts';
+import { NicFunction, type NicFunctionOptions } from './nic-function.ts';
+import { IMMEDIATE, NO_QUEUE, QueueFilters } from './queue-filters.ts';
+import { RegisterMemory } from './register-memory.ts';
+import { R, RegisterFile } from './registers.ts';
+import { Rss, rssQueue } from './rss.ts';
+import { SfpModule } from './sfp-module.ts';
+import { FCS_BYTES, Statistics } from './statistics.ts';
+
+const { CTRL, STATUS, CTRL_EXT, ESDP, I2CCTL, EEC, EERD, EEWR, SWSM, FDIRCTRL, FDIRCMD } = R;
+const { EICR, EICS, EIMS, EIMC, EIAC, EIAM, GPIE, EITR, EITR_HIGH, IVAR, IVAR_MISC } = R;
+const { EICS_EX, EIMS_EX, EIMC_EX, EIAM_EX } = R;
+const { RDRXCTL, RXCTRL, RXCSUM, HLREG0, MAXFRS, VLNCTRL, DMATXCTL, MRQC, RETA, RSSRK } = R;
+const { RXPBSIZE, TXPBSIZE, SECTXSTAT, SECRXSTAT, PSRTYPE, RAL, RAH } = R;
+const { ETQF, ETQS, SYNQF, FTQF, SAQF, L34TIMIR } = R;
+const { LINKS, ANLP1, AUTOC, AUTOC2, MSCA } = R;
+
+const IVARS = 64;
+const EITRS_HIGH = 105;
+const RSSRK_WORDS = 10;
+const ETYPE_FILTERS = 8;
+const TUPLE_WORDS = 128;
+
+/** Bytes of the packet buffers, all in the first (§8.2.3.8.9, §8.2.3.9.13). */
+const RX_BUFFER = 512 * 1024;
+const TX_BUFFER = 160 * 1024;
+/** Longest frame with check sequence, as MAXFRS has it first (§8.2.3.22.13), and without jumbo frames. */
+const LONGEST = 1518;
+const VLAN_ETHERTYPE = 0x8100;
+const ADDRESSES = 12;
+
+const RX_DROP_LINK_DOWN = PORT_COUNTER_INDEX.rx_drop_link_down;
+const RX_DROP_TOO_BIG = PORT_COUNTER_INDEX.rx_drop_too_big;
+
+export interface PhysicalFunctionOptions extends NicFunctionOptions {
+  /** As the EEPROM has it: what the driver uses until it is told otherwise. */
+  readonly mac: Uint8Array;
+  /** Which of the card's two ports. */
+  readonly port: 0 | 1;
+}
+
+export class PhysicalFunction extends NicFunction {
+  readonly port: 0 | 1;
+  readonly link: Link;
+  readonly statistics: Statistics;
+  readonly #registers: RegisterFile;
+  readonly #eeprom: Eeprom;
+  readonly #sfp = new SfpModule();
+  readonly #filters: QueueFilters;
+  readonly #rss = new Rss();
+  #keyChanged = true;
+  #ioAddress = 0;
+  /** Frames of a burst that passed the filters; those of a burst that comes back. */
+  readonly #passed = new Uint8Array(BATCH);
+  readonly #all = new Uint8Array(BATCH).map((_, index) => index);
+
+  constructor(options: PhysicalFunctionOptions) {
+    const { name, mac, port, mapped = true } = options;
+    const memory = new RegisterMemory(name, IXGBE_REGISTER_BYTES, mapped ? PF_PAGES : []);
+    super(options, pfDeclaration(name, mac, memory.areas), memory, PF_LAYOUT);
+    this.port = port;
+    this.#registers = new RegisterFile(this.words);
+    this.#eeprom = new Eeprom(mac, port);
+    this.#filters = new QueueFilters(this.words);
+    this.statistics = new Statistics(this.words);
+    this.link = new Link(this.words, () => this.irq.raiseOther(IXGBE_INT_LINK));
+    this.resetFunction();
+  }
+
+  protected override get transmitting(): boolean {
+    return (
+      ((this.words[DMATXCTL] as number) & IXGBE_DMATXCTL_ENABLE) !== 0 &&
+      (this.link.up || this.#loopback)
+    );
+  }
+
+  override get receiving(): boolean {
+    return this.link.up && this.#enabled;
+  }
+
+  get #enabled(): boolean {
+    return (
+      this.attached &&
+      this.memory.ready &&
+      ((this.words[RXCTRL] as number) & IXGBE_RXCTRL_ENABLE) !== 0
+    );
+  }
+
+  get #loopback(): boolean {
+    return ((this.words[HLREG0] as number) & IXGBE_HLREG0_LOOPBACK) !== 0;
+  }
+
+  // Frames
+
+  override send(burst: Burst): void {
+    for (let i = 0; i < burst.count; i++) this.#countSent(burst, i);
+    if (!this.#loopback) {
+      super.send(burst);
+      return;
+    }
+    burst.needs.fill(0, 0, burst.count);
+    if (this.#enabled) this.#receive(burst, this.#all, burst.count, false);
+    burst.copies.flush();
+  }
+
+  override publish(): void {
+    if (this.#loopback) this.flush();
+    else super.publish();
+  }
+
+  /** Frames from the wire: those that pass the filters go to the guest's queues. See `Port.deliver`. */
+  deliver(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): void {
+    if (this.receiving && !this.#loopback) this.#receive(burst, frames, count, tagged);
+    else this.count(RX_DROP_LINK_DOWN, count);
+  }
+
+  #receive(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): void {
+    const passed = this.#passed;
+    let kept = 0;
+    for (let i = 0; i < count; i++) {
+      const slot = frames[i] as number;
+      if (this.#filter(burst, slot, tagged)) passed[kept++] = slot;
+    }
+    this.accept(burst, passed, kept, tagged);
+  }
+
+  /** Whether the port's filters let a frame pass (§7.1.1). */
+  #filter(burst: Burst, slot: number, tagged: boolean): boolean {
+    const { words } = this;
+    const bytes = burst.slots8;
+    const at = (burst.headerAt[slot] as number) - burst.slotsAt + NET_HEADER_BYTES;
+    const gathered = (burst.headerLength[slot] as number) - NET_HEADER_BYTES;
+    const length = (burst.frameLength[slot] as number) + (tagged ? VLAN_TAG_BYTES : 0);
+    this.statistics.arrived(length);
+    if (filterAddress(words, bytes, at) === REJECTED) return false;
+    const inner =
+      !tagged &&
+      gathered >= ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES &&
+      read16(bytes, at + ADDRESSES) === ((words[VLNCTRL] as number) & IXGBE_VLNCTRL_VET);
+    if (tagged || inner) {
+      const tci = tagged ? (burst.tci[slot] as number) : read16(bytes, at + ADDRESSES + 2);
+      if (!filterVlan(words, tci & VLAN_ID_MASK)) return false;
+    }
+    const longest =
+      ((words[HLREG0] as number) & IXGBE_HLREG0_JUMBO) !== 0
+        ? (words[MAXFRS] as number) >>> IXGBE_MAXFRS_SHIFT
+        : LONGEST;
+    if (length + FCS_BYTES > longest + (tagged || inner ? VLAN_TAG_BYTES : 0)) {
+      this.statistics.oversized();
+      this.count(RX_DROP_TOO_BIG, 1);
+      return false;
+    }
+    this.statistics.received(bytes, at, length);
+    return true;
+  }
+
+  protected override isExact(bytes: Uint8Array, at: number): boolean {
+    return filterAddress(this.words, bytes, at) === EXACT;
+  }
+
+  protected override selectQueue(bytes: Uint8Array, at: number, length: number): number {
+    const { words } = this;
+    this.rssType = IXGBE_RXD_RSS_NONE;
+    this.rssHash[0] = 0;
+    const control = words[MRQC] as number;
+    // The hash is told of frames that a filter took, too (§7.1.2.8).
+    const hashes = (control & IXGBE_MRQC_MODE) === IXGBE_MRQC_RSS;
+    if (hashes) {
+      if (this.#keyChanged) {
+        this.#rss.setKey(words, RSSRK);
+        this.#keyChanged = false;
+      }
+      this.rssType = this.#rss.classify(bytes, at, length, control);
+      this.rssHash[0] = this.#rss.hash[0] as number;
+    }
+    if (this.#filters.any) {
+      const match = this.#filters.match(bytes, at, length);
+      if (match !== NO_QUEUE) {
+        const queue = match & (IXGBE_QUEUES - 1);
+        if ((match & IMMEDIATE) !== 0) this.irq.hurry(queue);
+        return queue;
+      }
+    }
+    if (this.rssType === IXGBE_RXD_RSS_NONE) return 0;
+    return rssQueue(words, RETA, this.rssHash[0] as number);
+  }
+
+  protected override get checksumControl(): number {
+    return this.words[RXCSUM] as number;
+  }
+
+  protected override get vlanType(): number {
+    return (this.words[VLNCTRL] as number) & IXGBE_VLNCTRL_VET;
+  }
+
+  protected override countReceived(_queue: number, frames: number, bytes: number): void {
+    this.statistics.queued(frames, bytes);
+  }
+
+  protected override countMissed(_queue: number, frames: number): void {
+    this.statistics.missed(frames);
+  }
+
+  /** A frame leaves; one that is to be cut counts as what it becomes. */
+  #countSent(burst: Burst, slot: number): void {
+    const bytes = burst.slots8;
+    const header = (burst.headerAt[slot] as number) - burst.slotsAt;
+    const at = header + NET_HEADER_BYTES;
+    const length = burst.frameLength[slot] as number;
+    if (bytes[header + NET_HEADER_GSO_TYPE] === VIRTIO_NET_HDR_GSO_NONE) {
+      this.statistics.transmitted(bytes, at, length, 1);
+      return;
+    }
+    const size = Math.max(read16le(bytes, header + NET_HEADER_GSO_SIZE), 1);
+    const headers = read16le(bytes, header + NET_HEADER_HDR_LEN);
+    const payload = Math.max(length - headers, 1);
+    const whole = Math.ceil(payload / size) - 1;
+    if (whole > 0) this.statistics.transmitted(bytes, at, headers + size, whole);
+    this.statistics.transmitted(bytes, at, headers + payload - whole * size, 1);
+  }
+
+  // Registers
+
+  protected override readRegister(bar: number, offset: number, length: number): number {
+    if (this.bars[bar]?.kind === 'io') return this.#readIo(offset, length);
+    if (bar !== 0 || offset >= IXGBE_REGISTER_BYTES) return 0;
+    const word = this.#read(this.#registers.home(offset >>> 2));
+    if (length === 4 && (offset & 3) === 0) return word;
+    return (word >>> (8 * (offset & 3))) & (length === 1 ? 0xff : 0xffff);
+  }
+
+  /** Registers take aligned 32-bit writes only (§8.1.1.1); others do nothing. */
+  protected override writeRegister(
+    bar: number,
+    offset: number,
+    length: number,
+    value: number,
+  ): void {
+    if (length !== 4 || (offset & 3) !== 0) return;
+    if (this.bars[bar]?.kind === 'io') {
+      if (offset === IXGBE_IOADDR) this.#ioAddress = value;
+      else if (offset === IXGBE_IODATA && this.#ioAddress < IXGBE_REGISTER_BYTES) {
+        this.#write(this.#registers.home(this.#ioAddress >>> 2), value);
+      }
+    } else if (bar === 0 && offset < IXGBE_REGISTER_BYTES) {
+      this.#write(this.#registers.home(offset >>> 2), value);
+    }
+  }
+
+  #readIo(offset: number, length: number): number {
+    if (length !== 4) return 0;
+    if (offset === IXGBE_IOADDR) return this.#ioAddress;
+    if (offset !== IXGBE_IODATA || this.#ioAddress >= IXGBE_REGISTER_BYTES) return 0;
+    return this.#read(this.#registers.home(this.#ioAddress >>> 2));
+  }
+
+  #read(index: number): number {
+    const { words, irq } = this;
+    switch (index) {
+      case STATUS:
+        return this.#status();
+      case ESDP:
+        return this.link.pins(words[ESDP] as number);
+      case I2CCTL:
+        return this.#sfp.lines;
+      case SWSM: {
+        // A read takes the semaphore, and tells whether it was free (§8.2.3.4.11).
+        const value = words[SWSM] as number;
+        words[SWSM] = value | IXGBE_SWSM_SMBI;
+        return value;
+      }
+      case RDRXCTL:
+        return ((words[RDRXCTL] as number) | IXGBE_RDRXCTL_INIT_DONE) >>> 0;
+      case LINKS:
+        return this.link.status;
+      case ANLP1:
+        return this.link.partner;
+      case EICR:
+        return irq.readCauses();
+      case EICS:
+        return irq.causes;
+      case EIMS:
+        return irq.mask;
+      case EIMS_EX:
+      case EIMS_EX + 1:
+        return irq.vectorMask(index - EIMS_EX);
+      case EIAC:
+        return irq.autoClear;
+      case EIAM:
+        return irq.autoMask;
+      case EIAM_EX:
+      case EIAM_EX + 1:
+        return irq.vectorAutoMask(index - EIAM_EX);
+      case GPIE:
+        return irq.control;
+      default:
+        return this.#registers.read(index);
+    }
+  }
+
+  #write(index: number, value: number): void {
+    if (this.#writeInterrupt(index, value)) return;
+    const { words } = this;
+    if (index !== CTRL) this.#registers.write(index, value);
+    switch (index) {
+      case CTRL:
+        this.#writeControl(value);
+        break;
+      case I2CCTL:
+        this.#sfp.drive(value);
+        break;
+      case EEC:
+        // Its lines are for bit-banging, which is not granted: EERD and EEWR are there.
+        words[EEC] = (value & ~IXGBE_EEC_GRANT) | EEC_STATE;
+        break;
+      case EERD:
+        words[EERD] = this.#eeprom.read(value);
+        break;
+      case EEWR:
+        words[EEWR] = this.#eeprom.write(value);
+        break;
+      case AUTOC:
+      case AUTOC2:
+        this.link.written();
+        break;
+      case MSCA:
+        this.link.accessMdio(value);
+        break;
+      case FDIRCTRL:
+        words[FDIRCTRL] = value | IXGBE_FDIRCTRL_INIT_DONE;
+        break;
+      case FDIRCMD:
+        words[FDIRCMD] = value & ~IXGBE_FDIRCMD_COMMAND;
+        break;
+      case RDRXCTL:
+      case DMATXCTL:
+      case PSRTYPE:
+        this.#applySettings();
+        break;
+      default:
+        if (isIn(index, RSSRK, RSSRK_WORDS)) this.#keyChanged = true;
+        else if (
+          index === SYNQF ||
+          isIn(index, ETQF, ETYPE_FILTERS) ||
+          isIn(index, ETQS, ETYPE_FILTERS) ||
+          // SAQF, DAQF, SDPQF, FTQF, L34TIMIR: one behind the other.
+          isIn(index, SAQF, L34TIMIR + TUPLE_WORDS - SAQF)
+        ) {
+          this.#filters.update();
+        }
+    }
+  }
+
+  /** True if the register was one of interrupts. */
+  #writeInterrupt(index: number, value: number): boolean {
+    const { irq } = this;
+    switch (index) {
+      case EICR:
+        irq.writeCauses(value);
+        return true;
+      case EICS:
+        irq.setCauses(value);
+        return true;
+      case EIMS:
+        irq.enable(value);
+        return true;
+      case EIMC:
+        irq.disable(value);
+        return true;
+      case EIAC:
+        irq.autoClear = value;
+        return true;
+      case EIAM:
+        irq.autoMask = value;
+        return true;
+      case GPIE:
+        irq.control = value;
+        return true;
+      case EICS_EX:
+      case EICS_EX + 1:
+        irq.setVectors(index - EICS_EX, value);
+        return true;
+      case EIMS_EX:
+      case EIMS_EX + 1:
+        irq.enableVectors(index - EIMS_EX, value);
+        return true;
+      case EIMC_EX:
+      case EIMC_EX + 1:
+        irq.disableVectors(index - EIMC_EX, value);
+        return true;
+      case EIAM_EX:
+      case EIAM_EX + 1:
+        irq.setVectorAutoMask(index - EIAM_EX, value);
+        return true;
+      default:
+        break;
+    }
+    if (isIn(index, EITR, IXGBE_EITRS)) irq.setModeration(index - EITR, value);
+    else if (isIn(index, EITR_HIGH, EITRS_HIGH)) {
+      const vector = IXGBE_EITRS + index - EITR_HIGH;
+      if (vector >= IXGBE_MSIX_VECTORS) return false;
+      irq.setModeration(vector, value);
+    } else if (isIn(index, IVAR, IVARS) || index === IVAR_MISC) {
+      this.#registers.write(index, value);
+      irq.update();
+    } else return false;
+    return true;
+  }
+
+  #status(): number {
+    const isMaster = ((this.words[CTRL] as number) & IXGBE_CTRL_MASTER_DISABLE) === 0;
+    return (
+      (this.port << IXGBE_STATUS_LAN_ID_SHIFT) | (isMaster ? IXGBE_STATUS_MASTER_ENABLE : 0)
+    );
+  }
+
+  #writeControl(value: number): void {
+    const resets = IXGBE_CTRL_RESET | IXGBE_CTRL_LINK_RESET;
+    if ((value & resets) === 0) {
+      this.words[CTRL] = value;
+      return;
+    }
+    this.resetFunction();
+    this.functionReset?.('function');
+  }
+
+  #applySettings(): void {
+    const { words, settings } = this;
+    settings.vlanType = (words[DMATXCTL] as number) >>> IXGBE_DMATXCTL_VT_SHIFT;
+    settings.fcsBytes = ((words[RDRXCTL] as number) & IXGBE_RDRXCTL_CRC_STRIP) !== 0 ? 0 : FCS_BYTES;
+    settings.splitHeaders = words[PSRTYPE] as number;
+  }
+
+  /** Both resets of CTRL, and all that is more (§4.2): what the EEPROM has is loaded again. */
+  protected override resetFunction(): void {
+    const { words } = this;
+    this.resetQueues();
+    this.#registers.clear();
+    this.#sfp.reset();
+    this.#ioAddress = 0;
+    words[EEC] = EEC_STATE;
+    words[RXPBSIZE] = RX_BUFFER;
+    words[TXPBSIZE] = TX_BUFFER;
+    words[SECTXSTAT] = IXGBE_SEC_READY;
+    words[SECRXSTAT] = IXGBE_SEC_READY;
+    words[HLREG0] = IXGBE_HLREG0_TX_CRC | IXGBE_HLREG0_RX_CRC_STRIP | IXGBE_HLREG0_TX_PAD;
+    words[RDRXCTL] = IXGBE_RDRXCTL_CRC_STRIP;
+    words[MAXFRS] = LONGEST << IXGBE_MAXFRS_SHIFT;
+    words[VLNCTRL] = VLAN_ETHERTYPE;
+    words[DMATXCTL] = VLAN_ETHERTYPE << IXGBE_DMATXCTL_VT_SHIFT;
+    words[CTRL_EXT] = 0;
+    this.#loadAddress();
+    this.#filters.update();
+    this.#keyChanged = true;
+    this.#applySettings();
+    this.link.reset();
+  }
+
+  /** The first receive address comes from the EEPROM (§6.3.7). */
+  #loadAddress(): void {
+    const stored = this.#eeprom.words;
+    const area = (stored[IXGBE_EEPROM_MAC0_POINTER + this.port] as number) + 1;
+    const word = (i: number): number => stored[area + i] ?? 0;
+    this.words[RAL] = word(0) | (word(1) << 16);
+    this.words[RAH] = word(2) | IXGBE_RAH_VALID;
+  }
+}
+
+/** EEC: there is an EEPROM of 16 KiB, and it was read. */
+const EEC_STATE =
+  IXGBE_EEC_PRESENT | IXGBE_EEC_READ_DONE | (EEPROM_SIZE_CODE << IXGBE_EEC_SIZE_SHIFT);
+
+function isIn(index: number, first: number, count: number): boolean {
+  return index >= first && index < first + count;
+}
