@@ -56,8 +56,9 @@ const NEVER = Number.POSITIVE_INFINITY;
 export interface InterruptParts {
   readonly layout: InterruptLayout;
   readonly words: Uint32Array;
-  readonly loop: PollLoop;
-  readonly output: PciInterrupts;
+  /** For the time. */
+  readonly loop: Pick<PollLoop, 'now'>;
+  readonly output: Pick<PciInterrupts, 'mode' | 'signal' | 'setLevel'>;
   /** An interrupt was sent. */
   readonly sent: () => void;
 }
@@ -65,8 +66,8 @@ export interface InterruptParts {
 export class Interrupts {
   readonly #layout: InterruptLayout;
   readonly #words: Uint32Array;
-  readonly #loop: PollLoop;
-  readonly #output: PciInterrupts;
+  readonly #loop: InterruptParts['loop'];
+  readonly #output: InterruptParts['output'];
   readonly #sent: () => void;
   readonly #state = new Uint32Array(STATE_WORDS);
   /** When each vector may interrupt again. */
