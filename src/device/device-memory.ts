@@ -81,6 +81,16 @@ export class DeviceMemory {
     this.#stale = this.#pending > 0;
   }
 
+  /** What is written in place is to be told by {@link markWritten}. */
+  get logging(): boolean {
+    return this.space?.logging === true;
+  }
+
+  /** As {@link DmaSpace.markWritten}. */
+  markWritten(arenaAddress: number, length: number): void {
+    this.space?.markWritten(arenaAddress, length);
+  }
+
   /** As {@link DmaSpace.translate}, for any number. */
   translate(address: number, length: number, write: boolean): number {
     if (address < 0 || this.space === undefined) return -1;

@@ -43,7 +43,7 @@ export class Burst {
   readonly chains: ChainBatch;
   /** Arena address of the frame table that holds some of the arrays below. */
   readonly tableAt: number;
-  /** Bytes of virtio_net_hdr that each chain begins with: 12, or 10 for a legacy driver. */
+  /** Bytes of virtio_net_hdr that each chain begins with: 12, 10 for a legacy driver, or none. */
   sourceHeaderBytes = NET_HEADER_BYTES;
   /** Arena address of the header to deliver (virtio_net_hdr of 12 bytes, then the frame's start). */
   readonly headerAt: Float64Array;
@@ -97,6 +97,14 @@ export class Burst {
     this.chains.clear();
   }
 
+  /** Bytes of all its frames, for a limit of what may be sent. Frames that were refused have none. */
+  totalBytes(): number {
+    const { count } = this;
+    let bytes = 0;
+    for (let i = 0; i < count; i++) bytes += this.frameLength[i] as number;
+    return bytes;
+  }
+
   /** Gives the burst's memory back. */
   release(): void {
     this.arena.unmap(this.slotsAt, 2 * BATCH * this.slotBytes + FRAME_TABLE.size);
@@ -120,7 +128,8 @@ export class Burst {
       this.#gatherPieces(done, slots + done * slotBytes, shift);
       done++;
     }
-    if (shift !== 0) this.#padLegacyHeaders(count);
+    if (sourceHeaderBytes === 0) this.#makeHeaders(count);
+    else if (shift !== 0) this.#padLegacyHeaders(count);
   }
 
   /**
@@ -157,6 +166,19 @@ export class Burst {
     shiftOffloadOffsets(slots8, at + 4, -4);
   }
 
+  /** Takes out the gathered frames that have a flag in `bad`; those behind them move up. */
+  drop(bad: Uint8Array): void {
+    const { chains } = this;
+    const count = chains.count;
+    let to = 0;
+    for (let from = 0; from < count; from++) {
+      if (bad[from] !== 0) continue;
+      if (to !== from) this.#move(from, to);
+      to++;
+    }
+    if (to < count) chains.truncate(to);
+  }
+
   /** Copies bytes [from, from + length) of a chain to an arena address (queued). Slow path. */
   copyFromChain(slot: number, from: number, length: number, to: number): void {
     const { chains, copies } = this;
@@ -184,6 +206,25 @@ export class Burst {
     }
   }
 
+  /** A switch finds a frame's headers by its index: they move along. */
+  #move(from: number, to: number): void {
+    const { chains, slotBytes } = this;
+    const at = from * slotBytes;
+    this.slots8.copyWithin(to * slotBytes, at, at + slotBytes);
+    this.headerAt[to] = (this.headerAt[from] as number) + (to - from) * slotBytes;
+    this.headerLength[to] = this.headerLength[from] as number;
+    this.skip[to] = this.skip[from] as number;
+    this.frameLength[to] = this.frameLength[from] as number;
+    this.needs[to] = this.needs[from] as number;
+    this.tci[to] = this.tci[from] as number;
+    chains.address[to] = chains.address[from] as number;
+    chains.length[to] = chains.length[from] as number;
+    chains.total[to] = chains.total[from] as number;
+    chains.more[to] = chains.more[from] as number;
+    chains.moreStart[to] = chains.moreStart[from] as number;
+    chains.readable[to] = chains.readable[from] as number;
+  }
+
   /** What WebAssembly does for other frames, for one that is in pieces or not in the window. */
   #gatherPieces(slot: number, at: number, shift: number): void {
     const total = this.chains.total[slot] as number;
@@ -195,6 +236,19 @@ export class Burst {
     this.headerLength[slot] = gathered + shift;
     this.skip[slot] = gathered;
     this.frameLength[slot] = Math.max(0, total - this.sourceHeaderBytes);
+  }
+
+  /** Frames that came without a virtio_net_hdr get one without offloads. */
+  #makeHeaders(count: number): void {
+    const { slots32 } = this;
+    const words = this.slotBytes >>> 2;
+    for (let i = 0; i < count; i++) {
+      const at = i * words + (SLOT_HEADROOM >>> 2);
+      slots32[at] = 0;
+      slots32[at + 1] = 0;
+      // Flags and type are in the first word, num_buffers is in the upper half of the third.
+      slots32[at + 2] = 0x0001_0000;
+    }
   }
 
   #padLegacyHeaders(count: number): void {

@@ -16,6 +16,8 @@ export const ETHERNET_HEADER_BYTES = 14;
 /** Least and ordinary length of a frame without its frame check sequence (802.3 §3.1.1). */
 export const ETHERNET_MIN_FRAME_BYTES = 60;
 export const ETHERNET_DEFAULT_MTU = 1500;
+/** The frame check sequence, which frames have on a wire and nowhere here. */
+export const ETHERNET_FCS_BYTES = 4;
 
 /** EtherType values. */
 export const ETHERTYPE_IPV4 = 0x0800;
@@ -91,6 +93,7 @@ export const IPV6_DESTINATION_OPTIONS = 60;
 export const IP_PROTOCOL_ICMP = 1;
 export const IP_PROTOCOL_TCP = 6;
 export const IP_PROTOCOL_UDP = 17;
+export const IP_PROTOCOL_SCTP = 132;
 
 /** TCP header (RFC 9293 §3.1). */
 export const TCP_SOURCE_PORT = 0;

@@ -517,6 +517,15 @@ export const IXGBE_RAH_VALID = 0x8000_0000;
 export const IXGBE_DMATXCTL_ENABLE = 0x1;
 export const IXGBE_RTTDCS_ARBITER_DISABLE = 0x40;
 
+/** PSRTYPE (§8.2.3.7.4): headers that are split off. */
+export const IXGBE_PSRTYPE_TCP = 0x0010;
+export const IXGBE_PSRTYPE_UDP = 0x0020;
+export const IXGBE_PSRTYPE_IPV4 = 0x0100;
+export const IXGBE_PSRTYPE_IPV6 = 0x0200;
+export const IXGBE_PSRTYPE_L2 = 0x1000;
+/** PSRTYPE: bits of the RSS hash that choose a queue of the pool. */
+export const IXGBE_PSRTYPE_QUEUES_SHIFT = 29;
+
 /** MRQC (§8.2.3.7.12): mode, and what is hashed. */
 export const IXGBE_MRQC_MODE = 0xf;
 export const IXGBE_MRQC_RSS = 0x1;

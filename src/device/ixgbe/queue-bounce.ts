@@ -1,7 +1,7 @@
 /**
  * Lane memory of one function's queues for guest memory that is reached by messages only: descriptors
- * on their way, and one frame in each direction. Taken when the first queue needs it, which with
- * guests that share their memory by descriptor is never.
+ * on their way, one frame that is sent, and frames of one turn of one receive queue. Taken when the
+ * first queue needs it, which with guests that share their memory by descriptor is never.
  */
 import type { Arena } from '../../memory/arena.ts';
 import { IXGBE_DESCRIPTOR_BYTES } from '../../spec/ixgbe-descriptors.ts';
@@ -9,18 +9,27 @@ import { WINDOW } from './queue-parts.ts';
 
 /** Bytes of the descriptors of one turn. */
 const WINDOW_BYTES = WINDOW * IXGBE_DESCRIPTOR_BYTES;
+/** A head that is written back. */
+const HEAD_BYTES = 4;
 /** One transmit window, fetched and written back receive windows. */
 const WINDOWS = 3;
 /** The largest frame that a driver can send: 40 descriptors (§7.2.1.1) hold no more of IP's 64 KiB. */
 export const TRANSMIT_BOUNCE_BYTES = 128 * 1024;
 export const RECEIVE_BOUNCE_BYTES = 256 * 1024;
 
+/** Pieces of frames in the receiving part: at most one a page of frame, and one a buffer. */
+const PIECES = 512;
 /** Nobody has the frame's memory. */
 const FREE = -1;
 
 export class QueueBounce {
   readonly #arena: Arena;
   readonly #queues: number;
+  /** Pieces of received frames on their way to the guest: where to, from which arena address. */
+  readonly pieceIova = new Float64Array(PIECES);
+  readonly pieceFrom = new Float64Array(PIECES);
+  readonly pieceLength = new Uint32Array(PIECES);
+  pieces = 0;
   #at = 0;
   #transmitOwner = FREE;
   #receiveOwner = FREE;
@@ -49,11 +58,16 @@ export class QueueBounce {
     return this.#take() + (WINDOWS * queue + 2) * WINDOW_BYTES;
   }
 
+  /** Of the word that a transmit queue writes back instead of descriptors. */
+  headWord(queue: number): number {
+    return this.#take() + WINDOWS * this.#queues * WINDOW_BYTES + HEAD_BYTES * queue;
+  }
+
   /** The {@link TRANSMIT_BOUNCE_BYTES} for one frame, or -1 while another queue has them. */
   takeTransmit(queue: number): number {
     if (this.#transmitOwner !== FREE && this.#transmitOwner !== queue) return -1;
     this.#transmitOwner = queue;
-    return this.#take() + this.#windowsBytes();
+    return this.#take() + this.#ringBytes();
   }
 
   giveTransmit(queue: number): void {
@@ -64,15 +78,22 @@ export class QueueBounce {
   takeReceive(queue: number): number {
     if (this.#receiveOwner !== FREE && this.#receiveOwner !== queue) return -1;
     this.#receiveOwner = queue;
-    return this.#take() + this.#windowsBytes() + TRANSMIT_BOUNCE_BYTES;
+    return this.#take() + this.#ringBytes() + TRANSMIT_BOUNCE_BYTES;
   }
 
   giveReceive(queue: number): void {
-    if (this.#receiveOwner === queue) this.#receiveOwner = FREE;
+    if (this.#receiveOwner !== queue) return;
+    this.#receiveOwner = FREE;
+    this.pieces = 0;
+  }
+
+  /** The queue has pieces here. */
+  hasReceive(queue: number): boolean {
+    return this.#receiveOwner === queue;
   }
 
   /** Gives the memory back. No DMA is on its way. */
-  close(): void {
+  release(): void {
     if (this.#at === 0) return;
     this.#arena.unmap(this.#at, this.#bytes());
     this.#at = 0;
@@ -83,11 +104,11 @@ export class QueueBounce {
     return this.#at;
   }
 
-  #windowsBytes(): number {
-    return WINDOWS * this.#queues * WINDOW_BYTES;
+  #ringBytes(): number {
+    return this.#queues * (WINDOWS * WINDOW_BYTES + HEAD_BYTES);
   }
 
   #bytes(): number {
-    return this.#windowsBytes() + TRANSMIT_BOUNCE_BYTES + RECEIVE_BOUNCE_BYTES;
+    return this.#ringBytes() + TRANSMIT_BOUNCE_BYTES + RECEIVE_BOUNCE_BYTES;
   }
 }

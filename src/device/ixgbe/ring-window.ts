@@ -1,0 +1,127 @@
+/**
+ * Descriptors of one turn of a ring: brought to memory of the lane, which all queues of a lane use one
+ * after the other, and where each of them lies in the guest's memory.
+ */
+import type { DataPath } from '../../net/data-path.ts';
+import { IXGBE_DESCRIPTOR_BYTES } from '../../spec/ixgbe-descriptors.ts';
+import { type DeviceMemory, withinPage } from '../device-memory.ts';
+import { WINDOW } from './queue-parts.ts';
+
+const BYTES = IXGBE_DESCRIPTOR_BYTES;
+/** The longest padding of a frame, and a check sequence. */
+const ZEROS_BYTES = 64;
+
+/** By lane: while a transmit queue's frames are handed over, receive queues use theirs. */
+const transmit = new WeakMap<DataPath, RingWindow>();
+const receive = new WeakMap<DataPath, RingWindow>();
+
+export class RingWindow {
+  /** The descriptors that {@link load} brought, four words each. */
+  readonly words: Uint32Array;
+  /** Arena address of each descriptor of the last {@link load} or {@link locate}. */
+  readonly where = new Float64Array(WINDOW);
+  /** Descriptors of the last {@link find}: they lie behind one another from `where[0]` on. */
+  found = 0;
+  /** Arena address of 64 zeros. */
+  readonly zerosAt: number;
+  readonly #bytes: Uint8Array;
+  readonly #wordsAt: number;
+
+  private constructor(path: DataPath) {
+    const { arena } = path;
+    this.#wordsAt = arena.allocate(WINDOW * BYTES + ZEROS_BYTES, 'sluice-ring-window');
+    this.zerosAt = this.#wordsAt + WINDOW * BYTES;
+    this.#bytes = arena.bytes;
+    this.words = new Uint32Array(arena.buffer, this.#wordsAt, (WINDOW * BYTES) / 4);
+  }
+
+  /** The one of a lane's transmit queues. */
+  static ofTransmit(path: DataPath): RingWindow {
+    return RingWindow.#of(transmit, path);
+  }
+
+  static ofReceive(path: DataPath): RingWindow {
+    return RingWindow.#of(receive, path);
+  }
+
+  static #of(windows: WeakMap<DataPath, RingWindow>, path: DataPath): RingWindow {
+    let window = windows.get(path);
+    if (window === undefined) {
+      window = new RingWindow(path);
+      windows.set(path, window);
+    }
+    return window;
+  }
+
+  /**
+   * Brings `count` descriptors (at most {@link WINDOW}), from `index` on of a ring of `entries` at the
+   * I/O virtual address `base`. False if one of them is at no address of ours.
+   */
+  load(
+    memory: DeviceMemory,
+    base: number,
+    entries: number,
+    index: number,
+    count: number,
+  ): boolean {
+    return this.#walk(memory, base, entries, index, count, false);
+  }
+
+  /** Finds where to write back, as {@link load} without bringing anything. */
+  locate(
+    memory: DeviceMemory,
+    base: number,
+    entries: number,
+    index: number,
+    count: number,
+  ): boolean {
+    return this.#walk(memory, base, entries, index, count, true);
+  }
+
+  /**
+   * Finds where descriptors from `index` on can be read, at most `count` (which the ring has behind it):
+   * as many as lie in one piece. False if the first is at no address of ours.
+   */
+  find(memory: DeviceMemory, base: number, index: number, count: number): boolean {
+    const address = base + index * BYTES;
+    let part = count;
+    let at = memory.translate(address, part * BYTES, false);
+    if (at < 0) {
+      part = withinPage(address, part * BYTES) / BYTES;
+      at = memory.translate(address, part * BYTES, false);
+      if (at < 0) return false;
+    }
+    this.found = part;
+    this.where[0] = at;
+    return true;
+  }
+
+  #walk(
+    memory: DeviceMemory,
+    base: number,
+    entries: number,
+    index: number,
+    count: number,
+    write: boolean,
+  ): boolean {
+    const { where } = this;
+    for (let done = 0; done < count; ) {
+      const first = index + done < entries ? index + done : index + done - entries;
+      const address = base + first * BYTES;
+      let part = Math.min(count - done, entries - first);
+      let at = memory.translate(address, part * BYTES, write);
+      if (at < 0) {
+        // In pieces: rings begin at multiples of 128, so that no descriptor crosses pages.
+        part = withinPage(address, part * BYTES) / BYTES;
+        at = memory.translate(address, part * BYTES, write);
+        if (at < 0) return false;
+      }
+      if (!write) {
+        this.#bytes.copyWithin(this.#wordsAt + done * BYTES, at, at + part * BYTES);
+      }
+      for (let i = 0; i < part; i++) where[done + i] = at + i * BYTES;
+      done += part;
+    }
+    return true;
+  }
+}
