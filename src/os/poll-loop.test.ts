@@ -142,6 +142,33 @@ describe('PollLoop', () => {
     loop.close();
   });
 
+  test('looks in its sleep for work that nobody announces, and sleeps on if there is none', () => {
+    const loop = new PollLoop({ idlePollUs: 0 });
+    const ring = new FakeRing();
+    let sleepsAtWork = 0;
+    ring.onArm = () => {
+      loop.wakeWithin(1000);
+      // What the other side does while the loop sleeps: no work is seen by the look after arming.
+      if (ring.arms === 3) queueWork();
+      if (ring.done > 0) loop.setTimer(0, () => loop.stop());
+    };
+    const queueWork = (): void => {
+      sleepsAtWork = loop.sleeps;
+      const { disarm } = ring;
+      ring.disarm = () => {
+        disarm.call(ring);
+        ring.available = 2;
+        ring.disarm = disarm;
+      };
+    };
+    loop.addPoller(ring);
+    loop.run();
+    assert.equal(ring.done, 2);
+    assert.equal(sleepsAtWork, 2, 'it slept before');
+    assert.equal(ring.armed, false);
+    loop.close();
+  });
+
   test('sleeps while nothing happens', () => {
     const loop = new PollLoop({ idlePollUs: 100 });
     loop.addPoller(new FakeRing());

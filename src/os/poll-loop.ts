@@ -71,6 +71,8 @@ export class PollLoop {
   readonly #eager: EagerSocket[] = [];
   /** Until when each of them is one. */
   readonly #eagerUntil: number[] = [];
+  /** The longest sleep that pollers allow, in ms. */
+  readonly #nap = new Float64Array(1);
   #stopped = false;
 
   constructor(options: PollLoopOptions = {}) {
@@ -116,6 +118,14 @@ export class PollLoop {
     };
     this.#timers.push(timer);
     return timer;
+  }
+
+  /**
+   * From a poller's `arm`: its work may come without waking anybody, so the loop is to sleep no longer
+   * than this many microseconds, rounded up to milliseconds. If no poller has work then, it sleeps on.
+   */
+  wakeWithin(delayUs: number): void {
+    this.#nap[0] = Math.min(this.#nap[0] as number, delayUs / 1000);
   }
 
   /** Makes `run` return after the present turn. From a handler, a timer or a poller. */
@@ -188,14 +198,30 @@ export class PollLoop {
   }
 
   #sleep(): void {
+    while (!this.#doze()) {
+      if (this.#stopped) return;
+      this.turns++;
+      if (this.#pollAll() === 0) continue;
+      this.busyTurns++;
+      return;
+    }
+  }
+
+  /** Sleeps once. False if only the time that a poller set is over. */
+  #doze(): boolean {
     // Everybody is armed before anything is decided: work that arrives after a poller's check
     // raises a kick, work that arrived before it is seen by the check.
     const armed = this.#pollers;
     let pending = false;
+    this.#nap[0] = Number.POSITIVE_INFINITY;
     for (const poller of armed) pending = poller.arm() || pending;
     if (!pending) this.sleeps++;
-    this.#look(pending ? 0 : this.#timeout());
+    const timeout = pending ? 0 : this.#timeout();
+    const nap = this.#nap[0] as number;
+    const isNap = !pending && nap !== Number.POSITIVE_INFINITY && (timeout < 0 || nap < timeout);
+    const ready = this.#look(isNap ? Math.ceil(nap) : timeout);
     for (const poller of armed) poller.disarm();
+    return !isNap || ready !== 0;
   }
 
   /** Returns how many descriptors were ready. */

@@ -54,7 +54,7 @@ class Bench {
   /** A queue's receive and transmit causes go to these vectors. */
   assign(queue: number, receive: number, transmit: number): void {
     const index = R.IVAR + (queue >>> 1);
-    const entries = (V | receive) | ((V | transmit) << 8);
+    const entries = V | receive | ((V | transmit) << 8);
     this.words[index] = (this.words[index] as number) | (entries << (16 * (queue & 1)));
   }
 

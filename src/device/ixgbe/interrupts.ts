@@ -64,6 +64,8 @@ export interface InterruptParts {
 }
 
 export class Interrupts {
+  /** The driver domain's own throttle, in ns: a vector does not interrupt more often, whatever EITR says. */
+  leastIntervalNs = 0;
   readonly #layout: InterruptLayout;
   readonly #words: Uint32Array;
   readonly #loop: InterruptParts['loop'];
@@ -407,14 +409,17 @@ export class Interrupts {
     if (index < 0) return true;
     const interval =
       ((this.#words[index] as number) & IXGBE_EITR_INTERVAL) >>> IXGBE_EITR_INTERVAL_SHIFT;
-    if (interval === 0) return true;
+    const wanted = interval * IXGBE_EITR_UNIT_NS;
+    const least = this.leastIntervalNs;
+    const wait = wanted > least ? wanted : least;
+    if (wait === 0) return true;
     const { now } = this.#loop;
     const next = this.#next[vector] as number;
     if (now < next) {
       if (next < (this.#due[0] as number)) this.#due[0] = next;
       return false;
     }
-    this.#next[vector] = now + interval * IXGBE_EITR_UNIT_NS;
+    this.#next[vector] = now + wait;
     return true;
   }
 

@@ -6,16 +6,37 @@
 import type { CounterBlock } from '../../base/counters.ts';
 import type { Burst } from '../../net/burst.ts';
 import type { DataPath } from '../../net/data-path.ts';
+import { read16 } from '../../net/frame.ts';
 import { newPortCounters, PORT_COUNTER_INDEX, type PortCounter } from '../../net/port.ts';
-import type { Poller, Timer } from '../../os/poll-loop.ts';
+import type { Poller } from '../../os/poll-loop.ts';
 import type { PciDeclaration } from '../../pci/config-space.ts';
 import { PciDevice } from '../../pci/device.ts';
 import type { ResetKind } from '../../pci/registers.ts';
-import { IXGBE_QUEUE_ENABLE } from '../../spec/ixgbe-descriptors.ts';
+import { ETHERNET_HEADER_BYTES, ETHERTYPE_VLAN, VLAN_TAG_BYTES } from '../../spec/ethernet.ts';
+import {
+  IXGBE_QUEUE_ENABLE,
+  IXGBE_RXD_INEXACT,
+  IXGBE_RXD_IP_CHECKED,
+  IXGBE_RXD_L4_CHECKED,
+  IXGBE_RXD_RSS_NONE,
+  IXGBE_RXD_TYPE_IPV4,
+  IXGBE_RXD_TYPE_TCP,
+  IXGBE_RXD_TYPE_UDP,
+  IXGBE_RXD_UDP_CHECKED,
+  IXGBE_RXD_VLAN,
+  IXGBE_RXDCTL_VLAN_STRIP,
+} from '../../spec/ixgbe-descriptors.ts';
+import {
+  NET_HEADER_BYTES,
+  VIRTIO_NET_HDR_F_DATA_VALID,
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+} from '../../spec/virtio-net.ts';
 import { DeviceMemory } from '../device-memory.ts';
+import { CHECKED_IP, CHECKED_L4, ReceiveChecksum } from '../receive-checksum.ts';
 import { type InterruptLayout, Interrupts } from './interrupts.ts';
 import { QueueBounce } from './queue-bounce.ts';
 import {
+  DELIVERED,
   defaultQueueSettings,
   MALFORMED_LENGTH,
   type Malformed,
@@ -23,8 +44,10 @@ import {
   type QueueSettings,
   type QueueStatistics,
   queueClients,
+  RX,
   TX,
 } from './queue-parts.ts';
+import { checksumStatus, packetType } from './receive-offload.ts';
 import { ReceiveQueue } from './receive-queue.ts';
 import type { RegisterMemory } from './register-memory.ts';
 import { TransmitQueue } from './transmit-queue.ts';
@@ -38,12 +61,14 @@ const RX_BYTES = PORT_COUNTER_INDEX.rx_bytes;
 const RX_DROP_NO_BUFFER = PORT_COUNTER_INDEX.rx_drop_no_buffer;
 const CALLS = PORT_COUNTER_INDEX.calls;
 
+const ADDRESSES = 12;
+
 /** While there is traffic, queues that were switched on are looked for once in this many turns. */
 const TURNS_PER_SEARCH = 16;
 
 /**
- * How long a doorbell may go unseen when a lane has nothing to do, in microseconds, by default. Shorter
- * costs an idle lane more wake-ups; 0: it never sleeps.
+ * How long a doorbell may go unseen when a lane sleeps, in microseconds (whole milliseconds count), by
+ * default. Shorter costs an idle lane more wake-ups; 0: it never sleeps.
  */
 export const DEFAULT_DOORBELL_POLL_US = 1000;
 
@@ -92,7 +117,8 @@ export abstract class NicFunction extends PciDevice implements Poller {
   protected readonly irq: Interrupts;
   protected readonly memory: DeviceMemory;
   protected readonly settings: QueueSettings = defaultQueueSettings();
-  protected readonly values: Float64Array;
+  readonly #values: Float64Array;
+  readonly #checksum: ReceiveChecksum;
   readonly #registers: RegisterMemory;
   readonly #layout: FunctionLayout;
   readonly #bounce: QueueBounce;
@@ -106,7 +132,6 @@ export abstract class NicFunction extends PciDevice implements Poller {
   readonly #touched: Uint8Array;
   readonly #isTouched: Uint8Array;
   #filled = 0;
-  #timer: Timer | undefined;
 
   protected constructor(
     options: NicFunctionOptions,
@@ -119,7 +144,8 @@ export abstract class NicFunction extends PciDevice implements Poller {
     const queues = layout.receive.length;
     this.path = path;
     this.counters = options.counters ?? newPortCounters();
-    this.values = this.counters.values;
+    this.#values = this.counters.values;
+    this.#checksum = new ReceiveChecksum(path);
     this.words = registers.words;
     this.memory = new DeviceMemory(path.arena, queueClients(queues));
     this.memory.onDrained = () => this.quiesced();
@@ -128,9 +154,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
       words: registers.words,
       loop: path.loop,
       output: this.interrupts,
-      sent: () => {
-        this.values[CALLS] = (this.values[CALLS] as number) + 1;
-      },
+      sent: () => this.count(CALLS, 1),
     });
     this.#registers = registers;
     this.#layout = layout;
@@ -159,6 +183,11 @@ export abstract class NicFunction extends PciDevice implements Poller {
     );
   }
 
+  /** Most interrupts of each vector in a second, whatever the driver asks for; undefined: no limit. */
+  limitInterrupts(perSecond: number | undefined): void {
+    this.irq.leastIntervalNs = perSecond === undefined ? 0 : Math.ceil(1e9 / perSecond);
+  }
+
   /** Frames that the guest's queues hold may be sent: by this function's registers, and by the card. */
   protected abstract get transmitting(): boolean;
 
@@ -176,9 +205,74 @@ export abstract class NicFunction extends PciDevice implements Poller {
 
   /**
    * Takes the frames `frames[0…count)` of the burst, which the card's filters have for this function.
-   * `tagged`: they come with the 802.1Q tag of their `tci`. Copies are queued; see {@link flush}.
+   * `tagged`: they come with the 802.1Q tag of their `tci`. `local`: another function of the card sent
+   * them, their checksums are as their metadata say. Copies are queued; see {@link flush}.
    */
-  abstract accept(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): void;
+  accept(burst: Burst, frames: Uint8Array, count: number, tagged: boolean, local = false): void {
+    for (let i = 0; i < count; i++) this.#acceptOne(burst, frames[i] as number, tagged, local);
+  }
+
+  /**
+   * The receive queue for a frame whose first `length` bytes are at `at`; sets {@link rssType} and
+   * {@link rssHash}. Any number that is no queue's drops the frame.
+   */
+  protected abstract selectQueue(bytes: Uint8Array, at: number, length: number): number;
+
+  /** Of the frame that {@link selectQueue} saw last: one of IXGBE_RXD_RSS_*, and its hash. */
+  protected rssType = IXGBE_RXD_RSS_NONE;
+  protected readonly rssHash = new Uint32Array(1);
+
+  /** EtherType of the tags that are taken off. */
+  protected get vlanType(): number {
+    return ETHERTYPE_VLAN;
+  }
+
+  /** Whether frame `slot` came in by an exact address. */
+  protected isExact(_slot: number): boolean {
+    return true;
+  }
+
+  #acceptOne(burst: Burst, slot: number, tagged: boolean, local: boolean): void {
+    const bytes = burst.slots8;
+    let at = (burst.headerAt[slot] as number) - burst.slotsAt + NET_HEADER_BYTES;
+    let length = (burst.headerLength[slot] as number) - NET_HEADER_BYTES;
+    const index = this.selectQueue(bytes, at, length);
+    const queue = this.receiveQueues[index];
+    if (queue === undefined) {
+      this.count(RX_DROP_NO_BUFFER, 1);
+      return;
+    }
+    const type = packetType(bytes, at, length);
+    let status = local
+      ? localStatus(bytes, at - NET_HEADER_BYTES, type)
+      : checksumStatus(this.#checksum.verify(burst, slot, CHECKED_IP | CHECKED_L4));
+    if (!this.isExact(slot)) status |= IXGBE_RXD_INEXACT;
+    const control = this.words[(this.#layout.receive[index] as number) + RX.RXDCTL] as number;
+    const strips = (control & IXGBE_RXDCTL_VLAN_STRIP) !== 0;
+    let vlan = 0;
+    if (tagged) {
+      if (strips) {
+        vlan = burst.tci[slot] as number;
+        status |= IXGBE_RXD_VLAN;
+      } else {
+        at = burst.tag(slot) - burst.slotsAt + NET_HEADER_BYTES;
+        length += VLAN_TAG_BYTES;
+      }
+    } else if (
+      strips &&
+      length >= ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES &&
+      read16(bytes, at + ADDRESSES) === this.vlanType
+    ) {
+      vlan = read16(bytes, at + ADDRESSES + 2);
+      status |= IXGBE_RXD_VLAN;
+      at = withoutTag(burst, slot, at, length);
+      length -= VLAN_TAG_BYTES;
+    }
+    const hash = this.rssHash[0] as number;
+    if (queue.put(burst, slot, at, length, status, type | this.rssType, hash, vlan) === DELIVERED) {
+      this.#touch(index);
+    }
+  }
 
   /** The copies are done: descriptors are written back, the guest is interrupted. */
   flush(): void {
@@ -190,8 +284,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
     this.#filled = 0;
   }
 
-  /** A frame was put into this queue: it is to be written back. */
-  protected touch(queue: number): void {
+  #touch(queue: number): void {
     if (this.#isTouched[queue] === 1) return;
     this.#isTouched[queue] = 1;
     this.#touched[this.#filled++] = queue;
@@ -199,7 +292,6 @@ export abstract class NicFunction extends PciDevice implements Poller {
 
   /** Gives all memory back. No transport is attached any more. */
   close(): void {
-    this.#timer?.cancel();
     this.irq.reset();
     this.#bounce.release();
     this.#registers.release();
@@ -210,6 +302,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
   poll(): number {
     let work = this.irq.poll();
     if (!this.attached || !this.transmitting) return work;
+    if (this.#bounce.used) for (const queue of this.receiveQueues) queue.poll();
     work += this.#pollActive();
     if (work === 0 || ++this.#turns >= TURNS_PER_SEARCH) {
       this.#turns = 0;
@@ -224,9 +317,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
     if (this.#anyPending()) return true;
     if (!this.#mapped) return false;
     if (this.#doorbellPollUs === 0) return true;
-    this.#timer ??= this.path.loop.setTimer(this.#doorbellPollUs, () => {
-      this.#timer = undefined;
-    });
+    this.path.loop.wakeWithin(this.#doorbellPollUs);
     return false;
   }
 
@@ -307,7 +398,6 @@ export abstract class NicFunction extends PciDevice implements Poller {
     this.memory.connect(undefined);
     // Who was attached may still have the pages mapped.
     this.#registers.renew();
-    this.resetFunction();
   }
 
   protected override quiesce(): boolean {
@@ -320,6 +410,12 @@ export abstract class NicFunction extends PciDevice implements Poller {
   }
 
   // Accounting
+
+  /** Adds to a counter of the port, by its index. */
+  protected count(counter: number, by: number): void {
+    const values = this.#values;
+    values[counter] = (values[counter] as number) + by;
+  }
 
   /** Of what queues report, what only one kind of function has registers for. */
   protected countReceived(_queue: number, _frames: number, _bytes: number): void {
@@ -335,26 +431,43 @@ export abstract class NicFunction extends PciDevice implements Poller {
   }
 
   #queueStatistics(): QueueStatistics {
-    const { values } = this;
     return {
       transmitted: (queue, frames, bytes) => {
-        values[TX_FRAMES] = (values[TX_FRAMES] as number) + frames;
-        values[TX_BYTES] = (values[TX_BYTES] as number) + bytes;
+        this.count(TX_FRAMES, frames);
+        this.count(TX_BYTES, bytes);
         this.countTransmitted(queue, frames, bytes);
       },
       received: (queue, frames, bytes) => {
-        values[RX_FRAMES] = (values[RX_FRAMES] as number) + frames;
-        values[RX_BYTES] = (values[RX_BYTES] as number) + bytes;
+        this.count(RX_FRAMES, frames);
+        this.count(RX_BYTES, bytes);
         this.countReceived(queue, frames, bytes);
       },
       missed: (queue, frames) => {
-        values[RX_DROP_NO_BUFFER] = (values[RX_DROP_NO_BUFFER] as number) + frames;
+        this.count(RX_DROP_NO_BUFFER, frames);
         this.countMissed(queue, frames);
       },
-      malformed: (_queue: number, frames: number, reason: Malformed) => {
-        const counter = reason === MALFORMED_LENGTH ? TX_DROP_BAD_LENGTH : TX_DROP_BAD_OFFLOAD;
-        values[counter] = (values[counter] as number) + frames;
-      },
+      malformed: (_queue: number, frames: number, reason: Malformed) =>
+        this.count(reason === MALFORMED_LENGTH ? TX_DROP_BAD_LENGTH : TX_DROP_BAD_OFFLOAD, frames),
     };
   }
+}
+
+/** Of a frame from within the card: its sender left the checksum to the card, or it is not told of. */
+function localStatus(bytes: Uint8Array, header: number, type: number): number {
+  const good = VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID;
+  if (((bytes[header] as number) & good) === 0) return 0;
+  return (
+    ((type & IXGBE_RXD_TYPE_IPV4) !== 0 ? IXGBE_RXD_IP_CHECKED : 0) |
+    ((type & (IXGBE_RXD_TYPE_TCP | IXGBE_RXD_TYPE_UDP)) !== 0 ? IXGBE_RXD_L4_CHECKED : 0) |
+    ((type & IXGBE_RXD_TYPE_UDP) !== 0 ? IXGBE_RXD_UDP_CHECKED : 0)
+  );
+}
+
+/** The header of frame `slot` at `at` without its tag, in the place of tagged headers; others may want it whole. */
+function withoutTag(burst: Burst, slot: number, at: number, length: number): number {
+  const bytes = burst.slots8;
+  const to = burst.taggedAt - burst.slotsAt + slot * burst.slotBytes;
+  bytes.copyWithin(to, at, at + ADDRESSES);
+  bytes.copyWithin(to + ADDRESSES, at + ADDRESSES + VLAN_TAG_BYTES, at + length);
+  return to;
 }

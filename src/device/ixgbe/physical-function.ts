@@ -8,11 +8,7 @@ import type { Burst } from '../../net/burst.ts';
 import { read16, read16le } from '../../net/frame.ts';
 import { PORT_COUNTER_INDEX } from '../../net/port.ts';
 import { BATCH } from '../../ring/chain-batch.ts';
-import {
-  ETHERNET_HEADER_BYTES,
-  VLAN_ID_MASK,
-  VLAN_TAG_BYTES,
-} from '../../spec/ethernet.ts';
+import { ETHERNET_HEADER_BYTES, VLAN_ID_MASK, VLAN_TAG_BYTES } from '../../spec/ethernet.ts';
 import {
   IXGBE_CTRL_LINK_RESET,
   IXGBE_CTRL_MASTER_DISABLE,
@@ -59,7 +55,7 @@ import {
   NET_HEADER_HDR_LEN,
   VIRTIO_NET_HDR_GSO_NONE,
 } from '../../spec/virtio-net.ts';
-import { Eeprom, EEPROM_SIZE_CODE } from './eeprom.ts';
+import { EEPROM_SIZE_CODE, Eeprom } from './eeprom.ts';
 import { EXACT, filterAddress, filterVlan, REJECTED } from './filter.ts';
 import { PF_LAYOUT, PF_PAGES, pfDeclaration } from './function.ts';
 import { Link } from './link.ts';
@@ -74,9 +70,9 @@ import { FCS_BYTES, Statistics } from './statistics.ts';
 const { CTRL, STATUS, CTRL_EXT, ESDP, I2CCTL, EEC, EERD, EEWR, SWSM, FDIRCTRL, FDIRCMD } = R;
 const { EICR, EICS, EIMS, EIMC, EIAC, EIAM, GPIE, EITR, EITR_HIGH, IVAR, IVAR_MISC } = R;
 const { EICS_EX, EIMS_EX, EIMC_EX, EIAM_EX } = R;
-const { RDRXCTL, RXCTRL, RXCSUM, HLREG0, MAXFRS, VLNCTRL, DMATXCTL, MRQC, RETA, RSSRK } = R;
+const { RDRXCTL, RXCTRL, HLREG0, MAXFRS, VLNCTRL, DMATXCTL, MRQC, RETA, RSSRK } = R;
 const { RXPBSIZE, TXPBSIZE, SECTXSTAT, SECRXSTAT, PSRTYPE, RAL, RAH } = R;
-const { ETQF, ETQS, SYNQF, FTQF, SAQF, L34TIMIR } = R;
+const { ETQF, ETQS, SYNQF, SAQF, L34TIMIR } = R;
 const { LINKS, ANLP1, AUTOC, AUTOC2, MSCA } = R;
 
 const IVARS = 64;
@@ -116,6 +112,7 @@ export class PhysicalFunction extends NicFunction {
   #ioAddress = 0;
   /** Frames of a burst that passed the filters; those of a burst that comes back. */
   readonly #passed = new Uint8Array(BATCH);
+  readonly #exact = new Uint8Array(BATCH);
   readonly #all = new Uint8Array(BATCH).map((_, index) => index);
 
   constructor(options: PhysicalFunctionOptions) {
@@ -134,6 +131,7 @@ export class PhysicalFunction extends NicFunction {
   protected override get transmitting(): boolean {
     return (
       ((this.words[DMATXCTL] as number) & IXGBE_DMATXCTL_ENABLE) !== 0 &&
+      ((this.words[CTRL] as number) & IXGBE_CTRL_MASTER_DISABLE) === 0 &&
       (this.link.up || this.#loopback)
     );
   }
@@ -196,7 +194,9 @@ export class PhysicalFunction extends NicFunction {
     const gathered = (burst.headerLength[slot] as number) - NET_HEADER_BYTES;
     const length = (burst.frameLength[slot] as number) + (tagged ? VLAN_TAG_BYTES : 0);
     this.statistics.arrived(length);
-    if (filterAddress(words, bytes, at) === REJECTED) return false;
+    const passed = filterAddress(words, bytes, at);
+    if (passed === REJECTED) return false;
+    this.#exact[slot] = passed === EXACT ? 1 : 0;
     const inner =
       !tagged &&
       gathered >= ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES &&
@@ -218,8 +218,8 @@ export class PhysicalFunction extends NicFunction {
     return true;
   }
 
-  protected override isExact(bytes: Uint8Array, at: number): boolean {
-    return filterAddress(this.words, bytes, at) === EXACT;
+  protected override isExact(slot: number): boolean {
+    return this.#exact[slot] === 1;
   }
 
   protected override selectQueue(bytes: Uint8Array, at: number, length: number): number {
@@ -247,10 +247,6 @@ export class PhysicalFunction extends NicFunction {
     }
     if (this.rssType === IXGBE_RXD_RSS_NONE) return 0;
     return rssQueue(words, RETA, this.rssHash[0] as number);
-  }
-
-  protected override get checksumControl(): number {
-    return this.words[RXCSUM] as number;
   }
 
   protected override get vlanType(): number {
@@ -472,10 +468,10 @@ export class PhysicalFunction extends NicFunction {
   }
 
   #status(): number {
-    const isMaster = ((this.words[CTRL] as number) & IXGBE_CTRL_MASTER_DISABLE) === 0;
-    return (
-      (this.port << IXGBE_STATUS_LAN_ID_SHIFT) | (isMaster ? IXGBE_STATUS_MASTER_ENABLE : 0)
-    );
+    const isDisabled = ((this.words[CTRL] as number) & IXGBE_CTRL_MASTER_DISABLE) !== 0;
+    // It is off when nothing is on its way any more (§5.2.5.3.2).
+    const isMaster = !isDisabled || this.memory.busy;
+    return (this.port << IXGBE_STATUS_LAN_ID_SHIFT) | (isMaster ? IXGBE_STATUS_MASTER_ENABLE : 0);
   }
 
   #writeControl(value: number): void {
@@ -491,7 +487,8 @@ export class PhysicalFunction extends NicFunction {
   #applySettings(): void {
     const { words, settings } = this;
     settings.vlanType = (words[DMATXCTL] as number) >>> IXGBE_DMATXCTL_VT_SHIFT;
-    settings.fcsBytes = ((words[RDRXCTL] as number) & IXGBE_RDRXCTL_CRC_STRIP) !== 0 ? 0 : FCS_BYTES;
+    settings.fcsBytes =
+      ((words[RDRXCTL] as number) & IXGBE_RDRXCTL_CRC_STRIP) !== 0 ? 0 : FCS_BYTES;
     settings.splitHeaders = words[PSRTYPE] as number;
   }
 

@@ -40,7 +40,7 @@ export class RegisterFile {
    * @param words {@link REGISTER_WORDS} of them: memory that a guest maps, where registers of queues are to
    * be written without traps. What it stores there by itself has passed no mask.
    */
-  constructor(words = new Uint32Array(REGISTER_WORDS)) {
+  constructor(words: Uint32Array = new Uint32Array(REGISTER_WORDS)) {
     this.words = words;
     for (const register of Object.values(IXGBE_REGISTERS)) this.#declare(register, 0);
     for (let queue = 0; queue < IXGBE_QUEUES; queue++) {
