@@ -75,7 +75,8 @@ export function applyOffloads(
   if ((work & WORK_IP) !== 0) {
     // With segmentation, each segment has its own: it is computed only where asked for.
     const ipv4 = ((context[at + CONTEXT_FLAGS] as number) & CONTEXT_IPV4) !== 0;
-    if ((ipv4 || !segmented) && !insertHeaderChecksum(burst, slot, context, at, shift)) return false;
+    if ((ipv4 || !segmented) && !insertHeaderChecksum(burst, slot, context, at, shift))
+      return false;
   }
   if (!segmented && (work & WORK_L4) === 0) return true;
   return needChecksum(

@@ -10,7 +10,7 @@
  *     …hand over what is left in software.out
  *
  * Several frames may be started one after the other before `out` is handed over. The source burst
- * must stay until then.
+ * must stay until then. {@link SoftwareOffload.handOver} does all this for one frame.
  */
 import type { Arena } from '../memory/arena.ts';
 import type { CopyQueue } from '../memory/copy.ts';
@@ -41,6 +41,11 @@ const CSUM_BYTES = 2;
  */
 export const MAX_SEGMENTS = 1024;
 
+/** Who takes frames that were made fit for it: a port, or what stands for one. */
+export interface FrameTaker {
+  deliver(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): void;
+}
+
 export class SoftwareOffload {
   /** What came out; to be cleared by whoever handed it over. */
   readonly out: Burst;
@@ -64,6 +69,8 @@ export class SoftwareOffload {
   #piece = 0;
   #pieceAt = 0;
   #pieceLeft = 0;
+  /** 0, 1, 2 … 63, where WebAssembly sees them. */
+  readonly #all: Uint8Array;
   /** By frame of `out`: bytes of payload, and their sum (little-endian). */
   readonly #length = new Uint32Array(BATCH);
   readonly #sum = new Uint32Array(BATCH);
@@ -74,6 +81,27 @@ export class SoftwareOffload {
     this.#copies = copies;
     this.#checksum = new Checksum(arena);
     this.#headers = new SegmentHeaders(arena);
+    this.#all = new Uint8Array(arena.buffer, arena.allocate(BATCH, 'sluice-frame-list'), BATCH);
+    for (let index = 0; index < BATCH; index++) this.#all[index] = index;
+  }
+
+  /**
+   * Hands frame `slot` of a burst over to `to`, which takes the offloads `mask`, made fit for it: as one
+   * frame with its checksum, or as segments. When it returns, the copies are done. Returns how many frames
+   * it became; 0 if its headers are not what the metadata say, and nothing was handed over.
+   */
+  handOver(burst: Burst, slot: number, mask: number, to: FrameTaker, tagged: boolean): number {
+    const { out } = this;
+    const frames = this.start(burst, slot, mask);
+    if (frames === 0) return 0;
+    for (let done = false; !done; ) {
+      done = this.fill();
+      to.deliver(out, this.#all, out.count, tagged);
+      // The headers lie in slots that are used again: what was queued must be done.
+      out.copies.flush();
+      out.clear();
+    }
+    return frames;
   }
 
   /**

@@ -450,10 +450,8 @@ export class Switch implements PortOwner {
 
   /** Does for a frame in software what its receiver cannot: checksums, segmentation. */
   #convert(to: Member, burst: Burst, slot: number, tagged: boolean): void {
-    const software = this.#software;
-    const { out } = software;
     const { values, port } = to;
-    const frames = software.start(burst, slot, port.offloads);
+    const frames = this.#software.handOver(burst, slot, port.offloads, port, tagged);
     if (frames === 0) {
       values[RX_DROP_BAD_OFFLOAD] = (values[RX_DROP_BAD_OFFLOAD] as number) + 1;
       return;
@@ -463,13 +461,6 @@ export class Switch implements PortOwner {
       values[GSO_SEGMENTS] = (values[GSO_SEGMENTS] as number) + frames;
     } else {
       values[CSUM_FRAMES] = (values[CSUM_FRAMES] as number) + 1;
-    }
-    for (let done = false; !done; ) {
-      done = software.fill();
-      port.deliver(out, this.#all, out.count, tagged);
-      // The headers lie in slots that are used again: what was queued must be done.
-      out.copies.flush();
-      out.clear();
     }
   }
 }

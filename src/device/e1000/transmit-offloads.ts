@@ -33,7 +33,12 @@ import {
  * Reads the context descriptor at `at` into {@link CONTEXT_WORDS} words at `to`. Its words: IP checksum,
  * transport checksum, command and length, MSS.
  */
-export function decodeContext(from: Uint32Array, at: number, context: Uint32Array, to: number): void {
+export function decodeContext(
+  from: Uint32Array,
+  at: number,
+  context: Uint32Array,
+  to: number,
+): void {
   const ip = from[at] as number;
   const transport = from[at + 1] as number;
   const command = from[at + 2] as number;

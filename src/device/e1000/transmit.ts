@@ -487,34 +487,7 @@ export class TransmitRing implements DmaClient {
       statistics.transmitted(bytes, frame, header + size, whole);
       if (rest > 0) statistics.transmitted(bytes, frame, header + rest, 1);
     }
-    this.#dropBad(burst);
-  }
-
-  /** Takes frames that may not be sent out of the burst. */
-  #dropBad(burst: Burst): void {
-    const { chains } = burst;
-    const count = chains.count;
-    let to = 0;
-    for (let i = 0; i < count; i++) {
-      if (this.#bad[i] !== 0) continue;
-      if (to !== i) {
-        // The switch finds a frame's headers by its index: they move along.
-        const from = i * burst.slotBytes;
-        burst.slots8.copyWithin(to * burst.slotBytes, from, from + burst.slotBytes);
-        burst.headerAt[to] = burst.slotsAt + to * burst.slotBytes + SLOT_HEADROOM;
-        burst.headerLength[to] = burst.headerLength[i] as number;
-        burst.skip[to] = burst.skip[i] as number;
-        burst.frameLength[to] = burst.frameLength[i] as number;
-        chains.address[to] = chains.address[i] as number;
-        chains.length[to] = chains.length[i] as number;
-        chains.total[to] = chains.total[i] as number;
-        chains.more[to] = chains.more[i] as number;
-        chains.moreStart[to] = chains.moreStart[i] as number;
-        chains.readable[to] = chains.readable[i] as number;
-      }
-      to++;
-    }
-    if (to < count) chains.truncate(to);
+    burst.drop(this.#bad);
   }
 
   /** Sets DD where it was asked for. Returns REPORTED and DELAYED. */

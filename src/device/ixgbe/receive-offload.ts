@@ -86,12 +86,7 @@ function transportType(protocol: number): number {
  * Bytes of the headers that `wanted` (PSRTYPE, §8.2.3.7.4) has split off a frame, of the innermost kind
  * that it names; 0 if there are none. `length` bytes of the frame are at `at`.
  */
-export function splitLength(
-  bytes: Uint8Array,
-  at: number,
-  length: number,
-  wanted: number,
-): number {
+export function splitLength(bytes: Uint8Array, at: number, length: number, wanted: number): number {
   const network = networkOffset(bytes, at, length);
   if (network < 0) return 0;
   const l2 = (wanted & IXGBE_PSRTYPE_L2) !== 0 ? network : 0;

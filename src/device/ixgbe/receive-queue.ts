@@ -515,7 +515,8 @@ export class ReceiveQueue implements DmaClient {
     const { memory, bounce } = this.#parts;
     const from = bounce.doneWindow(this.index);
     const { view } = memory.arena;
-    for (let i = 0; i < used * WORDS; i++) view.setUint32(from + 4 * i, this.#done[i] as number, true);
+    for (let i = 0; i < used * WORDS; i++)
+      view.setUint32(from + 4 * i, this.#done[i] as number, true);
     for (let i = 0; i < used; i++) {
       const address = this.#baseNow + ((head + i) % this.#entries) * BYTES;
       const result = memory.write(this.#client, address, BYTES, from + i * BYTES);
@@ -535,7 +536,15 @@ export class ReceiveQueue implements DmaClient {
     this.#forgetOwn();
     this.#ownIndex = index;
     this.#ownBase[0] = this.#baseNow;
-    const result = memory.bring(this.#client, this.#baseNow, BYTES, this.#entries, index, count, to);
+    const result = memory.bring(
+      this.#client,
+      this.#baseNow,
+      BYTES,
+      this.#entries,
+      index,
+      count,
+      to,
+    );
     if (result === DMA_REFUSED) return false;
     if (result === DMA_DONE) {
       this.#fetched = count;

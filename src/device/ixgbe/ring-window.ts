@@ -57,13 +57,7 @@ export class RingWindow {
    * Brings `count` descriptors (at most {@link WINDOW}), from `index` on of a ring of `entries` at the
    * I/O virtual address `base`. False if one of them is at no address of ours.
    */
-  load(
-    memory: DeviceMemory,
-    base: number,
-    entries: number,
-    index: number,
-    count: number,
-  ): boolean {
+  load(memory: DeviceMemory, base: number, entries: number, index: number, count: number): boolean {
     return this.#walk(memory, base, entries, index, count, false);
   }
 

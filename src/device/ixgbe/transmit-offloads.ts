@@ -1,10 +1,6 @@
 /** What transmit descriptors say of offloads (§7.2.3.2.2 to §7.2.3.2.4, §7.2.4, §7.2.5). */
 import type { Burst } from '../../net/burst.ts';
-import {
-  IPV4_CHECKSUM,
-  TCP_CHECKSUM,
-  UDP_CHECKSUM,
-} from '../../spec/ethernet.ts';
+import { IPV4_CHECKSUM, TCP_CHECKSUM, UDP_CHECKSUM } from '../../spec/ethernet.ts';
 import {
   IXGBE_TXC_IP_LENGTH,
   IXGBE_TXC_IPV4,
@@ -76,9 +72,7 @@ export function takeContext(words: Uint32Array, at: number, contexts: Uint32Arra
 
 /** Where the context stands that the last word of a data or context descriptor names. */
 export function contextAt(options: number): number {
-  return (
-    ((options >>> IXGBE_TXD_CONTEXT_SHIFT) & (IXGBE_TXD_CONTEXTS - 1)) * QUEUE_CONTEXT_WORDS
-  );
+  return ((options >>> IXGBE_TXD_CONTEXT_SHIFT) & (IXGBE_TXD_CONTEXTS - 1)) * QUEUE_CONTEXT_WORDS;
 }
 
 /** What the first descriptor of a frame asks for: WORK_*. */

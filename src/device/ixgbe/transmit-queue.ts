@@ -302,8 +302,7 @@ export class TransmitQueue implements DmaClient {
       this.#reportHead(low, next);
       return true;
     }
-    const isDirect =
-      base >= 0 && this.#window.locate(memory, base, entries, head, end - first);
+    const isDirect = base >= 0 && this.#window.locate(memory, base, entries, head, end - first);
     const { view } = memory.arena;
     const { where } = this.#window;
     const { logging } = memory;
