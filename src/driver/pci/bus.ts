@@ -21,6 +21,12 @@ export interface PciBus {
    */
   post(bar: number, offset: number, bytes: number, value: number): void;
 
+  /**
+   * Registers of a BAR that the function lets be mapped: little-endian words from `offset` on. Loads and
+   * stores there are no traps, and nobody is told of them. Undefined if not all of `bytes` bytes may be.
+   */
+  window(bar: number, offset: number, bytes: number): Uint32Array | undefined;
+
   /** Lets the function reach `bytes` bytes of a file from its beginning. The descriptor stays the caller's. */
   map(iova: number, bytes: number, fd: number): void;
   unmap(iova: number, bytes: number): void;

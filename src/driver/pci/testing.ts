@@ -2,6 +2,7 @@
 import { SluiceError } from '../../base/errors.ts';
 import type { DmaSpace } from '../../memory/dma.ts';
 import type { InterruptSink, PciFunction } from '../../pci/function.ts';
+import { BarWindows } from './bar-windows.ts';
 import type { InterruptKind, PciBus } from './bus.ts';
 
 /** Memory is what the DMA space says: it is not mapped by the driver. */
@@ -16,6 +17,7 @@ export class DirectBus implements PciBus, InterruptSink {
   /** Accesses to registers. */
   reads = 0;
   writes = 0;
+  readonly #windows = new BarWindows((bar, map) => map(this.function.bars[bar]?.areas ?? []));
   #kind: InterruptKind | undefined;
   #count = 0;
   #onInterrupt: ((vector: number) => void) | undefined;
@@ -54,6 +56,10 @@ export class DirectBus implements PciBus, InterruptSink {
     this.write(bar, offset, bytes, value);
   }
 
+  window(bar: number, offset: number, bytes: number): Uint32Array | undefined {
+    return this.#windows.find(bar, offset, bytes);
+  }
+
   map(): void {
     throw new SluiceError('unsupported', 'the DMA space of the test is what it is');
   }
@@ -84,6 +90,7 @@ export class DirectBus implements PciBus, InterruptSink {
   }
 
   close(): void {
+    this.#windows.release();
     this.function.detach();
   }
 

@@ -14,6 +14,7 @@ import {
   REGION_CONFIG,
 } from '../../spec/vfio-user.ts';
 import { VfioUserClient } from '../../transport/vfio-user/client.ts';
+import { BarWindows, type MappedArea } from './bar-windows.ts';
 import type { InterruptKind, PciBus } from './bus.ts';
 
 const IRQ_TYPES = { intx: IRQ_INTX, msi: IRQ_MSI, msix: IRQ_MSIX } as const;
@@ -21,6 +22,7 @@ const IRQ_TYPES = { intx: IRQ_INTX, msi: IRQ_MSI, msix: IRQ_MSIX } as const;
 export class VfioUserBus implements PciBus {
   readonly #client: VfioUserClient;
   readonly #loop: PollLoop;
+  readonly #windows = new BarWindows((bar, map) => this.#withAreas(bar, map));
   #kind: InterruptKind | undefined;
   #eventFds: readonly number[] = [];
   /** The socket is in the loop. */
@@ -69,6 +71,10 @@ export class VfioUserBus implements PciBus {
     this.#client.post(REGION_BAR0 + bar, offset, bytes, value);
   }
 
+  window(bar: number, offset: number, bytes: number): Uint32Array | undefined {
+    return this.#windows.find(bar, offset, bytes);
+  }
+
   map(iova: number, bytes: number, fd: number): void {
     this.#client.map({ iova, length: bytes, fd });
   }
@@ -105,7 +111,19 @@ export class VfioUserBus implements PciBus {
     if (this.#watched) this.#loop.epoll.remove(this.#client.fd);
     this.#watched = false;
     this.#client.close();
+    this.#windows.release();
     this.#dropEventFds();
+  }
+
+  #withAreas<T>(bar: number, map: (areas: readonly MappedArea[]) => T): T {
+    const { areas, fileOffset, fds } = this.#client.regionInfo(REGION_BAR0 + bar);
+    try {
+      if (areas.length === 0) return map([]);
+      const fd = fds.peek(0);
+      return map(areas.map((area) => ({ ...area, fd, fdOffset: fileOffset + area.offset })));
+    } finally {
+      fds.close();
+    }
   }
 
   #clearVectors(): void {
