@@ -11,6 +11,8 @@ import {
   E1000_DEVICE_82540EM,
   E1000_DEVICE_82574L,
   E1000_VENDOR_INTEL,
+  INT_RXQ0,
+  INT_TXQ0,
   RCTL_BAM,
   RCTL_BSEX,
   RCTL_BSIZE_SHIFT,
@@ -26,12 +28,13 @@ import { ETHERNET_DEFAULT_MTU, ETHERNET_HEADER_BYTES } from '../../spec/ethernet
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 import { BUFFER_ALIGNMENT, BufferPool } from '../buffer-pool.ts';
 import type { NetPair } from '../net-pair.ts';
+import { DescriptorRing, ringEntries } from '../nic/descriptor-ring.ts';
+import { ReceiveQueue } from '../nic/receive-queue.ts';
 import { BoundFunction } from '../pci/bound-function.ts';
 import type { InterruptKind, PciBus } from '../pci/bus.ts';
 import { E1000Card } from './card.ts';
-import { DescriptorRing, ringEntries } from './descriptor-ring.ts';
 import { InterruptGate } from './interrupt-gate.ts';
-import { ReceiveQueue } from './receive-queue.ts';
+import { E1000_RECEIVE_FORMAT, e1000Ring, returnedAt } from './rings.ts';
 import { descriptorsOf, TransmitQueue } from './transmit-queue.ts';
 
 export interface E1000DriverOptions {
@@ -151,20 +154,14 @@ export class E1000Driver {
     this.mac = this.card.mac();
     this.gate = new InterruptGate(this.card, this.#function);
     const { card, gate } = this;
-    this.#transmitRing = new DescriptorRing(
+    this.#transmitRing = e1000Ring(
       card,
       'transmit',
       memory,
       plan.transmitRing,
       plan.transmitEntries,
     );
-    this.#receiveRing = new DescriptorRing(
-      card,
-      'receive',
-      memory,
-      plan.receiveRing,
-      plan.receiveEntries,
-    );
+    this.#receiveRing = e1000Ring(card, 'receive', memory, plan.receiveRing, plan.receiveEntries);
     const { coalesce } = options;
     const pool = (offset: number, count: number, bytes: number): BufferPool =>
       new BufferPool(memory, offset, count, NET_HEADER_BYTES + bytes, BUFFER_ALIGNMENT);
@@ -175,16 +172,18 @@ export class E1000Driver {
             pool: pool(plan.largePool, coalesce.buffers, coalesce.frame),
             frame: coalesce.frame,
           };
-    this.#receive = new ReceiveQueue(
-      this.#receiveRing,
-      gate,
+    this.#receive = new ReceiveQueue({
+      ring: this.#receiveRing,
+      gate: gate.of(INT_RXQ0),
       memory,
-      pool(plan.receivePool, options.receiveBuffers, plan.bufferBytes),
+      format: E1000_RECEIVE_FORMAT,
+      pool: pool(plan.receivePool, options.receiveBuffers, plan.bufferBytes),
       large,
-    );
+      returnAt: returnedAt(options.receiveBuffers),
+    });
     this.pair = {
       receive: this.#receive,
-      transmit: new TransmitQueue(this.#transmitRing, gate, memory),
+      transmit: new TransmitQueue(this.#transmitRing, gate.of(INT_TXQ0), memory),
       sendPool: pool(plan.sendPool, options.sendFrames, options.sendBytes),
     };
   }

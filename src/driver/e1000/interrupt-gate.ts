@@ -14,6 +14,7 @@ import {
   INT_TXQ0,
   IVAR_VALID,
 } from '../../spec/e1000.ts';
+import type { CallGate } from '../nic/call-gate.ts';
 import type { BoundFunction } from '../pci/bound-function.ts';
 import type { InterruptKind } from '../pci/bus.ts';
 import type { E1000Card } from './card.ts';
@@ -56,6 +57,11 @@ export class InterruptGate {
     this.#card.set('IAM', ALL);
     this.#card.set('EIAC', ALL);
     this.#card.set('IVAR', VECTORS);
+  }
+
+  /** The gate as the queue of a cause has it. */
+  of(cause: QueueCause): CallGate {
+    return { open: () => this.open(cause), close: () => this.close() };
   }
 
   /** Wants an interrupt for a cause; at once, if the cause is there already. */

@@ -19,9 +19,10 @@ import {
   PCI_COMMAND_MASTER,
   PCI_COMMAND_MEMORY,
 } from '../../spec/pci.ts';
+import type { DescriptorRing } from '../nic/descriptor-ring.ts';
 import { DirectBus } from '../pci/testing.ts';
 import { E1000Card } from './card.ts';
-import { DescriptorRing } from './descriptor-ring.ts';
+import { e1000Ring } from './rings.ts';
 
 export interface Received {
   readonly bytes: Buffer;
@@ -54,8 +55,8 @@ export class TestDriver {
     this.memory = memory;
     this.bus = new DirectBus(device, memory);
     this.card = new E1000Card(this.bus);
-    this.transmit = new DescriptorRing(this.card, 'transmit', memory.driver, TRANSMIT, TEST_RING);
-    this.receive = new DescriptorRing(this.card, 'receive', memory.driver, RECEIVE, TEST_RING);
+    this.transmit = e1000Ring(this.card, 'transmit', memory.driver, TRANSMIT, TEST_RING);
+    this.receive = e1000Ring(this.card, 'receive', memory.driver, RECEIVE, TEST_RING);
     // Not at a page's beginning: a buffer may cross pages.
     this.#buffers = Float64Array.from(
       { length: TEST_RING },

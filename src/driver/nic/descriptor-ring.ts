@@ -1,22 +1,26 @@
-/** A ring of 16-byte descriptors between head and tail (SDM §3.2.6, §3.4), as its driver fills it. */
+/**
+ * A ring of 16-byte descriptors between head and tail, as the driver of an Intel card fills it (82540EM
+ * SDM §3.2.6, §3.4; 82599 datasheet §7.1.9, §7.2.3.3).
+ */
 import { TWO_32 } from '../../base/bits.ts';
 import type { DriverMemory } from '../../ring/driver-queue.ts';
-import { RX_DESCRIPTOR_BYTES, TX_DESCRIPTOR_BYTES } from '../../spec/e1000.ts';
-import type { E1000Card } from './card.ts';
 
+/** The registers of one ring. */
+export interface RingRegisters {
+  /** Says where the ring lies (guest physical) and how long it is; head and tail are zero then. */
+  begin(address: number, bytes: number): void;
+  /** Up to where the ring is filled: the card may go on. */
+  setTail(index: number): void;
+}
+
+export const RING_DESCRIPTOR_BYTES = 16;
 const WORDS = 4;
-/** Where the card writes a descriptor's status, and the bit that says that it has. */
-const STATUS_WORD = 3;
+/** All kinds of descriptors have this bit in their status: the card is done with it. */
 const DONE = 1;
 
-/** RDLEN and TDLEN are multiples of 128 bytes, and below 2^20 (SDM §13.4.27). */
+/** Rings are multiples of 128 bytes, and below 2^20 (SDM §13.4.27; 82599 §8.2.3.8.3). */
 const ENTRIES_UNIT = 8;
 const MOST_ENTRIES = 65536 - ENTRIES_UNIT;
-
-const NAMES = {
-  transmit: { base: 'TDBAL', high: 'TDBAH', length: 'TDLEN', head: 'TDH', tail: 'TDT' },
-  receive: { base: 'RDBAL', high: 'RDBAH', length: 'RDLEN', head: 'RDH', tail: 'RDT' },
-} as const;
 
 /** Entries of a ring that holds `descriptors`: one is always unused, or full were empty. */
 export function ringEntries(descriptors: number): number {
@@ -35,42 +39,40 @@ export class DescriptorRing {
   clean = 0;
   /** Times that the tail was written. */
   kicks = 0;
-  readonly #card: E1000Card;
-  readonly #names: (typeof NAMES)[keyof typeof NAMES];
+  readonly #registers: RingRegisters;
+  readonly #statusWord: number;
   /** What the tail register holds. */
   #tail = 0;
 
-  /** `offset`: where in the memory the ring lies, a multiple of 128. */
+  /**
+   * @param offset where in the memory the ring lies, a multiple of 128
+   * @param statusWord word of a descriptor in which the card says that it is done
+   */
   constructor(
-    card: E1000Card,
-    direction: keyof typeof NAMES,
+    registers: RingRegisters,
     { arena, arenaAddress, guestAddress }: DriverMemory,
     offset: number,
     entries: number,
+    statusWord: number,
   ) {
-    this.#card = card;
-    this.#names = NAMES[direction];
+    this.#registers = registers;
+    this.#statusWord = statusWord;
     this.entries = entries;
     this.address = guestAddress + offset;
     this.words = new Uint32Array(arena.buffer, arenaAddress + offset, entries * WORDS);
   }
 
   static bytes(entries: number): number {
-    return entries * Math.max(RX_DESCRIPTOR_BYTES, TX_DESCRIPTOR_BYTES);
+    return entries * RING_DESCRIPTOR_BYTES;
   }
 
   /** Tells the card where the ring is; it is empty then. */
   start(): void {
-    const { base, high, length, head, tail } = this.#names;
     this.words.fill(0);
     this.next = 0;
     this.clean = 0;
     this.#tail = 0;
-    this.#card.set(base, this.address % TWO_32);
-    this.#card.set(high, Math.floor(this.address / TWO_32));
-    this.#card.set(length, DescriptorRing.bytes(this.entries));
-    this.#card.set(head, 0);
-    this.#card.set(tail, 0);
+    this.#registers.begin(this.address, DescriptorRing.bytes(this.entries));
   }
 
   /** Descriptors that can be filled. */
@@ -112,13 +114,13 @@ export class DescriptorRing {
   publish(): boolean {
     if (this.next === this.#tail) return false;
     this.#tail = this.next;
-    this.#card.set(this.#names.tail, this.next);
+    this.#registers.setTail(this.next);
     this.kicks++;
     return true;
   }
 
   /** The card is done with a descriptor, and all that it wrote before saying so is to be seen. */
   isDone(index: number): boolean {
-    return (Atomics.load(this.words, WORDS * index + STATUS_WORD) & DONE) !== 0;
+    return (Atomics.load(this.words, WORDS * index + this.#statusWord) & DONE) !== 0;
   }
 }

@@ -1,17 +1,10 @@
 /**
- * Frames in (SDM §3.2): each in a buffer of its own, in front of which the driver says in a
- * virtio_net_hdr what the card has found out; with `coalesce`, TCP segments become large frames again.
+ * Frames in (82540EM SDM §3.2; 82599 datasheet §7.1): each in a buffer of its own, in front of which the
+ * driver says in a virtio_net_hdr what the card has found out; with `large`, TCP segments become large
+ * frames again.
  */
 import type { DriverMemory } from '../../ring/driver-queue.ts';
 import { brokenDevice, USED_BATCH } from '../../ring/driver-queue.ts';
-import {
-  INT_RXQ0,
-  RXD_EOP,
-  RXD_ERROR_IPE,
-  RXD_ERROR_TCPE,
-  RXD_IXSM,
-  RXD_TCPCS,
-} from '../../spec/e1000.ts';
 import {
   NET_HEADER_BYTES,
   NET_HEADER_NUM_BUFFERS,
@@ -19,33 +12,43 @@ import {
 } from '../../spec/virtio-net.ts';
 import type { BufferPool } from '../buffer-pool.ts';
 import type { NetQueue, NetReceiver } from '../net-pair.ts';
+import type { CallGate } from './call-gate.ts';
 import { COMPLETE, Coalescer, NOT_A_SEGMENT } from './coalescer.ts';
 import type { DescriptorRing } from './descriptor-ring.ts';
-import type { InterruptGate } from './interrupt-gate.ts';
 
 /** Frames that one {@link ReceiveQueue.receive} returns at most. */
 const RECEIVE_BATCH = USED_BATCH;
 
-/** The card is told of buffers when so large a part of the ring waits for that: a trap each time. */
-const RETURN_SHARE = 8;
-
-const LENGTH_WORD = 2;
-const STATUS_WORD = 3;
 const DESCRIPTOR_WORDS = 4;
-const ERRORS_SHIFT = 8;
-/** In the status word: checksums of IP and transport were looked at, and neither was wrong. */
-const CHECKED = RXD_TCPCS | RXD_IXSM | ((RXD_ERROR_TCPE | RXD_ERROR_IPE) << ERRORS_SHIFT);
+/** In the status of all kinds of descriptors: the frame ends in this buffer. */
+const END = 2;
+
+/** Where a card writes what it has received into a descriptor, and what it says of checksums. */
+export interface ReceiveFormat {
+  readonly statusWord: number;
+  /** The lower half of this word. */
+  readonly lengthWord: number;
+  /** Of the status word: if these bits have that value, checksums were looked at and none was wrong. */
+  readonly checkedMask: number;
+  readonly checked: number;
+}
+
+export interface ReceiveQueueParts {
+  readonly ring: DescriptorRing;
+  readonly gate: CallGate;
+  readonly memory: DriverMemory;
+  readonly format: ReceiveFormat;
+  readonly pool: BufferPool;
+  readonly large?: LargeBuffers | undefined;
+  /** Buffers that wait for others before the card is told of them: as many where that is a trap. */
+  readonly returnAt: number;
+}
 
 /** Buffers for large frames that were put together; the ring's own are numbered before them. */
 export interface LargeBuffers {
   readonly pool: BufferPool;
   /** Bytes of the largest frame. */
   readonly frame: number;
-}
-
-/** Of `buffers`, how many wait for more before the card is told of them. */
-export function returnedAt(buffers: number): number {
-  return Math.max(1, Math.floor(buffers / RETURN_SHARE));
 }
 
 export class ReceiveQueue implements NetReceiver, NetQueue {
@@ -61,7 +64,8 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
   /** Frames of the last {@link receive}. */
   count = 0;
   readonly #ring: DescriptorRing;
-  readonly #gate: InterruptGate;
+  readonly #gate: CallGate;
+  readonly #format: ReceiveFormat;
   readonly #own: BufferPool;
   readonly #addresses: Float64Array;
   /** By descriptor: its buffer. */
@@ -75,20 +79,15 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
   #largeCount = 0;
   #largeNow = -1;
 
-  constructor(
-    ring: DescriptorRing,
-    gate: InterruptGate,
-    memory: DriverMemory,
-    own: BufferPool,
-    large?: LargeBuffers,
-  ) {
+  constructor({ ring, gate, memory, format, pool: own, large, returnAt }: ReceiveQueueParts) {
     this.#ring = ring;
     this.#gate = gate;
+    this.#format = format;
     this.#own = own;
     this.size = own.count;
     this.#memory32 = new Uint32Array(memory.arena.buffer, memory.arenaAddress, memory.size / 4);
     this.#bufferOf = new Uint16Array(ring.entries);
-    this.#returnAt = returnedAt(own.count);
+    this.#returnAt = returnAt;
     const addresses = [...own.addresses(), ...(large?.pool.addresses() ?? [])];
     this.#addresses = Float64Array.from(addresses);
     const { first, stride } = own;
@@ -142,6 +141,7 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
     const { words, entries } = ring;
     const memory32 = this.#memory32;
     const coalescer = this.#coalescer;
+    const { statusWord, lengthWord, checkedMask, checked } = this.#format;
     let index = ring.clean;
     let count = 0;
     // The card's own are those between; what lies behind has never had the bit set since it was given.
@@ -149,14 +149,14 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
       // Nowhere to put segments together: they wait until a large buffer is given back.
       if (coalescer !== undefined && coalescer.at < 0) break;
       const word = DESCRIPTOR_WORDS * index;
-      const status = words[word + STATUS_WORD] as number;
-      const length = (words[word + LENGTH_WORD] as number) & 0xffff;
+      const status = words[word + statusWord] as number;
+      const length = (words[word + lengthWord] as number) & 0xffff;
       const buffer = this.#bufferOf[index] as number;
       index = index + 1 === entries ? 0 : index + 1;
       ring.clean = index;
-      if ((status & RXD_EOP) === 0) throw brokenDevice('wrote a frame beyond its buffer');
+      if ((status & END) === 0) throw brokenDevice('wrote a frame beyond its buffer');
       const at = first + buffer * stride;
-      const flags = (status & CHECKED) === RXD_TCPCS ? VIRTIO_NET_HDR_F_DATA_VALID : 0;
+      const flags = (status & checkedMask) === checked ? VIRTIO_NET_HDR_F_DATA_VALID : 0;
       memory32[at >>> 2] = flags;
       memory32[(at >>> 2) + 1] = 0;
       memory32[(at + NET_HEADER_NUM_BUFFERS) >>> 2] = 1 << 16;
@@ -186,7 +186,7 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
 
   enableCalls(): boolean {
     this.#ring.publish();
-    this.#gate.open(INT_RXQ0);
+    this.#gate.open();
     return this.#ring.clean !== this.#ring.next && this.#ring.isDone(this.#ring.clean);
   }
 
