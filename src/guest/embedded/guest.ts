@@ -6,6 +6,7 @@ import type { PollLoop } from '../../os/poll-loop.ts';
 import { E1000GuestCard } from './e1000-guest-card.ts';
 import { Echo } from './echo.ts';
 import type { Transports } from './frontend.ts';
+import { IxgbeGuestCard } from './ixgbe-guest-card.ts';
 import type { NetAttachment } from './net-attachment.ts';
 import { Ping } from './ping.ts';
 import type { GuestInfo, GuestReading, GuestSpec, RoleSpec } from './protocol.ts';
@@ -13,6 +14,7 @@ import type { Role, RoleContext, RoleCounts } from './role.ts';
 import { RoleRunner } from './role-runner.ts';
 import { Traffic } from './traffic.ts';
 import { VirtioCard } from './virtio-card.ts';
+import { Watch } from './watch.ts';
 
 type RunningRole = Role & { counts(): RoleCounts };
 
@@ -34,10 +36,7 @@ export class EmbeddedGuest {
   ) {
     this.#runner = new RoleRunner(spec.name, loop, onLost);
     const fail = (reason: string): void => this.#runner.fail(reason);
-    this.#card =
-      spec.method === 'emulated'
-        ? new E1000GuestCard(spec, arena, loop, transports.pci(spec.socket, fail))
-        : new VirtioCard(spec, arena, loop, transports.virtio(spec.socket, fail));
+    this.#card = makeCard(spec, arena, loop, transports, fail);
     this.info = this.#card.info;
     this.#runner.begin(this.#card.contexts.map((context) => new Traffic(context, {}, undefined)));
   }
@@ -84,11 +83,31 @@ export class EmbeddedGuest {
   }
 }
 
+function makeCard(
+  spec: GuestSpec,
+  arena: Arena,
+  loop: PollLoop,
+  transports: Transports,
+  fail: (reason: string) => void,
+): NetAttachment {
+  switch (spec.method ?? 'paravirtual') {
+    case 'paravirtual':
+      return new VirtioCard(spec, arena, loop, transports.virtio(spec.socket, fail));
+    case 'emulated':
+      return new E1000GuestCard(spec, arena, loop, transports.pci(spec.socket, fail));
+    case 'direct':
+    case 'sriov':
+      return new IxgbeGuestCard(spec, arena, loop, transports.pci(spec.socket, fail), fail);
+  }
+}
+
 function makeRole(context: RoleContext, spec: RoleSpec | undefined): RunningRole {
   if (spec === undefined) return new Traffic(context, {}, undefined);
   switch (spec.role) {
     case 'echo':
       return new Echo(context);
+    case 'watch':
+      return new Watch(context);
     case 'ping':
       return new Ping(context, {
         mac: parseStationMac(spec.mac),

@@ -8,6 +8,7 @@ import { Histogram } from '../../base/histogram.ts';
 import { monotonicNs } from '../../os/clock.ts';
 import type { Timer } from '../../os/poll-loop.ts';
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
+import { arrivals } from './arrivals.ts';
 import type { Role, RoleContext, RoleCounts } from './role.ts';
 import { NO_COUNTS } from './role.ts';
 import { buildFrame, flowOf, stamp, stampAt, stampOf } from './test-frame.ts';
@@ -27,11 +28,14 @@ export interface PingOptions {
    */
   readonly intervalUs?: number;
   /**
-   * What ends the time that is measured: the `echo` (default), or that the device has `taken` the frame,
-   * for which the guest watches the ring: how long the device takes to notice.
+   * What ends the time that is measured: the `echo` (default); or that the device has `taken` the frame,
+   * for which the guest watches the ring: how long the device takes to notice; or that a watching guest of
+   * the same process has `found` it.
    */
-  readonly until?: 'echo' | 'taken';
+  readonly until?: PingEnd;
 }
+
+export type PingEnd = 'echo' | 'taken' | 'found';
 
 export class Ping implements Role {
   private readonly context: RoleContext;
@@ -40,7 +44,7 @@ export class Ping implements Role {
   private readonly stampIndex: number;
   private readonly hash: number;
   private readonly intervalNs: number;
-  private readonly untilTaken: boolean;
+  private readonly until: PingEnd;
   private readonly histogram = new Histogram();
   private sequence = 0;
   private waiting = false;
@@ -58,7 +62,7 @@ export class Ping implements Role {
     this.context = context;
     this.options = options;
     this.intervalNs = (options.intervalUs ?? 0) * 1000;
-    this.untilTaken = options.until === 'taken';
+    this.until = options.until ?? 'echo';
     if (NET_HEADER_BYTES + options.frameBytes > pool.bytes) {
       throw new SluiceError(
         'config',
@@ -91,7 +95,7 @@ export class Ping implements Role {
     }
     if (!this.running) return reaped + count;
     const now = monotonicNs();
-    if (this.untilTaken && this.waiting && transmit.queue.outstanding === 0) this.record(now);
+    if (this.waiting && this.until !== 'echo') this.look(now);
     if (this.waiting && now - this.sentAt > TIMEOUT_NS) {
       this.timeouts++;
       this.waiting = false;
@@ -111,7 +115,7 @@ export class Ping implements Role {
 
   arm(): boolean {
     const { receive, transmit } = this.context.pair;
-    if (this.untilTaken && this.waiting) return true;
+    if (this.waiting && this.until !== 'echo') return true;
     if (receive.queue.enableCalls()) return true;
     // The frame itself comes back only after the device has taken it, unless it was lost.
     const stuck = !this.waiting && transmit.queue.outstanding > 0;
@@ -164,7 +168,17 @@ export class Ping implements Role {
       return;
     }
     this.received++;
-    if (this.waiting && !this.untilTaken) this.record(monotonicNs());
+    if (this.waiting && this.until === 'echo') this.record(monotonicNs());
+  }
+
+  /** Whether the frame has been taken, or found. */
+  private look(now: number): void {
+    if (this.until === 'taken') {
+      if (this.context.pair.transmit.queue.outstanding === 0) this.record(now);
+      return;
+    }
+    const found = arrivals[this.options.flow] as number;
+    if (found >= this.sentAt) this.record(found);
   }
 
   private record(now: number): void {

@@ -6,10 +6,15 @@ import { type ErrorCode, SluiceError } from '../../base/errors.ts';
 import type { BlkWishes } from '../../driver/virtio-blk/negotiation.ts';
 import type { NetWishes } from '../../driver/virtio-net/negotiation.ts';
 import type { DiskCounts, DiskWorkSpec } from './disk-options.ts';
+import type { PingEnd } from './ping.ts';
 import type { RoleCounts } from './role.ts';
 
-/** What the guest's device is: a virtio device behind vhost-user, or an emulated one behind vfio-user. */
-export type GuestMethod = 'paravirtual' | 'emulated';
+/**
+ * What the guest's device is: a virtio device behind vhost-user; behind vfio-user an emulated one, or a
+ * physical or virtual function of an 82599.
+ */
+export type GuestMethod = DiskGuestMethod | 'direct' | 'sriov';
+export type DiskGuestMethod = 'paravirtual' | 'emulated';
 
 /** A guest: a memory file, a driver, a socket. */
 export interface GuestSpec {
@@ -36,6 +41,12 @@ export interface GuestSpec {
   /** Buffers that wait for frames, and frames that may be on their way at once, per pair. */
   readonly receiveBuffers?: number;
   readonly sendFrames?: number;
+  /**
+   * `direct` and `sriov`: frames are looked for only after an interrupt, as stock drivers do, of which
+   * there are so many a second at most; 0: as many as there are reasons; `adaptive`: the driver decides.
+   * Unless given, the guest looks while it is awake, and wants interrupts only to be woken.
+   */
+  readonly interrupts?: number | 'adaptive';
 }
 
 /** What became of an attachment. */
@@ -67,13 +78,14 @@ export interface SourceSpec {
 export type RoleSpec =
   | { readonly role: 'traffic'; readonly verifyEvery?: number; readonly source?: SourceSpec }
   | { readonly role: 'echo' }
+  | { readonly role: 'watch' }
   | {
       readonly role: 'ping';
       readonly mac: string;
       readonly flow: number;
       readonly frame: number;
       readonly intervalUs?: number;
-      readonly until?: 'echo' | 'taken';
+      readonly until?: PingEnd;
     };
 
 export interface GuestReading {
@@ -92,7 +104,7 @@ export interface DiskGuestSpec {
   /** Unique in the process, among guests of all kinds. */
   readonly name: string;
   /** `paravirtual` unless given. */
-  readonly method?: GuestMethod;
+  readonly method?: DiskGuestMethod;
   readonly socket: string;
   /** Emulated: the port of the controller that the drive is plugged into; 0 unless given. */
   readonly port?: number;
