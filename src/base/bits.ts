@@ -25,6 +25,13 @@ export function isPowerOfTwo(value: number): boolean {
   );
 }
 
+/** How many bits of a 32-bit value are set. */
+export function countBits(value: number): number {
+  let count = 0;
+  for (let rest = value; rest !== 0; rest &= rest - 1) count++;
+  return count;
+}
+
 /** One value of 64 bits with the bits of these numbers set: feature bits, as negotiations carry them. */
 export function bitMask(...bits: readonly number[]): bigint {
   return bits.reduce((mask, bit) => mask | (1n << BigInt(bit)), 0n);

@@ -183,7 +183,8 @@ export class CommandEngine implements DiskSink {
   /** The lane wants to sleep. True if there is work. */
   arm(): boolean {
     const ready = (this.parked | this.mover.woken) !== 0 && !this.host.held;
-    return (this.disk?.arm() ?? false) || ready || this.next() !== 0;
+    const spins = ready || this.queued.holding || this.next() !== 0;
+    return (this.disk?.arm() ?? false) || spins;
   }
 
   disarm(): void {
@@ -418,7 +419,7 @@ export class CommandEngine implements DiskSink {
       this.failQueued(i, device);
       return WAITS;
     }
-    this.queued.add(tag);
+    this.queued.add(tag, this.host.loop.now);
     const toGuest = slots.action[i] === slot.ACTION_DISK_IN;
     this.receive.queuedData(device, tag, toGuest, slots.left[i] as number, dma);
     return DMA_DONE;
@@ -575,7 +576,8 @@ export class CommandEngine implements DiskSink {
 
   private tellQueued(): void {
     const dma = this.host.space;
-    if (!this.host.held && dma !== undefined) this.afterTelling(this.queued.tell(dma));
+    if (!this.host.held && dma !== undefined)
+      this.afterTelling(this.queued.tell(dma, this.host.loop.now));
   }
 
   private afterTelling(outcome: number): void {

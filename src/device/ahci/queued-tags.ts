@@ -5,6 +5,7 @@
 import { DMA_DONE, DMA_PENDING, DMA_REFUSED, type DmaSpace } from '../../memory/dma.ts';
 import { PX_IS_SDBS, PX_IS_TFES, PX_SACT } from '../../spec/ahci.ts';
 import { STATUS_BSY, STATUS_DRQ, STATUS_ERR } from '../../spec/ata.ts';
+import { Aggregation } from './aggregation.ts';
 import { STATUS_READY } from './ata-device.ts';
 import type { PortRegisters } from './port-registers.ts';
 import type { ReceiveArea } from './receive-area.ts';
@@ -26,6 +27,7 @@ export class QueuedTags {
   private done = 0;
   private beingTold = 0;
   private error = 0;
+  private readonly aggregation = new Aggregation();
   private readonly regs: PortRegisters;
   private readonly receive: ReceiveArea;
   private readonly dmaTag: number;
@@ -42,11 +44,17 @@ export class QueuedTags {
     return this.outstanding !== 0;
   }
 
+  /** Ends wait for others. */
+  get holding(): boolean {
+    return this.aggregation.holding;
+  }
+
   has(tag: number): boolean {
     return (this.outstanding & (1 << tag)) !== 0;
   }
 
-  add(tag: number): void {
+  add(tag: number, now: number): void {
+    this.aggregation.arrived(now);
     this.outstanding |= 1 << tag;
   }
 
@@ -73,14 +81,17 @@ export class QueuedTags {
     this.done = 0;
     this.beingTold = 0;
     this.failed = false;
+    this.aggregation.forget();
   }
 
-  /** Tells what there is to tell. TELL_* */
-  tell(dma: DmaSpace): number {
-    const { receive, dmaTag } = this;
+  /** Tells what there is to tell by now (ns). TELL_* */
+  tell(dma: DmaSpace, now: number): number {
+    const { receive, dmaTag, aggregation, outstanding } = this;
     if (this.telling) return TELL_OK;
     const tags = this.done;
-    if (tags !== 0) {
+    const mustBe = this.failed || outstanding === 0;
+    if (tags !== 0 && (mustBe || aggregation.due(now, tags, outstanding))) {
+      aggregation.forget();
       this.done = 0;
       const outcome = receive.setDeviceBits(STATUS_READY, 0, tags, dma, dmaTag);
       if (outcome === DMA_REFUSED) return TELL_REFUSED;

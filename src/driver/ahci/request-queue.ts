@@ -6,6 +6,7 @@
  * that something is done, and then asks PxSACT what: one trap for all that is done. Interrupts are
  * acknowledged when the driver wants to sleep; until then the device sends no other.
  */
+import { countBits } from '../../base/bits.ts';
 import { SECTOR_BYTES } from '../../block/disk.ts';
 import * as ahci from '../../spec/ahci.ts';
 import * as ata from '../../spec/ata.ts';
@@ -258,10 +259,4 @@ function readQueueError(
   const first = page.readUInt8(0);
   if ((first & ata.NCQ_ERROR_NOT_QUEUED) !== 0) return undefined;
   return { tag: first & 0x1f, error: page.readUInt8(3) };
-}
-
-function countBits(value: number): number {
-  let count = 0;
-  for (let rest = value; rest !== 0; rest &= rest - 1) count++;
-  return count;
 }
