@@ -417,6 +417,8 @@ export const IXGBE_EERD_DONE = 0x2;
 export const IXGBE_EERD_ADDRESS_SHIFT = 2;
 export const IXGBE_EERD_ADDRESS_MASK = 0x3fff;
 export const IXGBE_EERD_DATA_SHIFT = 16;
+/** FWSM: the firmware's mode is valid (§8.2.3.4.12): none, with mode 0. */
+export const IXGBE_FWSM_VALID = 0x8000;
 /** SWSM, and the software bits of SW_FW_SYNC (§8.2.3.4.11). */
 export const IXGBE_SWSM_SMBI = 0x1;
 export const IXGBE_SWSM_SWESMBI = 0x2;

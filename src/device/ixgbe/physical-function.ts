@@ -23,6 +23,7 @@ import {
   IXGBE_EITRS,
   IXGBE_FDIRCMD_COMMAND,
   IXGBE_FDIRCTRL_INIT_DONE,
+  IXGBE_FWSM_VALID,
   IXGBE_HLREG0_JUMBO,
   IXGBE_HLREG0_LOOPBACK,
   IXGBE_HLREG0_RX_CRC_STRIP,
@@ -67,7 +68,7 @@ import { Rss, rssQueue } from './rss.ts';
 import { SfpModule } from './sfp-module.ts';
 import { FCS_BYTES, Statistics } from './statistics.ts';
 
-const { CTRL, STATUS, CTRL_EXT, ESDP, I2CCTL, EEC, EERD, EEWR, SWSM, FDIRCTRL, FDIRCMD } = R;
+const { CTRL, STATUS, CTRL_EXT, ESDP, I2CCTL, EEC, EERD, EEWR, SWSM, FWSM, FDIRCTRL, FDIRCMD } = R;
 const { EICR, EICS, EIMS, EIMC, EIAC, EIAM, GPIE, EITR, EITR_HIGH, IVAR, IVAR_MISC } = R;
 const { EICS_EX, EIMS_EX, EIMC_EX, EIAM_EX } = R;
 const { RDRXCTL, RXCTRL, HLREG0, MAXFRS, VLNCTRL, DMATXCTL, MRQC, RETA, RSSRK } = R;
@@ -500,6 +501,7 @@ export class PhysicalFunction extends NicFunction {
     this.#sfp.reset();
     this.#ioAddress = 0;
     words[EEC] = EEC_STATE;
+    words[FWSM] = IXGBE_FWSM_VALID;
     words[RXPBSIZE] = RX_BUFFER;
     words[TXPBSIZE] = TX_BUFFER;
     words[SECTXSTAT] = IXGBE_SEC_READY;
