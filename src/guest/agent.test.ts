@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { Duplex } from 'node:stream';
 import { test } from 'node:test';
 import { AgentChannel } from './agent.ts';
@@ -37,7 +38,7 @@ test('a command waits for the agent and gets its own reply, whatever the order',
   line.say('ready\n');
   await turn();
   await turn();
-  assert.deepEqual(line.sent, [`run 1 ${base64('first')}`, `run 2 ${base64('second')}`]);
+  assert.deepEqual(line.sent, ['run 1 first', 'run 2 second']);
   line.say(`done 2 0 ${base64('zwei ä\n')} -\ndone 1 3`);
   assert.deepEqual(await second, { code: 0, stdout: 'zwei ä\n', stderr: '' });
   line.say(` - ${base64('no')}\n`);
@@ -52,18 +53,19 @@ test('a long script goes in parts, each after the last was taken', async () => {
   await agent.ready();
   const script = `echo ${'abc'.repeat(1500)}`;
   const reply = agent.run(script, patient);
+  const whole = `echo\\0040${'abc'.repeat(1500)}`;
   let text = '';
-  for (let parts = 1; !text.endsWith(base64(script).slice(-8)); parts++) {
+  for (let parts = 1; text.length < whole.length; parts++) {
     await turn();
     assert.equal(line.sent.length, parts);
     const [verb, id, part] = (line.sent.at(-1) ?? '').split(' ');
     text += part;
-    assert.equal(verb, text.length < base64(script).length ? 'part' : 'run');
+    assert.equal(verb, text.length < whole.length ? 'part' : 'run');
     assert.equal(id, '1');
     assert.ok((line.sent.at(-1) ?? '').length < 4000);
     line.say('ok\n');
   }
-  assert.equal(text, base64(script));
+  assert.equal(text, whole);
   line.say('done 1 0 - -\n');
   assert.equal((await reply).code, 0);
 });
@@ -113,4 +115,19 @@ test('a guest that stops, or talks nonsense, fails everybody who waits', async (
   const ready = other.ready();
   noisy.say('done 1\n');
   await assert.rejects(ready, { code: 'protocol' });
+});
+
+test("the shell's printf makes a script of what is sent", async () => {
+  const script = `printf '%s\\n' "$(echo a\\\\b)" ä '\\c' "\t*"; : 100% -n\n`;
+  const line = new Line();
+  const agent = new AgentChannel(line);
+  line.say('ready\n');
+  const reply = agent.run(script, patient);
+  await turn();
+  await turn();
+  const [, , text = ''] = (line.sent[0] ?? '').split(' ');
+  assert.match(text, /^[!-~]+$/);
+  assert.equal(execFileSync('sh', ['-c', 'printf %b "$1"', 'sh', text]).toString(), script);
+  line.say('done 1 0 - -\n');
+  await reply;
 });

@@ -1,7 +1,8 @@
 /**
  * The host's end of the agent that runs commands inside a guest (`scripts/testbed.d/agent`).
  *
- * Every message is a line; scripts and what they print are base64, `-` if empty. The next line to
+ * Every message is a line. Scripts are as printf's %b reads them, so that the guest's shell needs no process to
+ * decode them; what they print is base64, `-` if empty. The next line to
  * the guest is sent when the last one has been taken.
  *
  *     guest -> host   ready                   the agent has (re)started
@@ -26,11 +27,20 @@ interface Waiter<T> {
   readonly reject: (error: Error) => void;
 }
 
-/** Base64 characters in a line: the guest's terminal buffers 4096 bytes. */
+/** Characters of a script in a line: the guest's terminal buffers 4096 bytes. */
 const partLength = 2048;
 
 function decode(field: string): string {
   return field === '-' ? '' : Buffer.from(field, 'base64').toString('utf8');
+}
+
+/** What does not stand for itself in a line and for printf's %b. */
+const SPECIAL = /[^A-Za-z0-9_./=:,@%+-]/g;
+
+function encode(script: string): string {
+  return Buffer.from(script)
+    .toString('latin1')
+    .replace(SPECIAL, (byte) => `\\0${byte.charCodeAt(0).toString(8).padStart(3, '0')}`);
 }
 
 /** Commands side by side over one serial line to one guest. */
@@ -101,7 +111,7 @@ export class AgentChannel {
   }
 
   #sendScript(id: number, script: string): void {
-    const text = Buffer.from(script).toString('base64');
+    const text = encode(script);
     const last = Math.max(0, Math.ceil(text.length / partLength) - 1) * partLength;
     for (let at = 0; at < last; at += partLength) {
       this.#send(`part ${id} ${text.slice(at, at + partLength)}`);
