@@ -1,53 +1,30 @@
 /**
- * A Linux guest of QEMU with a PCI function over vfio-user: what the guest sees of it, registers,
- * and DMA, which is refused where the guest has no memory. The guest's memory is a file that the lane
- * maps, or QEMU's own, which the lane reaches by messages.
+ * A Linux guest of QEMU with a PCI function over vfio-user whose memory is QEMU's own: the lane reaches it by
+ * messages. What the guest sees of the function, registers, and DMA, which is refused where the guest has no
+ * memory. (With memory that the lane maps: add-a-device.test.ts.)
  */
 // suite: timeout=300
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { startQemu } from '../src/guest/qemu.ts';
-import { socketDirectory, withoutTestbed } from './support/testbed.ts';
+import { startDice } from './support/dice.ts';
+import { withoutTestbed } from './support/testbed.ts';
 
 const MEMORY_MIB = 256;
+/** Registers of examples/dice.ts. */
+const [ID, SIDES, ADDRESS, ADDRESS_HIGH, ROLL, STATUS] = [0, 4, 8, 12, 16, 20];
+const [DONE, FAILED] = [1, 2];
 
-for (const [name, memory] of [
-  ['a function over vfio-user', []],
-  [
-    'a function that has no file of its memory',
-    [
-      ...['-object', `memory-backend-ram,id=private,size=${MEMORY_MIB}M`],
-      ...['-machine', 'memory-backend=private'],
-    ],
-  ],
-] as const) {
-  test(`a Linux guest uses ${name}`, { skip: withoutTestbed() }, (t) => useFunction(t, memory));
-}
-
-async function useFunction(t: TestContext, memory: readonly string[]): Promise<void> {
-  const path = join(socketDirectory(t), 'mailbox.sock');
-  let log = '';
-  const program = join(import.meta.dirname, 'support/vfio-user-function.ts');
-  const lane = spawn(process.execPath, ['--no-warnings', program, path], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  t.after(() => lane.kill('SIGKILL'));
-  lane.stdout.setEncoding('utf8');
-  await new Promise<void>((resolve, reject) => {
-    lane.on('error', reject);
-    lane.on('exit', (code) => reject(new Error(`the lane ended with code ${code}`)));
-    lane.stdout.on('data', (text: string) => {
-      log += text;
-      if (log.includes('ready\n')) resolve();
-    });
-  });
+test('a Linux guest uses a function that has no file of its memory', {
+  skip: withoutTestbed(),
+}, async (t) => {
+  const dice = await startDice(t);
   const guest = startQemu({
     name: 'vfio-user',
     memory: MEMORY_MIB,
     options: (inside) => [
-      ...memory,
+      ...['-object', `memory-backend-ram,id=private,size=${MEMORY_MIB}M`],
+      ...['-machine', 'memory-backend=private'],
       '-device',
       'pcie-root-port,id=rp0,slot=1',
       '-device',
@@ -56,18 +33,20 @@ async function useFunction(t: TestContext, memory: readonly string[]): Promise<v
         id: 'v0',
         bus: 'rp0',
         rombar: 0,
-        socket: { path: inside(path), type: 'unix' },
+        socket: { path: inside(dice.path), type: 'unix' },
       }),
     ],
   });
-  t.after(() => guest.kill());
+  t.after(async () => {
+    await guest.kill();
+  });
   await guest.booted();
   const run = async (script: string): Promise<string> => {
     const { code, stdout, stderr } = await guest.run(script);
-    assert.equal(code, 0, `${script}: ${stderr}\n${log}`);
+    assert.equal(code, 0, `${script}: ${stderr}\n${dice.log()}`);
     return stdout.trim();
   };
-  const device = (await run('grep -l 0x10ff /sys/bus/pci/devices/*/device | xargs dirname')).trim();
+  const device = (await run('grep -l 0x10f1 /sys/bus/pci/devices/*/device | xargs dirname')).trim();
   assert.equal(await run(`cat ${device}/vendor ${device}/class`), '0x1af4\n0x088000');
   await run(`echo 1 > ${device}/enable`);
   const bar = Number((await run(`head -n 1 ${device}/resource`)).split(' ')[0]);
@@ -75,19 +54,29 @@ async function useFunction(t: TestContext, memory: readonly string[]): Promise<v
     Number(await run(`busybox devmem ${bar + offset} 32`));
   const write = (offset: number, value: number): Promise<string> =>
     run(`busybox devmem ${bar + offset} 32 ${value}`);
-  assert.equal(await read(0), 0x534c5543);
-  await write(4, 0x1234_5678);
-  assert.equal(await read(4), 0x1234_5678);
+  /** Rolls four dice that all show the same; what the status is when they have come to rest. */
+  const roll = async (sides: number): Promise<number> => {
+    await write(STATUS, DONE | FAILED);
+    await write(SIDES, sides);
+    await write(ROLL, 4);
+    // The numbers go by message: the answer comes when it comes.
+    const status = `busybox devmem ${bar + STATUS} 32`;
+    return Number(await run(`while [ $(($(${status}))) = 0 ]; do sleep 0.01; done; ${status}`));
+  };
+  assert.equal(await read(ID), 0x4543_4944);
+  await write(SIDES, 0);
+  assert.equal(await read(SIDES), 6, 'dice without sides');
+  await write(ADDRESS, 0x500);
   // Bus mastering is off: nothing is written anywhere.
-  await write(8, 0x1000);
-  assert.equal(await read(12), 1);
+  assert.equal(await roll(1), FAILED);
   // Bus Master Enable, beside memory decoding, in the command register.
   await run(`printf '\\006\\000' | dd of=${device}/config bs=2 seek=2 count=1 conv=notrunc`);
   // The first page of memory is the firmware's, and Linux lets it be read.
-  await write(8, 0x500);
-  assert.equal(await read(12), 1, 'refused with bus mastering on');
-  assert.equal(Number(await run('busybox devmem 0x500 32')), 0x1234_5678);
+  assert.equal(await roll(1), DONE);
+  assert.equal(Number(await run('busybox devmem 0x500 32')), 0x0101_0101);
   // Where there is no memory.
-  await write(8, 0xe000_0000);
-  assert.equal(await read(12), 2);
-}
+  await write(ADDRESS_HIGH, 0x10);
+  assert.equal(await roll(1), FAILED);
+  await write(ADDRESS_HIGH, 0xffff_ffff);
+  assert.equal(await roll(1), FAILED);
+});
