@@ -6,15 +6,18 @@ import { closeFd } from '../../os/fd.ts';
 import { createMemfd } from '../../os/mapping.ts';
 import { UnixConnection } from '../../os/unix-socket.ts';
 import * as vfu from '../../spec/vfio-user.ts';
+import { pipePair } from '../pipe.ts';
 import {
   EMPTY_PAYLOAD,
   encodeMessage,
   MAX_MESSAGE_FDS,
+  type Message,
   payloadOf,
   putU64,
   Refusal,
 } from './codec.ts';
-import { Bench, openDescriptors } from './testing.ts';
+import { MessageReader } from './framing.ts';
+import { Bench, openDescriptors, SHARED_BYTES } from './testing.ts';
 
 const KB = 1024;
 const [EEXIST, EINVAL] = [17, 22];
@@ -56,6 +59,30 @@ describe('a client that wants no device', () => {
     assert.match(bench.log.join(), /more than 16 descriptors/);
   });
 
+  test('test_descriptors_of_a_message_and_of_the_next_that_come_at_once', () => {
+    const channels = pipePair();
+    const [near, far] = channels;
+    const reader = new MessageReader(far);
+    const message = encodeMessage(1, vfu.VFIO_USER_DEVICE_SET_IRQS, 0, new Uint8Array(20));
+    near.send(message.subarray(0, 20), descriptors(MAX_MESSAGE_FDS));
+    assert.equal(reader.read(), undefined);
+    near.send(message.subarray(20), []);
+    near.send(message, descriptors(MAX_MESSAGE_FDS - 1));
+    for (const count of [MAX_MESSAGE_FDS, MAX_MESSAGE_FDS - 1]) {
+      assert.equal((reader.read() as Message).length, 20);
+      const bag = reader.takeFds();
+      assert.equal(bag.count, count);
+      bag.close();
+    }
+    // Too many of one message, though each piece brings few.
+    near.send(message.subarray(0, 20), descriptors(MAX_MESSAGE_FDS));
+    near.send(message.subarray(20), descriptors(1));
+    assert.notEqual(reader.read(), undefined);
+    assert.throws(() => reader.takeFds(), { code: 'protocol', message: /more than 16/ });
+    reader.close();
+    for (const channel of channels) channel.close();
+  });
+
   test('test_descriptors_of_commands_that_wait_are_bounded', () => {
     bench.function.busy = true;
     bench.client.tell(vfu.VFIO_USER_DEVICE_RESET, EMPTY_PAYLOAD);
@@ -70,6 +97,30 @@ describe('a client that wants no device', () => {
     assert.deepEqual(bench.function.take(), ['reset']);
     bench.client.deviceInfo();
   });
+
+  for (const waits of [false, true]) {
+    test(`test_long_accesses_leave_time_for_others_${waits ? 'after_a_reset' : 'at_once'}`, () => {
+      const { client, session, function: scratch } = bench;
+      scratch.busy = waits;
+      if (waits) client.tell(vfu.VFIO_USER_DEVICE_RESET, EMPTY_PAYLOAD);
+      const payload = payloadOf(vfu.REGION_ACCESS_BYTES, (view) => {
+        view.setUint32(8, vfu.REGION_BAR0 + 2, true);
+        view.setUint32(12, SHARED_BYTES, true);
+      });
+      // None wants its answer.
+      for (let i = 0; i < 10; i++) client.tell(vfu.VFIO_USER_REGION_READ, payload);
+      client.post(0, 0, 4, 7);
+      for (let i = 0; waits && i < 100; i++) bench.pump();
+      if (waits) scratch.finish();
+      session.readable();
+      const first = scratch.take().length;
+      assert.ok(first > 0 && first <= (3 * SHARED_BYTES) / 4 + 1, `${first} accesses at once`);
+      assert.equal(client.read(0, 0, 4), 7);
+      const rest = scratch.take();
+      assert.equal(first + rest.length, Number(waits) + (10 * SHARED_BYTES) / 4 + 2);
+      assert.deepEqual(rest.slice(-2), ['write 0+0/4=7', 'read 0+0/4']);
+    });
+  }
 
   test('test_a_million_maps_end_at_the_bound', () => {
     const { client, session } = bench;

@@ -5,6 +5,7 @@
  * A receive never goes beyond a byte that descriptors came with (unix(7)): they belong to the message
  * that holds the last byte that was received.
  */
+import type { SluiceError } from '../../base/errors.ts';
 import { HEADER_BYTES } from '../../spec/vfio-user.ts';
 import type { ByteChannel } from '../channel.ts';
 import { FdBag } from '../fd-bag.ts';
@@ -73,13 +74,19 @@ export class MessageReader {
     }
   }
 
-  /** The descriptors of the message that was read last; whoever takes them closes the bag. */
+  /**
+   * The descriptors of the message that was read last; whoever takes them closes the bag.
+   * @throws SluiceError `protocol` for more than a message may bring.
+   */
   takeFds(): FdBag {
     const end = this.#base + this.#from;
     let count = 0;
     while (count < this.#arrived.length && (this.#arrived[count] as Arrived).end <= end) count++;
     if (count === 0) return new FdBag();
-    return new FdBag(this.#arrived.splice(0, count).flatMap(({ fds }) => fds));
+    const bag = new FdBag(this.#arrived.splice(0, count).flatMap(({ fds }) => fds));
+    if (bag.count <= MAX_MESSAGE_FDS) return bag;
+    bag.close();
+    throw tooManyFds(commandName(this.#message.command));
   }
 
   /** True if the message that was read last brought descriptors: they must be taken. */
@@ -129,13 +136,11 @@ export class MessageReader {
     if (bytes > 0) this.#to += bytes;
     if (fds.length > 0) {
       this.#arrived.push({ end: this.#base + this.#to, fds });
-      // All of them belong to the message that is not whole yet: those of others were taken.
+      // Those of whole messages were taken. What is left belongs to the one that was not whole yet, and
+      // now perhaps to one behind it, with which its end has come.
       const count = this.#arrived.reduce((sum, arrived) => sum + arrived.fds.length, 0);
-      if (received.truncated || count > MAX_MESSAGE_FDS) {
-        throw protocolError(
-          `${this.#what()}: more than ${MAX_MESSAGE_FDS} descriptors, or more than fit`,
-        );
-      }
+      const isTooMany = fds.length > MAX_MESSAGE_FDS || count > 2 * MAX_MESSAGE_FDS;
+      if (received.truncated || isTooMany) throw tooManyFds(this.#what());
     } else {
       // After descriptors a receive is short although there is more.
       this.#drained = bytes >= 0 && bytes < room;
@@ -173,6 +178,10 @@ export class MessageReader {
       ? commandName(this.#message.view.getUint16(this.#from + 2, true))
       : 'a message';
   }
+}
+
+function tooManyFds(what: string): SluiceError {
+  return protocolError(`${what}: more than ${MAX_MESSAGE_FDS} descriptors, or more than fit`);
 }
 
 function messageOver(bytes: Uint8Array<ArrayBuffer>): Message {

@@ -45,8 +45,12 @@ import { MessageMemory } from './remote-memory.ts';
 
 /** Messages that one look at the socket handles, beside those that came along with the last. */
 const MESSAGES_PER_TURN = 64;
+/** Bytes of registers that one look accesses, but for the last message's: others wait meanwhile. */
+const ACCESSES_PER_TURN = 32 * 1024;
 /** Bytes of commands that wait behind another: no more is read then. */
 const MAX_HELD_BYTES = 1024 * 1024;
+/** Commands among them that were done and are kept: to take each out by itself would move all the others. */
+const DONE_KEPT = 1024;
 /** What a descriptor among them counts for: a process has fewer of them than of bytes. */
 const HELD_FD_BYTES = 16 * 1024;
 /** What a client may leave unread: some answers of the largest size. */
@@ -113,12 +117,17 @@ export class VfioUserSession implements EagerSocket {
   /** A command that waits until DMA has drained, and those behind it. */
   #waiting: Held | undefined;
   #behind: Held[] = [];
+  /** The first of them that was not done yet. */
+  #next = 0;
   #heldBytes = 0;
   #onClosed: (() => void) | undefined;
   #closed = false;
   #messages = 0;
   #reads = 0;
   #writes = 0;
+  /** Bytes of registers that the present look has accessed. */
+  #accessed = 0;
+  #continuing = false;
 
   constructor(channel: ByteChannel, options: SessionOptions) {
     const { function: pciFunction, files, faults } = options;
@@ -160,8 +169,13 @@ export class VfioUserSession implements EagerSocket {
   /** Handles messages that have come. False: the connection is over, and is to be closed. */
   readable(): boolean {
     try {
+      this.#accessed = 0;
       if (!this.#goOn()) return false;
       for (let n = 0; n < MESSAGES_PER_TURN || this.#reader.ready; n++) {
+        if (this.#accessed > ACCESSES_PER_TURN) {
+          this.#continue();
+          return true;
+        }
         if (this.waiting) return true;
         const message = this.#reader.read(n === 0);
         if (message === undefined) return true;
@@ -174,6 +188,16 @@ export class VfioUserSession implements EagerSocket {
     } catch (error) {
       return this.#giveUp(error);
     }
+  }
+
+  /** What has been received already nothing else would wake the loop for. */
+  #continue(): void {
+    if (this.#continuing) return;
+    this.#continuing = true;
+    this.#options.loop.setTimer(0, () => {
+      this.#continuing = false;
+      if (!this.#closed) this.#options.onReady?.();
+    });
   }
 
   /** Between turns of the loop: a guest waits for each answer. */
@@ -201,9 +225,11 @@ export class VfioUserSession implements EagerSocket {
     this.#closed = true;
     this.#options.loop.rest(this);
     this.#onClosed = onClosed;
-    for (const held of [this.#waiting, ...this.#behind]) held?.fds.close();
+    this.#waiting?.fds.close();
+    for (const held of this.#behind.slice(this.#next)) held.fds.close();
     this.#waiting = undefined;
     this.#behind = [];
+    this.#next = 0;
     this.#reader.close();
     this.#writer.close();
     this.#channel.close();
@@ -273,12 +299,17 @@ export class VfioUserSession implements EagerSocket {
   /** Goes on with what waited. */
   #goOn(): boolean {
     const first = this.#waiting;
-    if (first === undefined) return true;
-    this.#waiting = undefined;
-    if (!this.#handle(first.message, first.fds)) return false;
-    while (this.#waiting === undefined) {
-      const next = this.#behind.shift();
-      if (next === undefined) break;
+    if (first !== undefined) {
+      this.#waiting = undefined;
+      if (!this.#handle(first.message, first.fds)) return false;
+    }
+    while (this.#waiting === undefined && this.#behind.length > 0) {
+      if (this.#accessed > ACCESSES_PER_TURN) return true;
+      const next = this.#behind[this.#next++] as Held;
+      if (this.#next === this.#behind.length || this.#next === DONE_KEPT) {
+        this.#behind.splice(0, this.#next);
+        this.#next = 0;
+      }
       this.#heldBytes -= weightOf(next);
       if (!this.#handle(next.message, next.fds)) return false;
     }
@@ -292,7 +323,7 @@ export class VfioUserSession implements EagerSocket {
       this.#remote.reply(message);
       return true;
     }
-    if (this.#waiting === undefined) return this.#handle(message, fds);
+    if (this.#waiting === undefined && this.#behind.length === 0) return this.#handle(message, fds);
     const held = { message: copyOf(message), fds };
     this.#heldBytes += weightOf(held);
     this.#behind.push(held);
@@ -443,6 +474,7 @@ export class VfioUserSession implements EagerSocket {
     if (count > MAX_DATA_BYTES) throw new Refusal(EINVAL, `${count} bytes at once`);
     this.#regions.check(region, offset, count);
     this.#reads++;
+    this.#accessed += count;
     const size = vfu.HEADER_BYTES + vfu.REGION_ACCESS_BYTES + count;
     const bytes = size <= REPLY_BYTES ? this.#reply : new Uint8Array(size);
     const view = bytes === this.#reply ? this.#replyView : new DataView(bytes.buffer);
@@ -461,6 +493,7 @@ export class VfioUserSession implements EagerSocket {
     expectBytes(message, vfu.REGION_ACCESS_BYTES + count);
     this.#regions.check(region, offset, count);
     this.#writes++;
+    this.#accessed += count;
     const { id, command, flags } = message;
     const data = message.at + vfu.REGION_ACCESS_BYTES;
     this.#regions.write(region, offset, count, message.view, data);
@@ -498,6 +531,7 @@ export class VfioUserSession implements EagerSocket {
     for (let i = 0; i < writes; i++) this.#writeOne(message, i, false);
     for (let i = 0; i < writes; i++) this.#writeOne(message, i, true);
     this.#writes += writes;
+    this.#accessed += writes * vfu.SINGLE_WRITE_DATA;
     if ((message.flags & vfu.FLAG_NO_REPLY) !== 0) return;
     const size = vfu.HEADER_BYTES + vfu.WRITE_MULTI_BYTES;
     putHeader(this.#replyView, message.id, message.command, size, vfu.FLAG_TYPE_REPLY, 0);
