@@ -69,6 +69,12 @@ export class TokenBucket {
     return true;
   }
 
+  /** Takes `amount` whatever there is: of what has passed already. */
+  spend(amount: number): void {
+    const state = this.#state;
+    state[TOKENS] = (state[TOKENS] as number) - amount;
+  }
+
   /** Nanoseconds after the last {@link refill} until something may pass again; 0 if it may now. */
   waitNs(): number {
     const { tokens } = this;

@@ -5,8 +5,8 @@
  * the wire's own: the far switch may change tags and targets while the near one still has other
  * receivers to serve.
  */
-import { VLAN_TAG_BYTES } from '../spec/ethernet.ts';
-import { Burst, SLOT_HEADROOM } from './burst.ts';
+import { Burst } from './burst.ts';
+import { appendFrame } from './burst-copy.ts';
 import type { DataPath } from './data-path.ts';
 import {
   newPortCounters,
@@ -51,9 +51,8 @@ export class PatchPort implements Port {
     }
     const out = this.#burst;
     out.clear();
-    // Pieces, and what lies above the window, stay so behind the wire.
     let bytes = 0;
-    for (let i = 0; i < count; i++) bytes += this.#take(burst, frames[i] as number, tagged);
+    for (let i = 0; i < count; i++) bytes += appendFrame(out, burst, frames[i] as number, tagged);
     values[RX_FRAMES] = (values[RX_FRAMES] as number) + count;
     values[RX_BYTES] = (values[RX_BYTES] as number) + bytes;
     peer.owner.forward(peer, out);
@@ -67,38 +66,6 @@ export class PatchPort implements Port {
   /** Gives the wire's memory back. */
   close(): void {
     this.#burst.release();
-  }
-
-  /** Appends a frame to the wire's burst; returns its bytes. */
-  #take(burst: Burst, slot: number, tagged: boolean): number {
-    const out = this.#burst;
-    const { chains } = out;
-    const source = burst.chains;
-    const index = chains.add(source.address[slot] as number, source.length[slot] as number);
-    chains.total[index] = source.total[slot] as number;
-    const more = source.more[slot] as number;
-    const start = source.moreStart[slot] as number;
-    chains.more[index] = more;
-    chains.shaped = chains.shaped || more > 0;
-    chains.readable[index] = more + 1;
-    chains.moreStart[index] = chains.moreCount;
-    for (let i = 0; i < more; i++) {
-      chains.moreAddress[chains.moreCount] = source.moreAddress[start + i] as number;
-      chains.moreLength[chains.moreCount] = source.moreLength[start + i] as number;
-      chains.moreCount++;
-    }
-    const tagBytes = tagged ? VLAN_TAG_BYTES : 0;
-    const header = tagged ? burst.tag(slot) : (burst.headerAt[slot] as number);
-    const length = (burst.headerLength[slot] as number) + tagBytes;
-    const at = out.slotsAt + index * out.slotBytes + SLOT_HEADROOM;
-    out.arena.bytes.copyWithin(at, header, header + length);
-    out.headerAt[index] = at;
-    out.headerLength[index] = length;
-    out.skip[index] = burst.skip[slot] as number;
-    const frameLength = (burst.frameLength[slot] as number) + tagBytes;
-    out.frameLength[index] = frameLength;
-    out.tci[index] = 0;
-    return frameLength;
   }
 }
 

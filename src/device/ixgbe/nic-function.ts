@@ -72,12 +72,19 @@ const TURNS_PER_SEARCH = 16;
  */
 export const DEFAULT_DOORBELL_POLL_US = 1000;
 
+/** A sender that may go on sooner than this keeps its lane awake. */
+const SHORTEST_SLEEP_NS = 1e6;
+
 /** Where a function's frames go: the card. */
 export interface FrameSink {
   /** Takes the frames of a burst. When it returns, all copies are done. */
   send(from: NicFunction, burst: Burst): void;
   /** The sender was told: receivers may be. */
   publish(): void;
+  /** Whether a function may send now: its rate, and its turn on a busy wire. Without it, always. */
+  admits?(from: NicFunction): boolean;
+  /** How long a function that may not is to wait, in ns. */
+  waitNs?(from: NicFunction): number;
 }
 
 /** Where the registers of a function are. */
@@ -303,6 +310,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
     let work = this.irq.poll();
     if (!this.attached || !this.transmitting) return work;
     if (this.#bounce.used) for (const queue of this.receiveQueues) queue.poll();
+    if (this.uplink?.admits?.(this) === false) return work;
     work += this.#pollActive();
     if (work === 0 || ++this.#turns >= TURNS_PER_SEARCH) {
       this.#turns = 0;
@@ -314,7 +322,12 @@ export abstract class NicFunction extends PciDevice implements Poller {
   arm(): boolean {
     if (this.irq.arm()) return true;
     if (!this.attached || !this.transmitting || this.#doorbells() === 0) return false;
-    if (this.#anyPending()) return true;
+    if (this.pending) {
+      const waitNs = this.uplink?.waitNs?.(this) ?? 0;
+      if (waitNs < SHORTEST_SLEEP_NS) return true;
+      this.path.loop.wakeWithin(waitNs / 1000);
+      return false;
+    }
     if (!this.#mapped) return false;
     if (this.#doorbellPollUs === 0) return true;
     this.path.loop.wakeWithin(this.#doorbellPollUs);
@@ -359,7 +372,8 @@ export abstract class NicFunction extends PciDevice implements Poller {
     return this.#active;
   }
 
-  #anyPending(): boolean {
+  /** Frames wait to be sent. */
+  get pending(): boolean {
     for (let i = 0; i < this.#active; i++) {
       if ((this.transmitQueues[this.#enabled[i] as number] as TransmitQueue).pending) return true;
     }

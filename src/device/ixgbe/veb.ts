@@ -8,8 +8,8 @@
  * costs does not depend on how many pools there are. Nothing is allocated but by changes of the tables.
  */
 import { randomFillSync } from 'node:crypto';
-import { IXGBE_POOLS, IXGBE_RECEIVE_ADDRESSES } from '../../spec/ixgbe.ts';
 import { VLAN_IDS } from '../../spec/ethernet.ts';
+import { IXGBE_POOLS, IXGBE_RECEIVE_ADDRESSES } from '../../spec/ixgbe.ts';
 
 /** The wire: as a frame's source, and as what {@link Veb.route} returns if it goes there only. */
 export const WIRE = IXGBE_POOLS;
@@ -245,7 +245,10 @@ export class Veb {
     const entry = (this.#vlanIndex[vlan] as number) - 1;
     if (entry < 0) return;
     put(this.#vlanPools, 2 * entry, pool, false);
-    if (((this.#vlanPools[2 * entry] as number) | (this.#vlanPools[2 * entry + 1] as number)) === 0) {
+    if (
+      ((this.#vlanPools[2 * entry] as number) | (this.#vlanPools[2 * entry + 1] as number)) ===
+      0
+    ) {
       this.#vlans[entry] = 0;
       this.#vlanIndex[vlan] = 0;
       this.#vlanCount--;

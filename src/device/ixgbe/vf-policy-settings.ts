@@ -102,7 +102,12 @@ function checkSettings(name: string, settings: VfSettings, link: number | undefi
     contradict(name, `qos ${qos}`, 'vlan 0', 'give a vlan, whose tag carries the priority');
   }
   if (most !== 0 && least > most) {
-    contradict(name, `min_tx_rate ${least}`, `max_tx_rate ${most}`, 'guarantee no more than may be');
+    contradict(
+      name,
+      `min_tx_rate ${least}`,
+      `max_tx_rate ${most}`,
+      'guarantee no more than may be',
+    );
   }
   if (link === undefined) return;
   for (const [word, value] of [
@@ -110,7 +115,12 @@ function checkSettings(name: string, settings: VfSettings, link: number | undefi
     ['min_tx_rate', least],
   ] as const) {
     if (value <= link) continue;
-    contradict(name, `${word} ${value}`, `a link of ${link} Mb/s`, 'give at most that, or link: none');
+    contradict(
+      name,
+      `${word} ${value}`,
+      `a link of ${link} Mb/s`,
+      'give at most that, or link: none',
+    );
   }
 }
 

@@ -22,7 +22,7 @@ import {
 } from '../../spec/ixgbe-mailbox.ts';
 import type { Mailbox } from './mailbox.ts';
 import type { Veb } from './veb.ts';
-import { apiName, answerRequest } from './vf-policy-messages.ts';
+import { answerRequest, apiName } from './vf-policy-messages.ts';
 import {
   changeSettings,
   checkTogether,
@@ -85,12 +85,17 @@ export class VfState {
   xcast = IXGBE_XCAST_NONE;
   /** It asked for frames longer than its API has: it gets none. */
   oversized = false;
+  /** The address that it has until its guest takes another; high -1: none. */
+  readonly ownLow: number;
+  readonly ownHigh: number;
   /** Further addresses, two numbers each. */
   readonly macvlans: { readonly low: number; readonly high: number }[] = [];
 
-  constructor(vf: PolicedVf, settings: VfSettings) {
+  constructor(vf: PolicedVf, settings: VfSettings, own: Uint8Array | undefined) {
     this.vf = vf;
     this.settings = settings;
+    this.ownLow = own === undefined ? 0 : macLow(own);
+    this.ownHigh = own === undefined ? -1 : macHigh(own);
   }
 }
 
@@ -128,12 +133,13 @@ export class VfPolicy {
 
   /**
    * Takes a VF in, with {@link VF_DEFAULTS} but for `change`.
+   * @param own the address that it has until its guest takes another; none: its guest has to
    * @throws SluiceError `config`, `unsupported`
    */
-  add(vf: PolicedVf, change: VfChange = {}): void {
+  add(vf: PolicedVf, change: VfChange = {}, own?: Uint8Array): void {
     const settings = changeSettings(vf.name, VF_DEFAULTS, change, this.#link);
     this.#checkTogether(vf.pool, vf.name, settings);
-    const state = new VfState(vf, VF_DEFAULTS);
+    const state = new VfState(vf, VF_DEFAULTS, own);
     this.#states[vf.pool] = state;
     vf.mailbox.peer = {
       request: (message) => answerRequest(this, state, message),
@@ -157,8 +163,20 @@ export class VfPolicy {
    * @throws SluiceError `config`, `unsupported`; `not-found` without such a VF
    */
   set(pool: number, change: VfChange): void {
+    this.#change(pool, this.state(pool).settings, change);
+  }
+
+  /**
+   * As {@link set}, with {@link VF_DEFAULTS} for all that is not given.
+   * @throws SluiceError as {@link set}
+   */
+  replace(pool: number, change: VfChange): void {
+    this.#change(pool, VF_DEFAULTS, change);
+  }
+
+  #change(pool: number, before: VfSettings, change: VfChange): void {
     const state = this.state(pool);
-    const settings = changeSettings(state.vf.name, state.settings, change, this.#link);
+    const settings = changeSettings(state.vf.name, before, change, this.#link);
     this.#checkTogether(pool, state.vf.name, settings);
     this.#apply(state, settings);
   }
@@ -241,7 +259,7 @@ export class VfPolicy {
     veb.clearMulticast(pool);
     this.clearMacvlans(state);
     if (state.settings.vlan === 0) for (const vlan of veb.vlansOf(pool)) veb.removeVlan(vlan, pool);
-    if (state.settings.mac === undefined) this.setAddress(state, 0, -1);
+    if (state.settings.mac === undefined) this.setAddress(state, state.ownLow, state.ownHigh);
     else this.#setOwnAddress(state);
     state.api = IXGBE_API_10;
     state.oversized = false;
@@ -344,7 +362,11 @@ export class VfPolicy {
     for (const own of veb.vlansOf(pool)) veb.removeVlan(own, pool);
     if (vlan !== 0) veb.addVlan(vlan, pool, true);
     this.clearMacvlans(state);
-    if (mac === undefined && state.macHigh >= 0 && this.isTaken(state, state.macLow, state.macHigh)) {
+    if (
+      mac === undefined &&
+      state.macHigh >= 0 &&
+      this.isTaken(state, state.macLow, state.macHigh)
+    ) {
       this.setAddress(state, 0, -1);
       this.#restart(state);
     }
@@ -365,7 +387,8 @@ export class VfPolicy {
     const high = macHigh(bytes);
     for (const other of this.#states) {
       if (other === undefined || !mayMeet(state, other)) continue;
-      if (other.settings.mac !== undefined && !other.settings.trust) continue;
+      // In VLANs of their own both may have it: the administrator says so.
+      if (other.settings.mac?.toLowerCase() === mac.toLowerCase()) continue;
       if (hasMacvlan(other, low, high)) this.clearMacvlans(other);
       if (other.macLow !== low || other.macHigh !== high) continue;
       this.setAddress(other, 0, -1);
