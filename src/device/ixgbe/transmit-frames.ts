@@ -259,7 +259,6 @@ export class TransmitFrames {
     const options = words[first * WORDS + 3] as number;
     const advanced = (command & IXGBE_TXD_ADVANCED) !== 0;
     const work = workOf(command, options);
-    const tagged = (command & IXGBE_TXD_VLAN) !== 0;
     this.#command[slot] = command;
     this.#options[slot] = options;
     this.#work[slot] = work;
@@ -267,9 +266,13 @@ export class TransmitFrames {
     // Lengths are looked at with them.
     this.#worked = true;
     if (!advanced) {
-      if (tagged) this.#tag[slot] = ((words[last * WORDS + 3] as number) >>> 16) | TAG;
+      // VLE and tag are those of the last descriptor (§7.2.3.2.2).
+      if (((words[last * WORDS + 2] as number) & IXGBE_TXD_VLAN) !== 0) {
+        this.#tag[slot] = ((words[last * WORDS + 3] as number) >>> 16) | TAG;
+      }
       return;
     }
+    const tagged = (command & IXGBE_TXD_VLAN) !== 0;
     if (work === 0 && !tagged) return;
     const from = contextAt(options);
     const to = slot * QUEUE_CONTEXT_WORDS;
