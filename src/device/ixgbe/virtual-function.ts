@@ -16,8 +16,10 @@ import {
   IXGBE_LINKS_UP,
   IXGBE_MRQC_IPV4,
   IXGBE_MRQC_IPV4_TCP,
+  IXGBE_MRQC_IPV4_UDP,
   IXGBE_MRQC_IPV6,
   IXGBE_MRQC_IPV6_TCP,
+  IXGBE_MRQC_IPV6_UDP,
   IXGBE_QUEUE_BYTES,
   IXGBE_RX_QUEUE_REGISTERS,
   IXGBE_STATUS_LAN_ID_SHIFT,
@@ -70,8 +72,17 @@ import type { PolicedVf, RssTables } from './vf-policy.ts';
 const RX_DROP_LINK_DOWN = PORT_COUNTER_INDEX.rx_drop_link_down;
 const RX_DROP_TOO_BIG = PORT_COUNTER_INDEX.rx_drop_too_big;
 
-/** What frames of VFs are hashed by: the driver domain sets MRQC up so, as Linux does. */
-const HASHED = IXGBE_MRQC_IPV4 | IXGBE_MRQC_IPV4_TCP | IXGBE_MRQC_IPV6 | IXGBE_MRQC_IPV6_TCP;
+/**
+ * What frames of VFs are hashed by: the driver domain sets MRQC up so, as Linux does, and by the ports of
+ * UDP, which a VF could not ask for.
+ */
+const HASHED =
+  IXGBE_MRQC_IPV4 |
+  IXGBE_MRQC_IPV4_TCP |
+  IXGBE_MRQC_IPV4_UDP |
+  IXGBE_MRQC_IPV6 |
+  IXGBE_MRQC_IPV6_TCP |
+  IXGBE_MRQC_IPV6_UDP;
 /** VFPSRTYPE: the headers that are split off, and queues that share the frames, as a power of two. */
 const SPLIT = 0x0000_1330;
 const QUEUES_SHIFT = 29;

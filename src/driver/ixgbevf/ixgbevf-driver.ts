@@ -3,6 +3,8 @@
  * lays rings and buffers out in a guest's memory, and starts the function (82599 datasheet §7.10.2.9,
  * §8.3).
  */
+import { SluiceError } from '../../base/errors.ts';
+import { formatMac } from '../../net/mac.ts';
 import type { DriverMemory } from '../../ring/driver-queue.ts';
 import { ETHERNET_FCS_BYTES, ETHERNET_HEADER_BYTES, MAC_BYTES } from '../../spec/ethernet.ts';
 import {
@@ -75,8 +77,8 @@ export class IxgbevfDriver {
   readonly vectors: Vectors;
   readonly mailbox: VfMailbox;
   readonly pairs: readonly NetPair[];
-  /** The address that the physical function gave. */
-  mac: Uint8Array;
+  /** The address that the physical function gave, or granted. */
+  mac: Uint8Array = new Uint8Array(MAC_BYTES);
   /** Version of the messages that both agreed on. */
   readonly api: number;
   /** The physical function wants the VF to reset itself: it neither sends nor receives until then. */
@@ -89,9 +91,10 @@ export class IxgbevfDriver {
 
   /**
    * Binds to a virtual function whose DMA reaches `memory`, which begins where the plan says, and resets it.
+   * `mac` is asked for if the physical function gives it no address.
    * @throws SluiceError `unsupported` for another card; `state` if the physical function does not answer
    */
-  constructor(plan: IxgbePlan, memory: DriverMemory, bus: PciBus) {
+  constructor(plan: IxgbePlan, memory: DriverMemory, bus: PciBus, mac: Uint8Array) {
     this.plan = plan;
     this.#function = new BoundFunction(bus);
     this.#function.expect(IXGBE_VENDOR_INTEL, [IXGBE_DEVICE_VF], 'a virtual function of an 82599');
@@ -105,8 +108,10 @@ export class IxgbevfDriver {
     registers.set(IXGBE_VF_EIMC, ~0);
     registers.set(IXGBE_VF_CTRL, IXGBE_CTRL_RESET);
     this.mailbox.awaitReset();
-    this.mac = macOf(this.mailbox.demand('a reset', IXGBE_VF_RESET));
+    // A refusal says that the physical function has no address for it.
+    const answer = this.mailbox.request(IXGBE_VF_RESET);
     this.api = this.#negotiate();
+    this.mac = answer === undefined ? this.#takeMac(mac) : macOf(answer);
     const queueVectors = Math.min(plan.pairs.length, QUEUE_VECTORS);
     const vectors = new Vectors(registers, VECTORS, this.#function, queueVectors, () =>
       this.mailbox.look(),
@@ -170,14 +175,19 @@ export class IxgbevfDriver {
     return this.mailbox.request(IXGBE_VF_SET_VLAN, [vlan], on ? 1 : 0) !== undefined;
   }
 
-  /** One of the modes of UPDATE_XCAST_MODE. False: refused. */
-  setMode(mode: number): boolean {
-    return this.mailbox.request(IXGBE_VF_UPDATE_XCAST_MODE, [mode]) !== undefined;
+  /** Asks for one of the modes of UPDATE_XCAST_MODE. The one that was granted; undefined: refused. */
+  setMode(mode: number): number | undefined {
+    return this.mailbox.request(IXGBE_VF_UPDATE_XCAST_MODE, [mode])?.[1];
   }
 
   /** Ends interrupts and DMA, and leaves the function. */
   close(): void {
     this.#function.close();
+  }
+
+  #takeMac(mac: Uint8Array): Uint8Array {
+    if (this.setMac(mac)) return this.mac;
+    throw new SluiceError('state', `the physical function refused the address ${formatMac(mac)}`);
   }
 
   #negotiate(): number {

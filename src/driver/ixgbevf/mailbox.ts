@@ -26,6 +26,9 @@ export class VfMailbox {
   /** The physical function said that its state has changed; `false`: the function is to reset itself. */
   onControl: ((clearToSend: boolean) => void) | undefined;
   readonly #registers: RegisterAccess;
+  /** A request is on its way; an interrupt came meanwhile. */
+  #busy = false;
+  #interrupted = false;
   /** Bits that a read of the control register has cleared, and nobody has looked at. */
   #seen = 0;
 
@@ -45,6 +48,16 @@ export class VfMailbox {
    * @throws SluiceError `state` without an answer
    */
   request(request: number, words: readonly number[] = [], info = 0): Uint32Array | undefined {
+    this.#busy = true;
+    try {
+      return this.#ask(request, words, info);
+    } finally {
+      this.#busy = false;
+      if (this.#interrupted) this.look();
+    }
+  }
+
+  #ask(request: number, words: readonly number[], info: number): Uint32Array | undefined {
     this.#own();
     this.#write(0, request | (info << IXGBE_MESSAGE_INFO_SHIFT));
     for (const [index, word] of words.entries()) this.#write(index + 1, word);
@@ -75,6 +88,9 @@ export class VfMailbox {
 
   /** After an interrupt: takes what the physical function said. */
   look(): void {
+    // What has come may be the answer that is waited for.
+    this.#interrupted = this.#busy;
+    if (this.#busy) return;
     if (this.#take(IXGBE_VFMAILBOX_PF_STATUS)) this.#control(this.#read()[0] ?? 0);
   }
 

@@ -13,7 +13,7 @@ import { AdaptiveRate } from '../../driver/nic/adaptive-rate.ts';
 import { InterruptDrivenReceiver } from '../../driver/nic/interrupt-driven.ts';
 import type { PciBus } from '../../driver/pci/bus.ts';
 import type { Arena } from '../../memory/arena.ts';
-import { formatMac } from '../../net/mac.ts';
+import { formatMac, parseStationMac } from '../../net/mac.ts';
 import type { EagerSocket, PollLoop } from '../../os/poll-loop.ts';
 import type { DriverMemory } from '../../ring/driver-queue.ts';
 import { GUEST_BASE, releaseMemory, shareGuestMemory } from './attachment.ts';
@@ -121,14 +121,14 @@ function usableBuffers(buffers: number): number {
 }
 
 function bind(
-  { method, name }: GuestSpec,
+  { method, name, mac }: GuestSpec,
   plan: IxgbePlan,
   memory: DriverMemory,
   bus: PciBus,
   onLost: (reason: string) => void,
 ): IxgbeDriver | IxgbevfDriver {
   if (method === 'direct') return new IxgbeDriver(plan, memory, bus);
-  const driver = new IxgbevfDriver(plan, memory, bus);
+  const driver = new IxgbevfDriver(plan, memory, bus, parseStationMac(mac));
   driver.onRevoked = () =>
     onLost(`${name}: the physical function wants the virtual function reset`);
   return driver;
