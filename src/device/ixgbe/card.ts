@@ -38,7 +38,7 @@ import { PhysicalFunction } from './physical-function.ts';
 import { type MirrorRule, VEB_MIRRORS, Veb } from './veb.ts';
 import { VebPath } from './veb-path.ts';
 import { newRssTables, type VfDescription, VfPolicy } from './vf-policy.ts';
-import type { VfChange } from './vf-policy-settings.ts';
+import type { VfChange, VfSettings } from './vf-policy-settings.ts';
 import { VirtualFunction } from './virtual-function.ts';
 
 const RX_FRAMES = PORT_COUNTER_INDEX.rx_frames;
@@ -219,6 +219,12 @@ export class IxgbeCard implements Port, FrameSink {
    * @throws SluiceError as `VfPolicy.set`
    */
   replaceVf(index: number, settings: VfChange): void {
+    this.#vf(index);
+    this.#policy.replace(index, settings);
+  }
+
+  /** As {@link setVf}, with these settings in place of all there were. */
+  replaceVf(index: number, settings: VfSettings): void {
     this.#vf(index);
     this.#policy.replace(index, settings);
   }

@@ -181,6 +181,14 @@ export class VfPolicy {
     this.#apply(state, settings);
   }
 
+  /** As {@link set}, with these settings in place of all there were. */
+  replace(pool: number, settings: VfSettings): void {
+    const { name } = this.state(pool).vf;
+    const checked = changeSettings(name, VF_DEFAULTS, settings, this.#link);
+    this.#checkTogether(pool, name, checked);
+    this.#apply(this.state(pool), checked);
+  }
+
   /** @throws SluiceError `not-found` */
   settings(pool: number): VfSettings {
     return this.state(pool).settings;
@@ -376,6 +384,14 @@ export class VfPolicy {
     const up = this.linkUp(state);
     this.veb.setFlag(state.vf.pool, 'receive', up && !state.oversized);
     state.vf.setLink(up);
+  }
+
+  #setFirstAddress(state: VfState): void {
+    const { first } = state;
+    const low = first === undefined ? 0 : macLow(first);
+    const high = first === undefined ? -1 : macHigh(first);
+    if (high < 0 || this.isTaken(state, low, high)) this.setAddress(state, 0, -1);
+    else this.setAddress(state, low, high);
   }
 
   /** The administrator's address: a VF that chose the same one has to choose again. */
