@@ -462,6 +462,8 @@ export const IXGBE_RXCSUM_IP_PAYLOAD = 0x1000;
 export const IXGBE_RXCSUM_PACKET_DISABLE = 0x2000;
 /** SECTXSTAT, SECRXSTAT: nothing is in the security engine (§8.2.3.12). */
 export const IXGBE_SEC_READY = 0x1;
+/** The same: there are no security offloads (LinkSec, IPsec); a fuse of the chip. */
+export const IXGBE_SEC_OFFLOAD_DISABLED = 0x2;
 /** FDIRCTRL: the tables are laid out; FDIRCMD: the command that is being done (§8.2.3.21). */
 export const IXGBE_FDIRCTRL_INIT_DONE = 0x8;
 export const IXGBE_FDIRCMD_COMMAND = 0x3;
