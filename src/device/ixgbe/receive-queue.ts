@@ -222,8 +222,7 @@ export class ReceiveQueue implements DmaClient {
     }
     if (this.#used > 0 || this.#fetched > 0 || !this.#begin()) return;
     const { memory } = this.#parts;
-    const isDirect =
-      this.#free() === 0 || this.#window.load(memory, this.#baseNow, this.#entries, this.#head, 1);
+    const isDirect = this.#free() === 0 || this.#aimed().load(memory, this.#entries, this.#head, 1);
     if (!isDirect) this.#bring(1);
   }
 
@@ -257,6 +256,12 @@ export class ReceiveQueue implements DmaClient {
 
   get #baseNow(): number {
     return this.#base[0] as number;
+  }
+
+  /** The lane's window, on this queue's ring. */
+  #aimed(): RingWindow {
+    this.#window.base[0] = this.#base[0] as number;
+    return this.#window;
   }
 
   /** Reads the registers: a turn begins. False if the queue takes nothing now. */
@@ -312,7 +317,7 @@ export class ReceiveQueue implements DmaClient {
     const index = (this.#head + this.#used) % entries;
     const count = Math.min(this.#free(), entries - index, WINDOW);
     const { memory } = this.#parts;
-    if (!this.#window.find(memory, this.#baseNow, index, count)) return NOWHERE;
+    if (!this.#aimed().find(memory, index, count)) return NOWHERE;
     this.#run = this.#window.found;
     this.#at[0] = this.#window.where[0] as number;
     return this.#at[0] as number;
@@ -348,7 +353,7 @@ export class ReceiveQueue implements DmaClient {
     const index = (this.#head + this.#used) % this.#entries;
     let words = this.#window.words;
     let first = 0;
-    if (!this.#window.load(memory, this.#baseNow, this.#entries, index, needed)) {
+    if (!this.#aimed().load(memory, this.#entries, index, needed)) {
       if (this.#fetched < needed && !this.#bring(needed)) return this.#miss();
       words = this.#own as Uint32Array;
       first = this.#next;
@@ -477,7 +482,7 @@ export class ReceiveQueue implements DmaClient {
       this.#buffers.forget();
       return;
     }
-    if (this.#window.locate(memory, this.#baseNow, entries, head, used)) this.#store(used);
+    if (this.#aimed().locate(memory, entries, head, used)) this.#store(used);
     else this.#writeDone(head, used);
     this.#words[this.#block + RX.RDH] = (head + used) % entries;
     if (this.#writing > 0) this.#owed = true;

@@ -16,6 +16,11 @@ const transmit = new WeakMap<DataPath, RingWindow>();
 const receive = new WeakMap<DataPath, RingWindow>();
 
 export class RingWindow {
+  /**
+   * I/O virtual address of the ring, or -1, to be set before any of the calls. (An argument of this size
+   * would be allocated.)
+   */
+  readonly base = new Float64Array(1);
   /** The descriptors that {@link load} brought, four words each. */
   readonly words: Uint32Array;
   /** Arena address of each descriptor of the last {@link load} or {@link locate}. */
@@ -54,29 +59,25 @@ export class RingWindow {
   }
 
   /**
-   * Brings `count` descriptors (at most {@link WINDOW}), from `index` on of a ring of `entries` at the
-   * I/O virtual address `base`. False if one of them is at no address of ours.
+   * Brings `count` descriptors (at most {@link WINDOW}), from `index` on of the ring of `entries`. False
+   * if one of them is at no address of ours.
    */
-  load(memory: DeviceMemory, base: number, entries: number, index: number, count: number): boolean {
-    return this.#walk(memory, base, entries, index, count, false);
+  load(memory: DeviceMemory, entries: number, index: number, count: number): boolean {
+    return this.#walk(memory, entries, index, count, false);
   }
 
   /** Finds where to write back, as {@link load} without bringing anything. */
-  locate(
-    memory: DeviceMemory,
-    base: number,
-    entries: number,
-    index: number,
-    count: number,
-  ): boolean {
-    return this.#walk(memory, base, entries, index, count, true);
+  locate(memory: DeviceMemory, entries: number, index: number, count: number): boolean {
+    return this.#walk(memory, entries, index, count, true);
   }
 
   /**
    * Finds where descriptors from `index` on can be read, at most `count` (which the ring has behind it):
    * as many as lie in one piece. False if the first is at no address of ours.
    */
-  find(memory: DeviceMemory, base: number, index: number, count: number): boolean {
+  find(memory: DeviceMemory, index: number, count: number): boolean {
+    const base = this.base[0] as number;
+    if (base < 0) return false;
     const address = base + index * BYTES;
     let part = count;
     let at = memory.translate(address, part * BYTES, false);
@@ -92,13 +93,14 @@ export class RingWindow {
 
   #walk(
     memory: DeviceMemory,
-    base: number,
     entries: number,
     index: number,
     count: number,
     write: boolean,
   ): boolean {
     const { where } = this;
+    const base = this.base[0] as number;
+    if (base < 0) return false;
     for (let done = 0; done < count; ) {
       const first = index + done < entries ? index + done : index + done - entries;
       const address = base + first * BYTES;

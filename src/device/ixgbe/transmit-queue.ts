@@ -135,21 +135,20 @@ export class TransmitQueue implements DmaClient {
     const head = words[block + TX.TDH] as number;
     if (tail === head || !this.#isReady(tail)) return 0;
     const entries = ringEntries(words, block);
-    const base = ringBase(words, block);
+    this.#window.base[0] = ringBase(words, block);
     const available = tail > head ? tail - head : tail - head + entries;
     if (this.#fetched > 0) {
-      const same = this.#ownHead === head && this.#ownBase[0] === base;
-      if (same) return this.#turnOwn(sink, base, entries, head, available);
+      const same = this.#ownHead === head && this.#ownBase[0] === this.#window.base[0];
+      if (same) return this.#turnOwn(sink, entries, head, available);
       // The driver began anew meanwhile: what was fetched before is void.
       this.#leaveOwn();
     }
     const count = available < WINDOW ? available : WINDOW;
-    const { memory } = this.#parts;
-    if (base < 0 || !this.#window.load(memory, base, entries, head, count)) {
-      this.#bring(base, entries, head, count);
+    if (!this.#window.load(this.#parts.memory, entries, head, count)) {
+      this.#bring(entries, head, count);
       return 0;
     }
-    return this.#turn(sink, base, entries, head, count, available);
+    return this.#turn(sink, entries, head, count, available);
   }
 
   completed(ok: boolean): void {
@@ -205,7 +204,6 @@ export class TransmitQueue implements DmaClient {
   /** Frames of the window, which is in the lane's memory; all of it at addresses of ours. */
   #turn(
     sink: TransmitSink,
-    base: number,
     entries: number,
     head: number,
     count: number,
@@ -218,12 +216,12 @@ export class TransmitQueue implements DmaClient {
     const next = frames.collect(burst, memory, this.#window.words, 0, count, this.#contexts);
     if (next > 0) {
       const sent = this.#send(sink, burst);
-      this.#giveBack(this.#window.words, 0, next, base, entries, head, sent ? sink : undefined);
+      this.#giveBack(this.#window.words, 0, next, entries, head, sent ? sink : undefined);
       return next;
     }
     if (frames.ended === UNREACHABLE) {
-      this.#adopt(base, head, count);
-      return this.#turnOwn(sink, base, entries, head, available);
+      this.#adopt(head, count);
+      return this.#turnOwn(sink, entries, head, available);
     }
     if (count < WINDOW) {
       // The driver has not finished the frame: look again when the tail moves.
@@ -232,7 +230,7 @@ export class TransmitQueue implements DmaClient {
     }
     // A frame of more descriptors than the card takes (§7.2.1.1): given back, and nothing is sent.
     frames.badLength++;
-    this.#giveBack(this.#window.words, 0, count, base, entries, head, undefined);
+    this.#giveBack(this.#window.words, 0, count, entries, head, undefined);
     return count;
   }
 
@@ -255,7 +253,6 @@ export class TransmitQueue implements DmaClient {
     words: Uint32Array,
     first: number,
     end: number,
-    base: number,
     entries: number,
     head: number,
     receivers: TransmitSink | undefined,
@@ -272,7 +269,7 @@ export class TransmitQueue implements DmaClient {
     Atomics.add(this.#fence, 0, 1);
     // A queue that was disabled meanwhile has nothing that could be written to.
     if (this.enabled) {
-      reported = this.#report(words, first, end, base, entries, head, next);
+      reported = this.#report(words, first, end, entries, head, next);
       this.#words[this.#block + TX.TDH] = next;
     }
     receivers?.publish();
@@ -286,7 +283,6 @@ export class TransmitQueue implements DmaClient {
     words: Uint32Array,
     first: number,
     end: number,
-    base: number,
     entries: number,
     head: number,
     next: number,
@@ -302,7 +298,7 @@ export class TransmitQueue implements DmaClient {
       this.#reportHead(low, next);
       return true;
     }
-    const isDirect = base >= 0 && this.#window.locate(memory, base, entries, head, end - first);
+    const isDirect = this.#window.locate(memory, entries, head, end - first);
     const { view } = memory.arena;
     const { where } = this.#window;
     const { logging } = memory;
@@ -316,22 +312,16 @@ export class TransmitQueue implements DmaClient {
         if (logging) memory.markWritten(to, 4);
         continue;
       }
-      this.#reportByMessage(i, first, status, base, entries, head);
+      this.#reportByMessage(i, first, status, entries, head);
     }
     return true;
   }
 
-  #reportByMessage(
-    i: number,
-    first: number,
-    status: number,
-    base: number,
-    entries: number,
-    head: number,
-  ): void {
+  #reportByMessage(i: number, first: number, status: number, entries: number, head: number): void {
     const { memory, bounce } = this.#parts;
     const from = bounce.transmitWindow(this.index) + i * BYTES + STATUS_OFFSET;
     memory.arena.view.setUint32(from, status, true);
+    const base = this.#window.base[0] as number;
     const address = base < 0 ? -1 : base + ((head + i - first) % entries) * BYTES + STATUS_OFFSET;
     if (memory.write(this.#client, address, 4, from) === DMA_PENDING) this.#waiting++;
   }
@@ -355,25 +345,26 @@ export class TransmitQueue implements DmaClient {
   // What cannot be reached at addresses of ours: slow, one frame at a time.
 
   /** Fetches descriptors into the queue's own window. */
-  #bring(base: number, entries: number, head: number, count: number): void {
+  #bring(entries: number, head: number, count: number): void {
     const { memory, bounce } = this.#parts;
     const to = bounce.transmitWindow(this.index);
+    const base = this.#window.base[0] as number;
     const result = memory.bring(this.#client, base, BYTES, entries, head, count, to);
     if (result === DMA_REFUSED) {
       this.#stall();
       return;
     }
-    this.#setOwn(base, head, count);
+    this.#setOwn(head, count);
     if (result !== DMA_DONE) this.#waiting = result - 1;
   }
 
   /** The lane's window becomes the queue's own. */
-  #adopt(base: number, head: number, count: number): void {
-    this.#setOwn(base, head, count);
+  #adopt(head: number, count: number): void {
+    this.#setOwn(head, count);
     this.#own?.set(this.#window.words.subarray(0, count * WORDS));
   }
 
-  #setOwn(base: number, head: number, count: number): void {
+  #setOwn(head: number, count: number): void {
     const { bounce, memory } = this.#parts;
     this.#own ??= new Uint32Array(
       memory.arena.buffer,
@@ -384,7 +375,7 @@ export class TransmitQueue implements DmaClient {
     this.#next = 0;
     this.#failed = false;
     this.#ownHead = head;
-    this.#ownBase[0] = base;
+    this.#ownBase[0] = this.#window.base[0] as number;
     this.#bounced = NONE;
   }
 
@@ -397,13 +388,7 @@ export class TransmitQueue implements DmaClient {
   }
 
   /** As {@link #turn}, from the queue's own window. */
-  #turnOwn(
-    sink: TransmitSink,
-    base: number,
-    entries: number,
-    head: number,
-    available: number,
-  ): number {
+  #turnOwn(sink: TransmitSink, entries: number, head: number, available: number): number {
     const own = this.#own;
     if (own === undefined) return 0;
     if (this.#failed && this.#bounced === NONE) {
@@ -425,29 +410,23 @@ export class TransmitQueue implements DmaClient {
       next = this.#bounce(burst, own, first);
       if (next === BUSY || this.#bounced === COMING) return 0;
     }
-    if (next === first) return this.#endOwn(own, base, entries, head, available);
+    if (next === first) return this.#endOwn(own, entries, head, available);
     const sent = this.#send(sink, burst);
     this.#next = next;
     this.#ownHead = (head + next - first) % entries;
-    this.#giveBack(own, first, next, base, entries, head, sent ? sink : undefined);
+    this.#giveBack(own, first, next, entries, head, sent ? sink : undefined);
     this.#parts.bounce.giveTransmit(this.index);
     if (next === this.#fetched) this.#leaveOwn();
     return next - first;
   }
 
   /** The next frame of the window goes on in descriptors behind it. */
-  #endOwn(
-    own: Uint32Array,
-    base: number,
-    entries: number,
-    head: number,
-    available: number,
-  ): number {
+  #endOwn(own: Uint32Array, entries: number, head: number, available: number): number {
     const first = this.#next;
     const left = this.#fetched - first;
     if (left === WINDOW) {
       this.#frames.badLength++;
-      this.#giveBack(own, 0, WINDOW, base, entries, head, undefined);
+      this.#giveBack(own, 0, WINDOW, entries, head, undefined);
       this.#leaveOwn();
       return WINDOW;
     }
