@@ -38,6 +38,11 @@ export interface BenchGuests extends AsyncDisposable {
   measureAsleepLatency(): Promise<Latency | undefined>;
   /** From a kick that finds the lane asleep to when it has taken the frame; likewise. */
   measureWakeup(): Promise<Latency | undefined>;
+  /**
+   * From a doorbell to when the receiving guest found the frame, in microseconds; absent or undefined where
+   * the two have no clock in common.
+   */
+  measureDelivery?(): Promise<Latency | undefined>;
   /** Begins traffic; settles when it flows. */
   start(): Promise<void>;
   /** @param domain the driver domain's counters of the same moment. */

@@ -6,7 +6,7 @@ import { SECTOR_BYTES } from '../block/disk.ts';
 import { MAX_VERIFIED_BLOCKS, READ_WRITE } from '../guest/embedded/disk-options.ts';
 import { AHCI_MAX_SLOTS } from '../spec/ahci.ts';
 import { MAX_GUESTS } from './net-options.ts';
-import { DISK_GUEST_KINDS, METHODS } from './report-schema.ts';
+import { DISK_GUEST_KINDS, DISK_METHODS } from './report-schema.ts';
 
 export const MAX_IODEPTH = 1024;
 export const MAX_JOBS = 64;
@@ -16,7 +16,7 @@ const MAX_RUNTIME = 3600;
 const FILE = 'file:';
 
 export const diskOptionsSchema = z.strictObject({
-  method: z.enum(METHODS).default('paravirtual'),
+  method: z.enum(DISK_METHODS).default('paravirtual'),
   guest: z.enum(DISK_GUEST_KINDS).default('embedded'),
   guests: z.int().min(1).max(MAX_GUESTS).default(1),
   rw: z.enum(READ_WRITE).default('randread'),

@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SluiceError } from '../base/errors.ts';
 import { type EmbeddedGuests, newFlow } from '../guest/embedded/launcher.ts';
+import type { PingEnd } from '../guest/embedded/ping.ts';
 import type { GuestInfo, ProcessReading, RoleSpec } from '../guest/embedded/protocol.ts';
 import { NO_COUNTS, type RoleCounts } from '../guest/embedded/role.ts';
 import { threadSchedule } from '../os/schedule.ts';
@@ -25,6 +26,8 @@ export interface EmbeddedBenchOptions {
   readonly queues: number;
   readonly verify: boolean;
   readonly rate?: number | undefined;
+  /** Guests are driven by interrupts. */
+  readonly itr?: number | 'adaptive' | undefined;
   /** Processors for the guests; undefined leaves it to the kernel. */
   readonly cpus: readonly number[] | undefined;
 }
@@ -45,8 +48,10 @@ const SETTLE_LOOKS = 200;
 export async function startEmbeddedGuests(
   options: EmbeddedBenchOptions,
 ): Promise<EmbeddedBenchGuests> {
-  const { guests, cpus, method, packed, queues, frame } = options;
-  const started = await startGuestProcesses(guests, cpus, async (home, { name, socket, mac }) => {
+  const { guests, cpus, method, packed, queues, frame, itr } = options;
+  // Who waits for interrupts sleeps at once when there is nothing to do.
+  const settings = itr === undefined ? {} : { idlePollUs: 0 };
+  const attach = async (home: EmbeddedGuests, { name, socket, mac }: DomainCard) => {
     const info = await home.attach({
       name,
       method,
@@ -55,12 +60,14 @@ export async function startEmbeddedGuests(
       frame,
       queuePairs: queues,
       wishes: { packed, multiqueue: queues > 1 },
+      ...(itr === undefined ? {} : { interrupts: itr }),
     });
     if (packed && !info.packed) {
       throw new SluiceError('unsupported', `guest ${name} was offered no packed rings`);
     }
     return info;
-  });
+  };
+  const started = await startGuestProcesses(guests, cpus, attach, settings);
   return new EmbeddedBenchGuests(options, started.processes, started.members, started.lost);
 }
 
@@ -108,6 +115,13 @@ export class EmbeddedBenchGuests implements BenchGuests {
   /** From a kick that finds the lane asleep to when it has taken the frame, in microseconds. */
   measureWakeup(): Promise<Latency> {
     return this.#ping(ASLEEP_MS, ASLEEP_INTERVAL_US, 'taken');
+  }
+
+  /** Both guests must be in one process: what one notes the other sees. */
+  async measureDelivery(): Promise<Latency | undefined> {
+    if (this.#member(0).home !== this.#member(1).home || this.#options.queues !== 1)
+      return undefined;
+    return await this.#ping(LATENCY_MS, 0, 'found');
   }
 
   async start(): Promise<void> {
@@ -169,7 +183,7 @@ export class EmbeddedBenchGuests implements BenchGuests {
     await Promise.all(this.#processes.map((process) => process.close()));
   }
 
-  async #ping(ms: number, intervalUs: number, until: 'echo' | 'taken' = 'echo'): Promise<Latency> {
+  async #ping(ms: number, intervalUs: number, until: PingEnd = 'echo'): Promise<Latency> {
     const { queues } = this.#options;
     const path = queues === 1 ? { pair: 0, flow: newFlow() } : await this.#findPath();
     // On a busy machine the time may pass without anybody having run.
@@ -210,7 +224,7 @@ export class EmbeddedBenchGuests implements BenchGuests {
   async #startPings(
     paths: readonly PingPath[],
     intervalUs: number,
-    until: 'echo' | 'taken' = 'echo',
+    until: PingEnd = 'echo',
   ): Promise<void> {
     const { frame, queues } = this.#options;
     const { mac } = this.#member(1).info;
@@ -220,7 +234,10 @@ export class EmbeddedBenchGuests implements BenchGuests {
         ? { role: 'traffic' }
         : { role: 'ping', mac, flow: path.flow, frame, intervalUs, until };
     });
-    const echoes = Array.from({ length: queues }, (): RoleSpec => ({ role: 'echo' }));
+    const echoes = Array.from(
+      { length: queues },
+      (): RoleSpec => ({ role: until === 'found' ? 'watch' : 'echo' }),
+    );
     await this.#startRoles([pings, echoes]);
   }
 

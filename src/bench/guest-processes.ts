@@ -1,5 +1,5 @@
 /** The processes of a bench's embedded guests: one for each processor that they may use. */
-import { EmbeddedGuests } from '../guest/embedded/launcher.ts';
+import { EmbeddedGuests, type ProcessOptions } from '../guest/embedded/launcher.ts';
 
 /** A guest, and the process that it is in. */
 export interface Member<Info> {
@@ -17,12 +17,14 @@ export interface GuestProcesses<Info> {
 /**
  * Starts processes and has `attach` attach each guest in one of them, in turn.
  * @param cpus processors for the guests; undefined leaves it to the kernel
+ * @param settings of all processes
  * @throws whatever `attach` throws; the processes are ended then
  */
 export async function startGuestProcesses<Guest, Info>(
   guests: readonly Guest[],
   cpus: readonly number[] | undefined,
   attach: (home: EmbeddedGuests, guest: Guest) => Promise<Info>,
+  settings: Omit<ProcessOptions, 'cpus'> = {},
 ): Promise<GuestProcesses<Info>> {
   const places = (cpus ?? [undefined]).slice(0, guests.length);
   const processes: EmbeddedGuests[] = [];
@@ -33,7 +35,11 @@ export async function startGuestProcesses<Guest, Info>(
   try {
     for (const cpu of places) {
       processes.push(
-        await EmbeddedGuests.start({ onLost, ...(cpu === undefined ? {} : { cpus: [cpu] }) }),
+        await EmbeddedGuests.start({
+          onLost,
+          ...settings,
+          ...(cpu === undefined ? {} : { cpus: [cpu] }),
+        }),
       );
     }
     const members: Member<Info>[] = [];

@@ -11,6 +11,8 @@ import { describeMachine } from './machine.ts';
 import { type NetOptions, parseNetOptions } from './net-options.ts';
 import { startNetRig } from './net-rig.ts';
 import {
+  DISK_METHODS,
+  type DiskMethod,
   type DiskReport,
   type MatrixReport,
   METHODS,
@@ -20,19 +22,29 @@ import {
 
 /** Smallest and largest frame without segmentation offload, and one with. */
 const FRAMES = [64, 1514, 65000] as const;
-/**
- * By method and number of guests, which of the frames. 30 is the number of virtual machines in the talk
- * that this bench follows.
- */
-const NET_WORK: Readonly<Record<Method, readonly (readonly [number, readonly number[]])[]>> = {
+/** Guests, which of the frames, and what else is not as usual. */
+interface NetWork extends Pick<NetOptions, 'link' | 'ports'> {
+  readonly guests: number;
+  readonly frames: readonly number[];
+}
+
+/** By method. 30 is the number of virtual machines in the talk that this bench follows. */
+const NET_WORK: Readonly<Record<Method, readonly NetWork[]>> = {
   paravirtual: [
-    [2, FRAMES],
-    [8, FRAMES],
-    [30, [1514, 65000]],
+    { guests: 2, frames: FRAMES },
+    { guests: 8, frames: FRAMES },
+    { guests: 30, frames: [1514, 65000] },
   ],
   emulated: [
-    [2, FRAMES],
-    [8, [1514]],
+    { guests: 2, frames: FRAMES },
+    { guests: 8, frames: [1514] },
+  ],
+  direct: [{ guests: 2, frames: [1514] }],
+  // On one port there is no wire between the functions.
+  sriov: [
+    { guests: 2, frames: [64], ports: 1 },
+    { guests: 30, frames: [1514] },
+    { guests: 30, frames: [1514], ports: 1 },
   ],
 };
 const SECONDS = 0.2;
@@ -43,9 +55,16 @@ const IDLE_GUESTS = 8;
 /** What is measured, row by row. */
 export function matrixRows(): NetOptions[] {
   return METHODS.flatMap((method) =>
-    NET_WORK[method].flatMap(([guests, frames]) =>
+    NET_WORK[method].flatMap(({ frames, ...work }) =>
       frames.map((frame) =>
-        parseNetOptions({ method, guests, frame, direction: 'both', seconds: SECONDS, runs: RUNS }),
+        parseNetOptions({
+          ...work,
+          method,
+          frame,
+          direction: 'both',
+          seconds: SECONDS,
+          runs: RUNS,
+        }),
       ),
     ),
   );
@@ -60,14 +79,14 @@ const DISK_WORK = [
   { rw: 'randread', bs: 4096, iodepth: 32, guests: 8 },
 ] as const;
 /** How many of them, the first ones, are measured of a method. */
-const DISK_ROWS: Readonly<Record<Method, number>> = { paravirtual: 5, emulated: 3 };
+const DISK_ROWS: Readonly<Record<DiskMethod, number>> = { paravirtual: 5, emulated: 3 };
 const DISK_BYTES = 32 * MiB;
 const DISK_SECONDS = 0.2;
 const DISK_RUNS = 2;
 
 /** What is measured of disks, row by row: in memory, so that it is Sluice that is measured. */
 export function matrixDiskRows(): DiskOptions[] {
-  return METHODS.flatMap((method) =>
+  return DISK_METHODS.flatMap((method) =>
     DISK_WORK.slice(0, DISK_ROWS[method]).map((work) =>
       parseDiskOptions({
         ...work,

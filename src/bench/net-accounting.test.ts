@@ -59,6 +59,18 @@ describe('the summary of runs', () => {
     assert.deepEqual(errors, { reordered: 3, duplicated: 6, corrupt: 9 });
   });
 
+  it('says whose the lane is, and what was measured once for all runs', () => {
+    const { results } = summarizeNetRuns([run], {
+      laneIs: 'device_model',
+      itr: 8000,
+      deliveryUs: { p50: 1.23456, p99: 5 },
+    });
+    netResultsSchema.parse(results);
+    assert.deepEqual(results.cpu_pct, { driver_domain: 0, device_model: 50, guests: 150 });
+    assert.equal(results.itr, 8000);
+    assert.deepEqual(results.delivery_us, { p50: 1.235, p99: 5 });
+  });
+
   it('says where nothing was measured', () => {
     const { results } = summarizeNetRuns([
       run,

@@ -33,8 +33,20 @@ export interface NetRun {
 
 const NS_PER_SECOND = 1e9;
 
+/** What all runs of a bench have in common. */
+export interface RunFacts {
+  /** Whose work the lane does on the data path. */
+  readonly laneIs: 'driver_domain' | 'device_model';
+  /** Interrupts a second that guests are throttled to; 0: no throttle, or one that adapts. */
+  readonly itr: number;
+  readonly deliveryUs?: { readonly p50: number; readonly p99: number } | undefined;
+}
+
 /** Medians over runs, each key for itself. */
-export function summarizeNetRuns(runs: readonly NetRun[]): {
+export function summarizeNetRuns(
+  runs: readonly NetRun[],
+  { laneIs, itr, deliveryUs }: RunFacts = { laneIs: 'driver_domain', itr: 0 },
+): {
   readonly results: NetResults;
   readonly errors: NetErrors;
 } {
@@ -62,9 +74,18 @@ export function summarizeNetRuns(runs: readonly NetRun[]): {
         p50: over((run) => run.latencyUs.p50),
         p99: over((run) => run.latencyUs.p99),
       },
+      ...(deliveryUs === undefined
+        ? {}
+        : {
+            delivery_us: {
+              p50: significant(deliveryUs.p50),
+              p99: significant(deliveryUs.p99),
+            },
+          }),
       cpu_pct: {
-        driver_domain: share((run) => run.laneCpuNs),
+        driver_domain: 0,
         device_model: 0,
+        [laneIs]: share((run) => run.laneCpuNs),
         guests: share((run) => run.guestCpuNs),
       },
       waited_pct: {
@@ -78,7 +99,7 @@ export function summarizeNetRuns(runs: readonly NetRun[]): {
       traps_per_frame: over((run) => perUnit(run.traps, run.frames)),
       kicks_per_s: rate((run) => run.kicks),
       interrupts_per_s: rate((run) => run.calls),
-      itr: 0,
+      itr,
       heap_bytes_per_frame: runs.some((run) => run.laneHeapBytes === undefined)
         ? null
         : over((run) => perUnit(run.laneHeapBytes ?? 0, run.frames)),

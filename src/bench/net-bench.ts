@@ -6,15 +6,17 @@
  * frame is on its way.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { DEFAULT_INTERRUPTS } from '../guest/embedded/ixgbe-guest-card.ts';
 import { PORT_COUNTERS } from '../net/port.ts';
 import { monotonicNs } from '../os/clock.ts';
 import type { BenchControl } from './bench-control.ts';
+import type { Latency } from './bench-guests.ts';
 import { flowsOf } from './flows.ts';
 import { measureIdle } from './idle.ts';
 import { describeMachine } from './machine.ts';
 import { measureMemcpyLimit } from './memcpy-limit.ts';
 import { type NetRun, summarizeNetRuns } from './net-accounting.ts';
-import type { NetOptions } from './net-options.ts';
+import { hasNic, type NetOptions } from './net-options.ts';
 import { type NetRig, REAL_WARM_UP_MS, startNetRig } from './net-rig.ts';
 import type { DomainSample } from './private-domain.ts';
 import type { NetReport } from './report-schema.ts';
@@ -42,6 +44,7 @@ export async function runNetBench(
     cpus: placement.lane,
   });
   const idle = withIdle ? await measureIdle(rig, control) : undefined;
+  const delivery = hasNic(options.method) ? await measureDelivery(rig, control) : undefined;
   const runs: NetRun[] = [];
   let retransmits = 0;
   for (let run = 0; run < options.runs; run++) {
@@ -49,12 +52,19 @@ export async function runNetBench(
     runs.push(done.run);
     retransmits += done.tcpRetransmits ?? 0;
   }
-  const { results, errors } = summarizeNetRuns(runs);
+  const { results, errors } = summarizeNetRuns(runs, {
+    laneIs: hasNic(options.method) ? 'device_model' : 'driver_domain',
+    itr: throttleOf(options),
+    deliveryUs: delivery,
+  });
   const embedded = options.guest === 'embedded';
   return {
     bench: 'net',
     method: options.method,
     ...(options.model === undefined ? {} : { model: options.model }),
+    ...(options.ports === undefined ? {} : { ports: options.ports }),
+    ...(options.link === undefined ? {} : { link: options.link }),
+    ...(options.itr === undefined ? {} : { itr: options.itr }),
     guest: options.guest,
     guests: options.guests,
     frame: options.frame,
@@ -72,6 +82,19 @@ export async function runNetBench(
     limit: { memcpy_gbps: significant(memcpy), footprint_bytes: guests.footprint },
     machine: describeMachine(),
   };
+}
+
+async function measureDelivery(
+  { guests }: NetRig,
+  { onStep }: BenchControl,
+): Promise<Latency | undefined> {
+  onStep?.('deliveries');
+  return await guests.measureDelivery?.();
+}
+
+function throttleOf({ method, itr }: NetOptions): number {
+  if (!hasNic(method) || itr === 'adaptive') return 0;
+  return itr ?? DEFAULT_INTERRUPTS;
 }
 
 async function measureRun(

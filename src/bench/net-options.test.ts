@@ -22,6 +22,21 @@ test('an emulated card is an 82574L unless another is asked for', () => {
   assert.equal(parseNetOptions({ method: 'emulated', model: '82540' }).model, '82540');
 });
 
+test('functions of an 82599 are on both its ports, whose wires carry 10 Gb/s, unless asked otherwise', () => {
+  const options = parseNetOptions({ method: 'sriov' });
+  assert.deepEqual([options.model, options.ports, options.link], ['82599', 2, '10G']);
+  assert.equal(options.itr, undefined);
+  const other = parseNetOptions({
+    method: 'sriov',
+    ports: 1,
+    link: 'none',
+    itr: 'adaptive',
+    queues: 4,
+  });
+  assert.deepEqual([other.ports, other.link, other.itr], [1, 'none', 'adaptive']);
+  assert.equal(parseNetOptions({ method: 'direct', itr: 0 }).itr, 0);
+});
+
 test('what cannot be is refused by the name of the option', () => {
   for (const [input, pattern] of [
     [{ guests: 1 }, /--guests/],
@@ -38,6 +53,16 @@ test('what cannot be is refused by the name of the option', () => {
     [{ method: 'emulated', guest: 'qemu' }, /embedded/],
     [{ method: 'emulated', queues: 2 }, /--queues/],
     [{ method: 'emulated', packed: true }, /--packed/],
+    [{ method: 'emulated', model: '82599' }, /--model 82599 is a card of --method direct or sriov/],
+    [{ method: 'sriov', model: '82574' }, /--model 82574/],
+    [{ method: 'sriov', packed: true }, /--packed/],
+    [{ method: 'sriov', guest: 'qemu' }, /embedded/],
+    [{ method: 'sriov', queues: 5 }, /--queues 5/],
+    [{ method: 'sriov', ports: 3 }, /--ports/],
+    [{ method: 'sriov', itr: 100 }, /--itr/],
+    [{ method: 'direct', ports: 1 }, /--ports is for --method sriov/],
+    [{ itr: 8000 }, /--itr/],
+    [{ method: 'emulated', link: 'none' }, /--link/],
   ] as const) {
     assert.throws(
       () => parseNetOptions(input),

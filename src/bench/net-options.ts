@@ -2,11 +2,19 @@
 import { z } from 'zod';
 import { SluiceError } from '../base/errors.ts';
 import { MAX_MTU } from '../daemon/config-schema.ts';
-import { E1000_MODELS, type E1000Model } from '../device/e1000/function.ts';
+import type { E1000Model } from '../device/e1000/function.ts';
+import { IXGBE_MOST_PAIRS } from '../driver/ixgbe/ixgbe-driver.ts';
 import { MAX_TEST_FRAME } from '../guest/embedded/test-frame.ts';
 import { ETHERNET_HEADER_BYTES } from '../spec/ethernet.ts';
 import { flowsOf } from './flows.ts';
-import { DIRECTIONS, GUEST_KINDS, METHODS } from './report-schema.ts';
+import {
+  CARD_MODELS,
+  DIRECTIONS,
+  GUEST_KINDS,
+  LINKS,
+  METHODS,
+  type Method,
+} from './report-schema.ts';
 
 /** Smaller is no Ethernet frame (IEEE 802.3 §3.2.8: 64 bytes with the check sequence). */
 export const MIN_FRAME = 60;
@@ -14,11 +22,22 @@ export const MIN_FRAME = 60;
 const MIN_MTU = 1280;
 export const MAX_GUESTS = 256;
 export const MAX_QUEUE_PAIRS = 16;
+/** Ports of an 82599, and pairs that a virtual function has at most. */
+const MAX_PORTS = 2;
+const MAX_VF_PAIRS = 4;
+/** EITR holds 1 to 511 units of 2 us. */
+const MIN_ITR = 956;
+const MAX_ITR = 488_281;
 
 export const netOptionsSchema = z.strictObject({
   method: z.enum(METHODS).default('paravirtual'),
-  /** Which card is emulated. */
-  model: z.enum(E1000_MODELS).optional(),
+  /** Which card guests see. */
+  model: z.enum(CARD_MODELS).optional(),
+  /** `direct`, `sriov`: ports of each card that are used, in turn. */
+  ports: z.int().min(1).max(MAX_PORTS).optional(),
+  link: z.enum(LINKS).optional(),
+  /** Guests look for frames after interrupts only, of which there are so many a second; 0: no bound. */
+  itr: z.union([z.literal('adaptive'), z.literal(0), z.int().min(MIN_ITR).max(MAX_ITR)]).optional(),
   guest: z.enum(GUEST_KINDS).default('embedded'),
   guests: z.int().min(2).max(MAX_GUESTS).default(2),
   frame: z.int().min(MIN_FRAME).max(MAX_TEST_FRAME).default(1514),
@@ -75,25 +94,55 @@ export function parseNetOptions(input: z.input<typeof netOptionsSchema>): NetOpt
 }
 
 const DEFAULT_MODEL: E1000Model = '82574';
+const NIC_MODEL = '82599';
+
+/** Methods in which guests get functions of an 82599. */
+export function hasNic(method: Method): method is 'direct' | 'sriov' {
+  return method === 'direct' || method === 'sriov';
+}
 
 /** The card that a bench of the method has. @throws SluiceError `usage` for what the method has not. */
 function withModel(options: NetOptions): NetOptions {
-  const { method, model, guest, packed, queues } = options;
-  if (method === 'paravirtual') {
-    if (model === undefined) return options;
-    throw new SluiceError('usage', `--model ${model} is a card of --method emulated`, {
+  const { method, model, guest, packed, queues, ports, link, itr } = options;
+  const isEmulated = method === 'emulated';
+  const wrongModel = hasNic(method) ? model !== NIC_MODEL : !isEmulated || model === NIC_MODEL;
+  if (model !== undefined && wrongModel) {
+    const owner = model === NIC_MODEL ? 'direct or sriov' : 'emulated';
+    throw new SluiceError('usage', `--model ${model} is a card of --method ${owner}`, {
       remedy: 'give both, or none of them',
     });
   }
+  if (!hasNic(method) && (ports ?? link ?? itr) !== undefined) {
+    throw new SluiceError('usage', '--ports, --link and --itr are for --method direct and sriov', {
+      remedy: 'leave them out',
+    });
+  }
+  if (method === 'paravirtual') return options;
   if (guest !== 'embedded') {
     throw new SluiceError('usage', `--method ${method} is measured with embedded guests`, {
       remedy: 'leave --guest out; npm run peers -- emulated has guests of QEMU',
     });
   }
-  if (packed || queues > 1) {
-    throw new SluiceError('usage', '--packed and --queues are for virtqueues', {
-      remedy: 'leave them out: an emulated card has one pair of rings',
+  if (isEmulated) {
+    if (packed || queues > 1) {
+      throw new SluiceError('usage', '--packed and --queues are for virtqueues', {
+        remedy: 'leave them out: an emulated card has one pair of rings',
+      });
+    }
+    return { ...options, model: model ?? DEFAULT_MODEL };
+  }
+  if (packed)
+    throw new SluiceError('usage', '--packed is for virtqueues', { remedy: 'leave it out' });
+  if (method === 'direct' && ports !== undefined) {
+    throw new SluiceError('usage', '--ports is for --method sriov', {
+      remedy: 'leave it out: each guest has a port of its own',
     });
   }
-  return { ...options, model: model ?? DEFAULT_MODEL };
+  const pairs = method === 'sriov' ? MAX_VF_PAIRS : IXGBE_MOST_PAIRS;
+  if (queues > pairs) {
+    throw new SluiceError('usage', `--queues ${queues}: --method ${method} has up to ${pairs}`, {
+      remedy: 'choose fewer',
+    });
+  }
+  return { ...options, model: NIC_MODEL, ports: ports ?? MAX_PORTS, link: link ?? LINKS[0] };
 }

@@ -1,11 +1,13 @@
 /** What a bench is run on: a private driver domain with guests attached to it. */
+import { SluiceError } from '../base/errors.ts';
 import { ETHERNET_DEFAULT_MTU, ETHERNET_HEADER_BYTES } from '../spec/ethernet.ts';
+import { IXGBE_VFS } from '../spec/ixgbe.ts';
 import type { BenchControl } from './bench-control.ts';
 import type { BenchGuests } from './bench-guests.ts';
 import { startEmbeddedGuests } from './embedded-guests.ts';
 import { flowsOf } from './flows.ts';
 import { allowedCpus, type Placement, placeOn } from './machine.ts';
-import type { NetOptions } from './net-options.ts';
+import { hasNic, type NetOptions } from './net-options.ts';
 import { PrivateDomain } from './private-domain.ts';
 import { startRealGuests } from './real-guests.ts';
 
@@ -24,19 +26,62 @@ export interface NetRig extends AsyncDisposable {
 }
 
 const SWITCH = 'lan';
+/** Queue pairs of each of 63 virtual functions, and how many functions can have more (82599 §7.10.2.6). */
+const PAIRS_OF_63 = 2;
+const MOST_WITH_4_PAIRS = 31;
 
 /** One switch, and a card for each guest. */
 function netConfig(options: NetOptions, mtu: number | undefined): object {
   const { method, model, guests, packed, queues } = options;
+  if (hasNic(method)) return { switches: { [SWITCH]: {} }, ...nicConfig(options) };
   const card =
     method === 'emulated'
       ? { method, model, switch: SWITCH }
       : { method, switch: SWITCH, packed, queues, ...(mtu === undefined ? {} : { mtu }) };
   return {
     switches: { [SWITCH]: {} },
-    guests: Object.fromEntries(
-      Array.from({ length: guests }, (_, guest) => [`guest${guest}`, { net: [{ ...card }] }]),
+    guests: guestsWith(guests, () => ({ ...card })),
+  };
+}
+
+function guestsWith(guests: number, card: (guest: number) => object): object {
+  return Object.fromEntries(
+    Array.from({ length: guests }, (_, guest) => [`guest${guest}`, { net: [card(guest)] }]),
+  );
+}
+
+/**
+ * As many NICs as it takes, all ports of which are plugged into the switch. Guests get ports, or virtual
+ * functions of ports in turn, so that neighbours are on different ports where there are two.
+ */
+function nicConfig({ method, model, guests, queues, ports = 1, link }: NetOptions): object {
+  const isShared = method === 'sriov';
+  const perNic = ports * (isShared ? IXGBE_VFS : 1);
+  const nics = Math.ceil(guests / perNic);
+  const perPort = Math.ceil(Math.min(guests, perNic) / ports);
+  // Fewer functions have more queues each.
+  const vfs = queues > PAIRS_OF_63 ? { vfs: Math.min(perPort, MOST_WITH_4_PAIRS) } : {};
+  if (isShared && queues > PAIRS_OF_63 && perPort > MOST_WITH_4_PAIRS) {
+    throw new SluiceError('usage', `--queues ${queues}: ${perPort} virtual functions on a port`, {
+      remedy: `up to ${MOST_WITH_4_PAIRS} have so many queues: take fewer guests, or --queues ${PAIRS_OF_63}`,
+    });
+  }
+  // Without another port there is nothing at the other end of the wire.
+  const isWired = guests > 1 && (ports > 1 || nics > 1);
+  const wire = isWired ? { switch: SWITCH } : 'none';
+  const port = { wire, link, ...(isShared ? vfs : {}) };
+  return {
+    nics: Object.fromEntries(
+      Array.from({ length: nics }, (_, nic) => [
+        `nic${nic}`,
+        { model, ports: Array.from({ length: ports }, () => ({ ...port })) },
+      ]),
     ),
+    guests: guestsWith(guests, (guest) => {
+      const inNic = guest % perNic;
+      const place = { method, nic: `nic${Math.floor(guest / perNic)}`, port: inNic % ports };
+      return isShared ? { ...place, vf: Math.floor(inNic / ports) } : place;
+    }),
   };
 }
 

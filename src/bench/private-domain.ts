@@ -81,11 +81,13 @@ export class PrivateDomain implements AsyncDisposable {
     this.#directory = directory;
     const cards = daemon.config.guests.flatMap(({ net }) => net);
     const disks = daemon.config.guests.flatMap(({ disk }) => disk);
-    this.cards = cards.map(({ guest, socket, mac }) => ({ name: guest, socket, mac }));
+    this.cards = cards.flatMap(({ guest, socket, mac }) =>
+      guest === undefined ? [] : { name: guest, socket, mac },
+    );
     this.disks = disks.map(({ guest, socket }) => ({ name: guest, socket }));
     this.#ports = cards.map(({ port }) => port);
     this.#devices = disks.map(({ device }) => device);
-    this.#hasFunctions = [...cards, ...disks].some(({ method }) => method === 'emulated');
+    this.#hasFunctions = [...cards, ...disks].some(({ method }) => method !== 'paravirtual');
     process.once('exit', this.#removeAtExit);
   }
 

@@ -9,13 +9,20 @@ import { E1000_MODELS } from '../device/e1000/function.ts';
 import { READ_WRITE } from '../guest/embedded/disk-options.ts';
 import { machineSchema } from './machine.ts';
 
-export const METHODS = ['paravirtual', 'emulated'] as const;
+export const METHODS = ['paravirtual', 'emulated', 'direct', 'sriov'] as const;
+export const DISK_METHODS = ['paravirtual', 'emulated'] as const;
+/** Cards: those that are emulated, and the one of which guests get ports or virtual functions. */
+export const CARD_MODELS = [...E1000_MODELS, '82599'] as const;
+/** What the wire of a port carries: 10 Gb/s each way, or as much as it can. */
+export const LINKS = ['10G', 'none'] as const;
 export const GUEST_KINDS = ['embedded', 'qemu', 'uml'] as const;
 /** Who works disks. */
 export const DISK_GUEST_KINDS = ['embedded'] as const;
 export const DIRECTIONS = ['rx', 'tx', 'both'] as const;
 
 export type Method = (typeof METHODS)[number];
+export type DiskMethod = (typeof DISK_METHODS)[number];
+export type CardModel = (typeof CARD_MODELS)[number];
 export type GuestKind = (typeof GUEST_KINDS)[number];
 export type Direction = (typeof DIRECTIONS)[number];
 
@@ -52,10 +59,15 @@ export const netResultsSchema = z.strictObject({
   latency_us: latencySchema.describe(
     'Round trip of single frames on an otherwise idle path, guest to guest and back.',
   ),
+  delivery_us: latencySchema
+    .optional()
+    .describe(
+      'direct and sriov: from the doorbell to when the receiving guest found the frame, single frames on an otherwise idle path.',
+    ),
   cpu_pct: z.strictObject({
     driver_domain: amount.describe('The lane: rings, switching, copying, calls.'),
     device_model: amount.describe(
-      'What silicon would do, where it is measured apart. 0 for paravirtual, which has no such device, and for emulated, where it is part of driver_domain.',
+      'What silicon would do: for direct and sriov all of the lane. 0 for paravirtual, which has no such device, and for emulated, where it is part of driver_domain.',
     ),
     guests: amount.describe("The guests' processes."),
   }),
@@ -71,7 +83,9 @@ export const netResultsSchema = z.strictObject({
   traps_per_frame: amount.describe('The same for each delivered frame.'),
   kicks_per_s: amount.describe('Guest tells device.'),
   interrupts_per_s: amount.describe('Device calls guest.'),
-  itr: amount.describe('Interrupts a second that a guest is throttled to; 0: no throttle.'),
+  itr: amount.describe(
+    'Interrupts a second that a guest is throttled to; 0: no throttle, or one that adapts.',
+  ),
   heap_bytes_per_frame: amount
     .nullable()
     .describe("What the lane's JavaScript allocated, for each delivered frame."),
@@ -88,7 +102,15 @@ export const netErrorsSchema = z
 export const netReportSchema = z.strictObject({
   bench: z.literal('net'),
   method: z.enum(METHODS),
-  model: z.enum(E1000_MODELS).optional().describe('The card that is emulated.'),
+  model: z.enum(CARD_MODELS).optional().describe('The card that guests see.'),
+  ports: z.int().positive().optional().describe('direct, sriov: ports of each card that are used.'),
+  link: z.enum(LINKS).optional().describe('direct, sriov: what the wires of ports carry.'),
+  itr: z
+    .union([z.int().nonnegative(), z.literal('adaptive')])
+    .optional()
+    .describe(
+      'direct, sriov: guests look for frames after interrupts only, which are throttled so. Absent: they look while they are awake.',
+    ),
   guest: z.enum(GUEST_KINDS),
   guests: z.int().min(2),
   frame: z.int().positive(),
@@ -162,7 +184,7 @@ const diskErrorsSchema = z.strictObject({
 
 export const diskReportSchema = z.strictObject({
   bench: z.literal('disk'),
-  method: z.enum(METHODS),
+  method: z.enum(DISK_METHODS),
   guest: z.enum(DISK_GUEST_KINDS),
   guests: z.int().positive(),
   rw: z.enum(READ_WRITE),
@@ -233,7 +255,7 @@ const watchedShape = {
 export const soakReportSchema = z.strictObject({
   bench: z.literal('soak'),
   method: z.enum(METHODS),
-  model: z.enum(E1000_MODELS).optional(),
+  model: z.enum(CARD_MODELS).optional(),
   guests: z.int().min(2),
   frame: z.int().positive(),
   direction: z.enum(DIRECTIONS),
@@ -251,7 +273,7 @@ export type SoakReport = z.output<typeof soakReportSchema>;
 
 export const diskSoakReportSchema = z.strictObject({
   bench: z.literal('disk-soak'),
-  method: z.enum(METHODS),
+  method: z.enum(DISK_METHODS),
   guests: z.int().positive(),
   rw: z.enum(READ_WRITE),
   bs: z.int().positive(),

@@ -26,6 +26,14 @@ export function netReportText(report: NetReport): string {
       'round trip',
       `${shortNumber(results.latency_us.p50)} us median, ${shortNumber(results.latency_us.p99)} us 99th percentile`,
     ],
+    ...(results.delivery_us === undefined
+      ? []
+      : ([
+          [
+            'one way',
+            `${shortNumber(results.delivery_us.p50)} us median, ${shortNumber(results.delivery_us.p99)} us 99th percentile, from the doorbell to the guest`,
+          ],
+        ] satisfies [string, string][])),
     [
       'processors',
       `driver domain ${shortNumber(results.cpu_pct.driver_domain)} %, device model ${shortNumber(results.cpu_pct.device_model)} %, guests ${shortNumber(results.cpu_pct.guests)} %`,
@@ -71,9 +79,20 @@ export function netReportText(report: NetReport): string {
     'machine',
     `${machine.cpu}, ${machine.cores} cores, Node.js ${machine.node}, Linux ${machine.kernel}`,
   ]);
-  const title = `${methodName(report)}, ${report.guests} ${report.guest} guests, frames of ${report.frame} bytes, ${report.direction}${report.packed ? ', packed rings' : ''}${report.queues > 1 ? `, ${report.queues} queue pairs` : ''}`;
+  const title = `${methodName(report)}, ${report.guests} ${report.guest} guests, frames of ${report.frame} bytes, ${report.direction}${report.packed ? ', packed rings' : ''}${report.queues > 1 ? `, ${report.queues} queue pairs` : ''}${nicText(report)}`;
   const note = busyNote([report]);
   return `${title}\n\n${labelled(rows)}${note === undefined ? '' : `\n${note}\n`}`;
+}
+
+/** What was chosen of cards with functions. */
+function nicText({ ports, link, itr }: NetReport): string {
+  if (link === undefined) return '';
+  const wire = link === 'none' ? 'no limit of the wire' : `wires of ${link}`;
+  const interrupts =
+    itr === undefined
+      ? ''
+      : `, interrupts ${itr === 'adaptive' ? itr : itr === 0 ? 'not throttled' : `throttled to ${itr}/s`}`;
+  return `, ${ports} ports a card, ${wire}${interrupts}`;
 }
 
 /** A method, with the card that is emulated. */

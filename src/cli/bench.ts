@@ -18,10 +18,13 @@ import {
 import { runNetBench } from '../bench/net-bench.ts';
 import { type NetOptions, parseNetOptions } from '../bench/net-options.ts';
 import {
+  CARD_MODELS,
   DIRECTIONS,
   DISK_GUEST_KINDS,
+  DISK_METHODS,
   type DiskReport,
   GUEST_KINDS,
+  LINKS,
   type MatrixReport,
   METHODS,
   type NetReport,
@@ -35,7 +38,6 @@ import {
   netReportText,
   soakReportText,
 } from '../bench/text-report.ts';
-import { E1000_MODELS, type E1000Model } from '../device/e1000/function.ts';
 import { READ_WRITE } from '../guest/embedded/disk-options.ts';
 import { printJson, printTable } from './output.ts';
 import { runSteps } from './progress.ts';
@@ -46,6 +48,10 @@ function number(text: string): number {
     throw new InvalidArgumentError('Not a number.');
   }
   return value;
+}
+
+function throttle(text: string): number | 'adaptive' {
+  return text === 'adaptive' ? text : number(text);
 }
 
 /** A number of bytes, with a unit or without. */
@@ -73,7 +79,9 @@ function netCommand(): Command {
         .default('paravirtual'),
     )
     .addOption(
-      new Option('--model <model>', 'emulated: which card (default: 82574)').choices(E1000_MODELS),
+      new Option('--model <model>', 'which card (default: 82574 emulated; else 82599)').choices(
+        CARD_MODELS,
+      ),
     )
     .addOption(
       new Option('--guest <kind>', 'who the guests are: part of Sluice, or Linux (needs root)')
@@ -92,15 +100,29 @@ function netCommand(): Command {
     .option('--packed', 'packed rings', false)
     .option('--queues <n>', 'queue pairs of each guest', number, 1)
     .option('--verify', 'check every frame to the last byte', false)
+    .option('--ports <n>', 'sriov: ports of each NIC that are used, in turn (default: 2)', number)
+    .addOption(
+      new Option(
+        '--link <link>',
+        'direct, sriov: what the wire of a port carries (default: 10G)',
+      ).choices(LINKS),
+    )
+    .option(
+      '--itr <n|adaptive>',
+      'direct, sriov: guests look for frames after interrupts only, so many a second; 0: no bound',
+      throttle,
+    )
     .option('--rate <frames>', 'frames a second of each sender, instead of all it can', number)
     .option('--soak <seconds>', 'run once for so long, and watch memory instead', number)
     .option('--json', 'print one JSON object', false)
     .action(runNet);
 }
 
-interface NetFlags extends Omit<NetOptions, 'rate' | 'model'> {
-  readonly rate?: number;
-  readonly model?: E1000Model;
+type OptionalFlag = 'rate' | 'model' | 'ports' | 'link' | 'itr';
+
+interface NetFlags
+  extends Omit<NetOptions, OptionalFlag>,
+    Partial<{ readonly [Key in OptionalFlag]: NonNullable<NetOptions[Key]> }> {
   readonly soak?: number;
   readonly json: boolean;
 }
@@ -168,7 +190,7 @@ function diskCommand(): Command {
     .description("requests, latency and processor time of guests' disks; options as fio names them")
     .addOption(
       new Option('--method <method>', 'how guests get their disk')
-        .choices(METHODS)
+        .choices(DISK_METHODS)
         .default('paravirtual'),
     )
     .addOption(
