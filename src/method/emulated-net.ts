@@ -28,6 +28,7 @@ export interface EmulatedPortOptions extends PciAttachmentOptions {
   readonly trunk?: readonly number[];
   readonly qos: number | undefined;
   /** Mb/s; 0: no limit. */
+  readonly maxTxRate: number;
   readonly maxRxRate: number;
   readonly spoofCheck: boolean;
 }
@@ -118,11 +119,19 @@ export class EmulatedPort {
         qos: options.qos,
         mac,
         spoofchk: options.spoofCheck,
+        maxTxRate: options.maxTxRate,
         maxRxRate: options.maxRxRate,
       },
       host.loop.now,
     );
-    const device = new FencedCard({ name, model, path, mac });
+    const { txLimit } = policy;
+    const device = new FencedCard({
+      name,
+      model,
+      path,
+      mac,
+      ...(txLimit === undefined ? {} : { txLimit }),
+    });
     try {
       this.#attachment = new PciAttachment(options, host, { device, log, ...dma });
     } catch (error) {

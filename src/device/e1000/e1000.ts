@@ -4,6 +4,7 @@
  * EEPROM are beside it.
  */
 import type { CounterBlock } from '../../base/counters.ts';
+import type { TokenBucket } from '../../base/token-bucket.ts';
 import type { Burst } from '../../net/burst.ts';
 import type { DataPath } from '../../net/data-path.ts';
 import { read16 } from '../../net/frame.ts';
@@ -14,7 +15,7 @@ import {
   type PortCounter,
   type PortOwner,
 } from '../../net/port.ts';
-import type { Poller } from '../../os/poll-loop.ts';
+import type { Poller, Timer } from '../../os/poll-loop.ts';
 import { PciDevice } from '../../pci/device.ts';
 import type { ResetKind } from '../../pci/registers.ts';
 import {
@@ -112,6 +113,8 @@ export interface E1000Options {
   readonly model: E1000Model;
   readonly path: DataPath;
   readonly mac: Uint8Array;
+  /** Bits that the guest may send: what is beyond stays in its ring. */
+  readonly txLimit?: TokenBucket;
   readonly counters?: CounterBlock<PortCounter>;
 }
 
@@ -138,6 +141,8 @@ export class E1000 extends PciDevice implements Port, Poller {
   readonly #receive: ReceiveRing;
   readonly #laneAt: number;
   readonly #laneBytes: number;
+  readonly #txLimit: TokenBucket | undefined;
+  #rateTimer: Timer | undefined;
   #ioAddress = 0;
 
   constructor(options: E1000Options) {
@@ -147,6 +152,7 @@ export class E1000 extends PciDevice implements Port, Poller {
     this.#path = path;
     this.#express = express;
     this.mac = options.mac;
+    this.#txLimit = options.txLimit;
     this.counters = options.counters ?? newPortCounters();
     this.#values = this.counters.values;
     this.#registers = new RegisterFile(express);
@@ -177,6 +183,7 @@ export class E1000 extends PciDevice implements Port, Poller {
     this.#transmit = new TransmitRing({
       ...shared,
       counters: this.#values,
+      limit: options.txLimit,
       scratchAt: this.#laneAt,
       bounceAt: txBounceAt,
     });
@@ -208,6 +215,7 @@ export class E1000 extends PciDevice implements Port, Poller {
   /** Gives the device's lane memory back. No transport is attached any more. */
   close(): void {
     this.#irq.reset();
+    this.#rateTimer?.cancel();
     this.#path.arena.unmap(this.#laneAt, this.#laneBytes);
   }
 
@@ -215,7 +223,7 @@ export class E1000 extends PciDevice implements Port, Poller {
 
   poll(): number {
     const late = this.#irq.poll();
-    if (!this.#transmit.pending) return late;
+    if (!this.#transmit.pending || this.#rateWaitNs() > 0) return late;
     const loopback = this.#loopback();
     const owner = this.linkUp ? this.owner : undefined;
     return late + this.#transmit.poll(this, owner, loopback);
@@ -223,7 +231,22 @@ export class E1000 extends PciDevice implements Port, Poller {
 
   arm(): boolean {
     const spin = this.#irq.arm();
-    return this.#transmit.pending || spin;
+    if (!this.#transmit.pending) return spin;
+    const waitNs = this.#rateWaitNs();
+    if (waitNs === 0) return true;
+    // The ring is looked at when the timer wakes the loop.
+    this.#rateTimer ??= this.#path.loop.setTimer(waitNs / 1000, () => {
+      this.#rateTimer = undefined;
+    });
+    return spin;
+  }
+
+  /** How long the rate limit holds the guest's frames back; 0 if they may go. */
+  #rateWaitNs(): number {
+    const limit = this.#txLimit;
+    if (limit === undefined) return 0;
+    limit.refill(this.#path.loop.now);
+    return limit.waitNs();
   }
 
   disarm(): void {

@@ -5,6 +5,7 @@
  * Frames of which a piece cannot be reached at an address of ours (memory without a descriptor) are
  * copied to the lane first, one at a time; nothing waits meanwhile but this ring.
  */
+import type { TokenBucket } from '../../base/token-bucket.ts';
 import { DMA_DONE, DMA_PENDING, DMA_REFUSED } from '../../memory/dma.ts';
 import { type Burst, SLOT_HEADROOM } from '../../net/burst.ts';
 import type { DataPath } from '../../net/data-path.ts';
@@ -68,6 +69,8 @@ export interface TransmitParts {
   readonly interrupts: Interrupts;
   readonly statistics: Statistics;
   readonly counters: Float64Array;
+  /** Bits that the guest may send; a debt is the owner's to wait for. */
+  readonly limit: TokenBucket | undefined;
   /** Arena address of {@link TX_SCRATCH_BYTES}, and of {@link TX_BOUNCE_BYTES}. */
   readonly scratchAt: number;
   readonly bounceAt: number;
@@ -173,7 +176,10 @@ export class TransmitRing implements DmaClient {
       return 0;
     }
     const frames = burst.count;
-    if (frames > 0) this.#send(burst, port, owner, loopback);
+    if (frames > 0) {
+      this.#send(burst, port, owner, loopback);
+      if (!loopback) this.#parts.limit?.take(8 * burst.totalBytes());
+    }
     const reported = this.#writeBack(first, this.#next, head, entries);
     words[TDH] = (head + used) % entries;
     this.#start = this.#next;

@@ -351,7 +351,7 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
     burst.gather();
     const { owner } = this;
     if (owner !== undefined) owner.forward(this, burst);
-    if (limit !== undefined) limit.take(8 * totalBytes(burst));
+    if (limit !== undefined) limit.take(8 * burst.totalBytes());
     queue.completeRange(chains, 0, count);
     queue.publish();
     if (owner !== undefined) owner.publish();
@@ -409,9 +409,3 @@ const RX_BYTES = PORT_COUNTER_INDEX.rx_bytes;
 const RX_DROP_LINK_DOWN = PORT_COUNTER_INDEX.rx_drop_link_down;
 const RX_DROP_NO_BUFFER = PORT_COUNTER_INDEX.rx_drop_no_buffer;
 const RX_DROP_TOO_BIG = PORT_COUNTER_INDEX.rx_drop_too_big;
-
-function totalBytes(burst: Burst): number {
-  let bytes = 0;
-  for (let i = 0; i < burst.count; i++) bytes += burst.frameLength[i] as number;
-  return bytes;
-}
