@@ -193,7 +193,7 @@ describe('words and exit codes', () => {
     assert.equal(code, 1);
     assert.equal(
       stderr,
-      `sluice: ./sluice.yaml:1:1: swiches: unknown key; allowed here: run, isolation, lanes, switches, disks, guests; did you mean "switches"?
+      `sluice: ./sluice.yaml:1:1: swiches: unknown key; allowed here: run, isolation, lanes, switches, nics, disks, guests; did you mean "switches"?
 sluice: ./sluice.yaml:2:8: lanes: "none" is not valid: expected a number of lanes, 1 to 64, or a list of { cpus: [N] }
 `,
     );
@@ -295,7 +295,7 @@ guests:
     assert.equal(code, 1);
     assert.match(
       stderr,
-      /no PCI, which the emulated web\/net1, web\/ahci0\.0, web\/ahci0\.1 would/,
+      /no PCI, which web\/net1 \(method: emulated\), web\/ahci0\.0 \(method: emulated\), web\/ahci0\.1 \(method: emulated\) would/,
     );
   });
 
@@ -625,6 +625,7 @@ test('the JSON schema is that of the configuration', async () => {
     'isolation',
     'lanes',
     'switches',
+    'nics',
     'disks',
     'guests',
   ]);

@@ -47,6 +47,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: 'show or resize a disk of a running sluice',
     load: async () => (await import('./disk.ts')).diskCommand(),
   },
+  vf: {
+    description: 'make, set or remove virtual functions of a running sluice',
+    load: async () => (await import('./vf.ts')).vfCommand(),
+  },
   capture: {
     description: 'write the frames of a port as pcapng',
     load: async () => (await import('./capture.ts')).captureCommand(),

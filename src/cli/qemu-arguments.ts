@@ -11,6 +11,8 @@ const DISK_RING_SIZE = 128;
 /** How often QEMU looks for Sluice when the connection is gone. */
 const RECONNECT_MS = 1000;
 const MEMORY_ID = 'sluice-mem';
+/** Numbers of the slots that Sluice's root ports are: no two of a machine have the same. */
+const CHASSIS = 100;
 
 /**
  * Machine type, processor and the rest are the caller's.
@@ -37,9 +39,19 @@ export function qemuArguments(guest: GuestConfig, strict: boolean): string[] {
 
 function cardArguments(net: NetConfig, index: number): string[] {
   const id = `sluice-net${index}`;
-  return net.method === 'emulated'
-    ? functionArguments(id, net.socket)
-    : virtioCardArguments(id, net);
+  switch (net.method) {
+    case 'paravirtual':
+      return virtioCardArguments(id, net);
+    case 'emulated':
+      return functionArguments(id, net.socket);
+    case 'direct':
+    case 'sriov': {
+      const bus = `${id}-port`;
+      // Linux looks for the link of a port of the card's own speed after a reset of the bus.
+      const port = `pcie-root-port,id=${bus},chassis=${CHASSIS + index},x-speed=5,x-width=8`;
+      return ['-device', port, ...functionArguments(id, net.socket, bus)];
+    }
+  }
 }
 
 function virtioCardArguments(id: string, net: ParavirtualNetConfig): string[] {
@@ -78,10 +90,14 @@ function diskArguments(disk: GuestDiskConfig, index: number): string[] {
   ];
 }
 
-/** A PCI function over vfio-user: on the root bus, where every machine type with PCI has room. */
-function functionArguments(id: string, socket: string): string[] {
+/**
+ * A PCI function over vfio-user: on the root bus, where every machine type with PCI has room, or behind a
+ * port of PCI Express.
+ */
+function functionArguments(id: string, socket: string, bus?: string): string[] {
   const address = { path: socket, type: 'unix' };
-  return ['-device', JSON.stringify({ driver: 'vfio-user-pci', id, socket: address })];
+  const place = bus === undefined ? {} : { bus };
+  return ['-device', JSON.stringify({ driver: 'vfio-user-pci', id, ...place, socket: address })];
 }
 
 function socketArguments(

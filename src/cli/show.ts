@@ -4,6 +4,7 @@ import type { ApiReply } from '../control/api.ts';
 import type { ControlClient } from '../control/client.ts';
 import { printJson, printTable, sizeText } from './output.ts';
 import { clientFor, controlCommand, type JsonOption, type PlaceOptions } from './place.ts';
+import { vfsText } from './show-vfs.ts';
 
 const MiB = 1024 * 1024;
 
@@ -13,6 +14,7 @@ const SUBJECTS = [
   'disks',
   'devices',
   'functions',
+  'vfs',
   'rings',
   'switches',
   'macs',
@@ -37,6 +39,9 @@ const SHOW: Readonly<Record<Subject, (client: ControlClient) => Promise<void>>> 
   disks: async (client) => showDisks(await client.call('disks')),
   devices: async (client) => showDevices(await client.call('devices')),
   functions: async (client) => showFunctions(await client.call('functions')),
+  vfs: async (client) => {
+    process.stdout.write(vfsText(await client.call('vfs')));
+  },
   rings: async (client) => showRings(await client.call('rings')),
   switches: async (client) =>
     printTable(
@@ -95,7 +100,7 @@ function showGuests(guests: ApiReply<'guests'>): void {
         guest,
         card.port,
         card.method,
-        `switch ${card.switch}, ${card.mac}`,
+        `${placeText(card)}, ${card.mac}`,
         stateOf(card),
         card.socket,
       ]),
@@ -112,9 +117,15 @@ function showGuests(guests: ApiReply<'guests'>): void {
   );
 }
 
+function placeText({ switch: place, vf }: ApiReply<'guests'>[number]['net'][number]): string {
+  // Names of ports of NICs have a slash.
+  if (!place.includes('/')) return `switch ${place}`;
+  return vf === null ? place : `${place} vf ${vf}`;
+}
+
 function showPorts(ports: ApiReply<'ports'>): void {
   printTable(
-    ['PORT', 'SWITCH', 'LANE', 'STATE', 'TX frames', 'TX bytes', 'RX frames', 'RX bytes', 'DROPS'],
+    ['PORT', 'AT', 'LANE', 'STATE', 'TX frames', 'TX bytes', 'RX frames', 'RX bytes', 'DROPS'],
     ports.map((port) => [
       port.port,
       port.switch,
@@ -217,7 +228,7 @@ function showFunctions(functions: ApiReply<'functions'>): void {
       counters.interrupts,
       counters.dma_faults,
     ]),
-    'no emulated devices',
+    'no PCI functions',
   );
 }
 

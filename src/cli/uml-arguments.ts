@@ -6,17 +6,21 @@ import { VIRTIO_ID_BLOCK, VIRTIO_ID_NET } from '../spec/virtio.ts';
 
 /**
  * @throws SluiceError `unsupported`: virtio_uml connects and cannot be connected to; and there is no PCI
- * for emulated devices.
+ * for devices of other methods.
  */
 export function umlArguments(guest: GuestConfig): string[] {
-  const emulated = [
-    ...guest.net.flatMap(({ method, port }) => (method === 'emulated' ? port : [])),
-    ...guest.disk.flatMap(({ method, device }) => (method === 'emulated' ? device : [])),
+  const functions = [
+    ...guest.net.flatMap(({ method, port }) =>
+      method === 'paravirtual' ? [] : `${port} (method: ${method})`,
+    ),
+    ...guest.disk.flatMap(({ method, device }) =>
+      method === 'paravirtual' ? [] : `${device} (method: ${method})`,
+    ),
   ];
-  if (emulated.length > 0) {
+  if (functions.length > 0) {
     throw new SluiceError(
       'unsupported',
-      `User-Mode Linux has no PCI, which the emulated ${emulated.join(', ')} would need`,
+      `User-Mode Linux has no PCI, which ${functions.join(', ')} would need`,
       { remedy: 'set method: paravirtual, or run the guest in QEMU' },
     );
   }

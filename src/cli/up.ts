@@ -3,8 +3,9 @@ import type { Command } from 'commander';
 import { describeError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { ControlServer } from '../control/server.ts';
-import { DEFAULT_CONFIG_FILE, loadConfig } from '../daemon/config.ts';
+import { DEFAULT_CONFIG_FILE, loadConfig, placeOf, placeText } from '../daemon/config.ts';
 import { Daemon } from '../daemon/daemon.ts';
+import { macOfCard } from '../daemon/vf-requests.ts';
 import { createLog } from './log.ts';
 import { printJson, printTable } from './output.ts';
 import { type JsonOption, jsonCommand } from './place.ts';
@@ -73,12 +74,12 @@ function announce(daemon: Daemon, json: boolean): void {
       pid: process.pid,
       run: config.run.path,
       control: controlSocket,
-      ports: cards.map(({ port, switch: lan, mac, socket, server }) => ({
-        port,
-        switch: lan,
-        mac,
-        socket,
-        server,
+      ports: cards.map((card) => ({
+        port: card.port,
+        switch: placeOf(card),
+        mac: macOfCard(card),
+        socket: card.socket,
+        server: card.server,
       })),
       disks: disks.map(({ device, disk, socket, server }) => ({ device, disk, socket, server })),
     });
@@ -88,7 +89,7 @@ function announce(daemon: Daemon, json: boolean): void {
   printTable(
     ['DEVICE', 'AT', 'SOCKET'],
     [
-      ...cards.map(({ port, switch: lan, mac, socket }) => [port, `switch ${lan}, ${mac}`, socket]),
+      ...cards.map((card) => [card.port, `${placeText(card)}, ${macOfCard(card)}`, card.socket]),
       ...disks.map(({ device, disk, socket }) => [device, `disk ${disk}`, socket]),
     ],
     'No guests yet: add some to the file, then sluice reload.',

@@ -3,6 +3,8 @@
  * the unix socket control.sock of the run directory; who may open that socket may do everything.
  */
 import { z } from 'zod';
+import { vfNumber, vfWords } from '../daemon/vf-schema.ts';
+import { VF_LINK_STATES, VF_VLAN_PROTOCOLS } from '../device/ixgbe/vf-policy-settings.ts';
 import { BLOCK_COUNTERS } from '../device/virtio-blk/counters.ts';
 import { LANE_COUNTERS } from '../engine/lane-counters.ts';
 import { PCI_COUNTERS } from '../method/pci-attachment.ts';
@@ -24,8 +26,8 @@ const lane = counters(LANE_COUNTERS).extend({
 
 const port = z.object({
   port: z.string(),
-  switch: z.string(),
-  kind: z.enum(['guest', 'tap', 'switch', 'capture']),
+  switch: z.string().describe('What it is plugged into: a switch, or a port of a NIC (nic0/0).'),
+  kind: z.enum(['guest', 'tap', 'switch', 'capture', 'nic']),
   lane: z.int(),
   connected: z.boolean().describe('A VMM is connected (guests).'),
   running: z.boolean().describe("The guest's driver has started (guests)."),
@@ -82,7 +84,7 @@ const ring = z.object({
 });
 
 const pciFunction = z.object({
-  function: z.string().describe('An emulated device, such as web/net0 or web/ahci0.'),
+  function: z.string().describe('A device of a guest, such as web/net0 or web/ahci0.'),
   model: z.string(),
   lane: z.int(),
   connected: z.boolean().describe('A VMM is connected.'),
@@ -97,6 +99,38 @@ const pciFunction = z.object({
   counters: counters(PCI_COUNTERS).describe('A trap is an access to a register.'),
 });
 
+const vf = z.object({
+  function: z.string().describe('Such as nic0/0/vf3.'),
+  nic: z.string().describe('The port of the NIC: nic0/0.'),
+  vf: z.int(),
+  port: z
+    .string()
+    .describe('Whose it is, such as web/net0; as `function` if it was made at run time.'),
+  socket: z.string(),
+  lane: z.int(),
+  connected: z.boolean().describe('A VMM is connected.'),
+  running: z.boolean().describe("The guest's driver has started."),
+  address: z.string().describe('Its MAC address now.'),
+  link: z.boolean().describe('The guest sees its link up.'),
+  mac: z.string().nullable().describe('The MAC address that was given to it; null: none was.'),
+  vlan: z.int().describe('0: none.'),
+  qos: z.int(),
+  proto: z.enum(VF_VLAN_PROTOCOLS),
+  max_tx_rate: z.number().describe('Mb/s; 0: no limit.'),
+  min_tx_rate: z.number().describe('Mb/s; 0: none is promised.'),
+  spoofchk: z.boolean(),
+  query_rss: z.boolean(),
+  state: z.enum(VF_LINK_STATES),
+  trust: z.boolean(),
+  spoofed: z.number().describe('Frames dropped for their source address or VLAN.'),
+  counters: counters(PORT_COUNTERS).describe("Directions are the guest's view."),
+});
+
+const whichVf = {
+  nic: z.string().describe('The port of the NIC: nic0/0.'),
+  vf: vfNumber,
+};
+
 const guest = z.object({
   guest: z.string(),
   memoryBytes: z.number(),
@@ -104,7 +138,8 @@ const guest = z.object({
     z.object({
       port: z.string(),
       method: z.string(),
-      switch: z.string(),
+      switch: z.string().describe('The switch, or the port of a NIC (nic0/0), that it is at.'),
+      vf: z.int().nullable().describe('Number of the virtual function; null without one.'),
       mac: z.string(),
       socket: z.string(),
       connected: z.boolean(),
@@ -220,8 +255,35 @@ export const API = {
   functions: {
     method: 'GET',
     path: '/v1/functions',
-    summary: 'Emulated devices: their PCI functions, with traps, interrupts and DMA.',
+    summary: 'PCI functions that guests have, with traps, interrupts and DMA.',
     reply: z.array(pciFunction),
+  },
+  vfs: {
+    method: 'GET',
+    path: '/v1/vfs',
+    summary: 'Virtual functions of NICs, with what is set of them and their counters.',
+    reply: z.array(vf),
+  },
+  setVf: {
+    method: 'POST',
+    path: '/v1/vfs/set',
+    summary: 'Sets words of a virtual function, as ip link set DEV vf NUM does.',
+    body: z.object({ ...whichVf, set: vfWords }),
+    reply: vf,
+  },
+  addVf: {
+    method: 'POST',
+    path: '/v1/vfs/add',
+    summary: 'Makes a virtual function that no guest of the configuration has.',
+    body: z.object({ ...whichVf, set: vfWords.default({}) }),
+    reply: vf,
+  },
+  removeVf: {
+    method: 'POST',
+    path: '/v1/vfs/remove',
+    summary: 'Removes a virtual function that was made at run time.',
+    body: z.object(whichVf),
+    reply: z.object({}),
   },
   resizeDisk: {
     method: 'POST',

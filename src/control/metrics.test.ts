@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { FunctionFigures, LaneFigures, PortFigures } from '../daemon/daemon.ts';
+import type { FunctionFigures, LaneFigures, PortFigures, VfFigures } from '../daemon/daemon.ts';
 import type { DeviceFigures } from '../daemon/disks.ts';
 import { BLOCK_COUNTER_INDEX, newBlockCounters } from '../device/virtio-blk/counters.ts';
 import { LANE_COUNTERS } from '../engine/lane-counters.ts';
@@ -62,12 +62,38 @@ const CARD: FunctionFigures = {
   counters: { trap_reads: 5, trap_writes: 6, messages: 7, interrupts: 8, dma_faults: 9 },
 };
 
+const VF: VfFigures = {
+  function: 'nic0/0/vf3',
+  nic: 'nic0/0',
+  vf: 3,
+  port: 'b/net0',
+  socket: '/run/b-net0.sock',
+  lane: 0,
+  connected: true,
+  running: true,
+  address: '52:54:00:00:00:03',
+  link: true,
+  mac: undefined,
+  vlan: 0,
+  qos: 0,
+  proto: '802.1Q',
+  max_tx_rate: 0,
+  min_tx_rate: 0,
+  spoofchk: true,
+  query_rss: false,
+  state: 'auto',
+  trust: false,
+  spoofed: 17,
+  counters: newPortCounters().snapshot(),
+};
+
 test('each family has one type line and a sample for each port or lane', () => {
   const lines = metricsText(
     [lane(0), lane(1)],
     [port('a/net0', 12), port('b/net0', 1e15)],
     [device('a/disk0', 3)],
     [CARD],
+    [VF],
   ).split('\n');
   const families = lines
     .filter((line) => line.startsWith('# TYPE '))
@@ -93,11 +119,13 @@ test('each family has one type line and a sample for each port or lane', () => {
   assert.ok(lines.includes(`sluice_function_trap_writes_total${card} 6`));
   assert.ok(lines.includes(`sluice_function_dma_faults_total${card} 9`));
   assert.ok(lines.includes(`sluice_function_lost${card} 1`));
+  assert.ok(lines.includes('sluice_vf_spoofed_total{nic="nic0/0",vf="3",port="b/net0"} 17'));
+  assert.ok(lines.includes('sluice_vf_link{nic="nic0/0",vf="3",port="b/net0"} 1'));
   assert.equal(lines.at(-1), '');
   for (const line of lines.slice(0, -1))
     assert.match(line, /^(# TYPE \w+ (counter|gauge)|\w+\{[^}]*\} [\d.e+]+)$/);
 });
 
 test('label values are escaped', () => {
-  assert.match(metricsText([], [port('a"\\\n/net0', 0)], [], []), /port="a\\"\\\\\\n\/net0"/);
+  assert.match(metricsText([], [port('a"\\\n/net0', 0)], [], [], []), /port="a\\"\\\\\\n\/net0"/);
 });

@@ -1,5 +1,5 @@
 /** The counters in Prometheus' text format (exposition format 0.0.4). */
-import type { FunctionFigures, LaneFigures, PortFigures } from '../daemon/daemon.ts';
+import type { FunctionFigures, LaneFigures, PortFigures, VfFigures } from '../daemon/daemon.ts';
 import type { DeviceFigures } from '../daemon/disks.ts';
 import { BLOCK_COUNTERS } from '../device/virtio-blk/counters.ts';
 import { LANE_COUNTERS, type LaneCounter } from '../engine/lane-counters.ts';
@@ -22,6 +22,7 @@ export function metricsText(
   ports: readonly PortFigures[],
   devices: readonly DeviceFigures[],
   functions: readonly FunctionFigures[],
+  vfs: readonly VfFigures[],
 ): string {
   const lines: string[] = [];
   const family = (
@@ -118,6 +119,17 @@ export function metricsText(
       functions.map((item) => [functionLabels(item), Number(item[state])]),
     );
   }
+  const vfLabels = ({ nic, vf, port }: VfFigures): Labels => ({ nic, vf, port });
+  family(
+    'sluice_vf_spoofed_total',
+    'counter',
+    vfs.map((vf) => [vfLabels(vf), vf.spoofed]),
+  );
+  family(
+    'sluice_vf_link',
+    'gauge',
+    vfs.map((vf) => [vfLabels(vf), Number(vf.link)]),
+  );
   return `${lines.join('\n')}\n`;
 }
 

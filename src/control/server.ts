@@ -113,6 +113,7 @@ export function createApp(daemon: Daemon, version: string, shutdown: () => void)
       await daemon.ports(),
       await daemon.devices(),
       await daemon.functions(),
+      await daemon.vfs(),
     );
     return context.body(text, 200, { 'content-type': METRICS_TYPE });
   });

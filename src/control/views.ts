@@ -1,7 +1,9 @@
 /** What the control API shows of a daemon: one function an endpoint. */
 import { SluiceError } from '../base/errors.ts';
-import type { Daemon } from '../daemon/daemon.ts';
+import { placeOf } from '../daemon/config.ts';
+import type { Daemon, VfFigures } from '../daemon/daemon.ts';
 import type { DiskFigures } from '../daemon/disks.ts';
+import { vfWordsOf } from '../daemon/vf-schema.ts';
 import type { ApiBody, ApiName, ApiReply } from './api.ts';
 
 export type Handlers = {
@@ -25,14 +27,16 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
       const lost = new Set(
         (await daemon.functions()).flatMap((item) => (item.lost ? item.function : [])),
       );
+      const macs = new Map((await daemon.vfs()).map(({ port, address }) => [port, address]));
       return daemon.config.guests.map(({ name, memoryBytes, net, disk }) => ({
         guest: name,
         memoryBytes,
         net: net.map((card) => ({
           port: card.port,
           method: card.method,
-          switch: card.switch,
-          mac: card.mac,
+          switch: placeOf(card),
+          vf: card.method === 'sriov' ? card.vf : null,
+          mac: macs.get(card.port) ?? card.mac,
           socket: card.socket,
           connected: ports.get(card.port)?.connected ?? false,
           running: ports.get(card.port)?.running ?? false,
@@ -60,6 +64,19 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
         ...device,
         protocolFeatures: [...device.protocolFeatures],
       })),
+    vfs: async () => (await daemon.vfs()).map(vfRow),
+    setVf: async ({ nic, vf, set }) => {
+      await daemon.setVf(nic, vf, vfWordsOf(set));
+      return await vfNow(daemon, nic, vf);
+    },
+    addVf: async ({ nic, vf, set }) => {
+      await daemon.addVf(nic, vf, vfWordsOf(set));
+      return await vfNow(daemon, nic, vf);
+    },
+    removeVf: async ({ nic, vf }) => {
+      await daemon.removeVf(nic, vf);
+      return {};
+    },
     resizeDisk: async ({ disk, bytes, shrink }) => {
       await daemon.resizeDisk(disk, bytes, shrink);
       return await diskNow(daemon, disk);
@@ -110,6 +127,16 @@ async function diskNow(daemon: Daemon, name: string): Promise<ApiReply<'disks'>[
   const now = (await daemon.disks()).find(({ disk }) => disk === name);
   if (now === undefined) throw new SluiceError('not-found', `disk ${name} has gone meanwhile`);
   return diskRow(now);
+}
+
+async function vfNow(daemon: Daemon, nic: string, vf: number): Promise<ApiReply<'vfs'>[number]> {
+  const now = (await daemon.vfs()).find((other) => other.nic === nic && other.vf === vf);
+  if (now === undefined) throw new SluiceError('not-found', `${nic} vf ${vf} has gone meanwhile`);
+  return vfRow(now);
+}
+
+function vfRow(vf: VfFigures): ApiReply<'vfs'>[number] {
+  return { ...vf, mac: vf.mac ?? null };
 }
 
 function diskRow(disk: DiskFigures): ApiReply<'disks'>[number] {

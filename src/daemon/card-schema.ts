@@ -1,54 +1,46 @@
 /** The form of network cards in the configuration file: `net` of a guest. */
 import { z } from 'zod';
 import { E1000_MODELS } from '../device/e1000/function.ts';
-import { choice, integer, name, onOff, text } from './config-values.ts';
+import { choice, integer, name, onOff } from './config-values.ts';
+import { mac, qos, rate, trunk, vlan } from './net-values.ts';
+import { MAX_NIC_PORTS } from './nic-schema.ts';
+import { vfNumber, vfShape } from './vf-schema.ts';
 
 /** Queue pairs a device may have: one vhost-user device has at most 256 rings. */
 const MAX_QUEUE_PAIRS = 128;
-const MAX_VLAN = 4094;
 /** Frames up to this MTU fit into the buffers of every driver. */
 export const MAX_MTU = 65521;
 const MIN_MTU = 68;
-const MAX_RATE_MBPS = 4_000_000;
 
-export const vlan = integer(1, MAX_VLAN, 'a VLAN id');
-export const trunk = z
-  .array(integer(0, MAX_VLAN, 'a VLAN id (0: frames without tag)'), {
-    error: 'expected a list of VLAN ids, such as [10, 20]',
-  })
-  .min(1, { error: 'expected at least one VLAN id' });
-const rate = integer(0, MAX_RATE_MBPS, 'a rate in Mb/s (0: no limit)');
+/** Interrupts a second: a throttle of an 82599 reaches to a millisecond (EITR, datasheet §8.2.3.5.12). */
+const MIN_ITR = 1000;
+const MAX_ITR = 1_000_000;
 
 export const OFFLOAD_NAMES = ['csum', 'tso4', 'tso6', 'ecn', 'uso'] as const;
 
 /** What all methods take that plug a guest into a switch in software. */
 const plugged = {
   switch: name.describe('The switch that the card is plugged into.'),
-  mac: text(
-    /^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$/,
-    'a unicast MAC address, such as "52:54:00:00:00:01" (in quotes)',
-  )
-    .refine((mac) => mac !== '00:00:00:00:00:00', {
-      error: 'expected a MAC address that is not all zeros',
-    })
+  mac: mac
     .optional()
     .describe(
       "The card's MAC address. Default: one made of the guest's name and the card's number.",
     ),
   vlan: vlan.optional().describe('Access VLAN; with `trunk`: the one that is carried untagged.'),
   trunk: trunk.optional().describe('VLANs that the guest sends and gets with 802.1Q tags.'),
-  qos: integer(0, 7, 'a priority')
+  qos: qos
     .optional()
     .describe('802.1Q priority of the frames that the guest sends without tag; with `vlan`.'),
+  max_tx_rate: rate.default(0).describe('Most that the guest may send, in Mb/s; 0: no limit.'),
   max_rx_rate: rate.default(0).describe('Most that the guest is sent, in Mb/s; 0: no limit.'),
   spoofchk: onOff
     .default(false)
     .describe('Drop frames whose source MAC address is not that of the card.'),
 };
 
-const METHODS = ['paravirtual', 'emulated'] as const;
+const METHODS = ['paravirtual', 'emulated', 'direct', 'sriov'] as const;
 const METHOD = 'How the guest gets its network card.';
-const expected = `expected a mapping with method: ${METHODS.join(' or ')}`;
+const expected = `expected a mapping with method: ${METHODS.join(', ')}`;
 
 const paravirtual = z.strictObject(
   {
@@ -71,7 +63,6 @@ const paravirtual = z.strictObject(
       })
       .default(true)
       .describe('Checksum and segmentation offloads that are offered to the guest.'),
-    max_tx_rate: rate.default(0).describe('Most that the guest may send, in Mb/s; 0: no limit.'),
     server: choice(['listen', 'connect'])
       .default('listen')
       .describe('Whether Sluice listens on the socket, or connects to where the VMM listens.'),
@@ -95,7 +86,33 @@ const emulated = z.strictObject(
   { error: expected },
 );
 
-export const netSchema = z.discriminatedUnion('method', [paravirtual, emulated], {
+/** What both methods take that give a guest a function of a NIC. */
+const ofNic = {
+  nic: name.describe('The NIC.'),
+  port: integer(0, MAX_NIC_PORTS - 1, 'the number of a port').describe('Which port of the NIC.'),
+  itr: integer(MIN_ITR, MAX_ITR, 'interrupts a second')
+    .optional()
+    .describe(
+      'Most interrupts of each vector in a second, if the driver asks for more. Default: as the driver asks.',
+    ),
+};
+
+const direct = z.strictObject(
+  { method: choice(['direct']).describe(METHOD), ...ofNic },
+  { error: expected },
+);
+
+const sriov = z.strictObject(
+  {
+    method: choice(['sriov']).describe(METHOD),
+    ...ofNic,
+    vf: vfNumber.describe('Which virtual function of the port.'),
+    ...vfShape,
+  },
+  { error: expected },
+);
+
+export const netSchema = z.discriminatedUnion('method', [paravirtual, emulated, direct, sriov], {
   error: ({ code }) =>
     code === 'invalid_union' ? `expected one of ${METHODS.join(', ')}` : expected,
 });

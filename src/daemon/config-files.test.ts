@@ -35,7 +35,9 @@ test('the documentation has every key, and its example is valid', () => {
   assert.deepEqual(missing, []);
   const example = /```yaml\n(.*?)```/s.exec(text)?.[1];
   assert.ok(example);
-  assert.equal(parseConfig(example, 'example.yaml').guests[0]?.net[0]?.vlan, 10);
+  const [net] = parseConfig(example, 'example.yaml').guests[0]?.net ?? [];
+  assert.ok(net?.method === 'paravirtual');
+  assert.equal(net.vlan, 10);
 });
 
 test('the committed JSON schema is up to date', () => {

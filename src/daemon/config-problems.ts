@@ -132,7 +132,7 @@ export class ConfigSource {
     const card = isCard ? path : path.slice(0, -1);
     return (
       (isCard || path.at(-1) !== 'method') &&
-      LATER_METHODS.includes(String(this.#valueAt([...card, 'method'])))
+      laterMethods(path).includes(String(this.#valueAt([...card, 'method'])))
     );
   }
 
@@ -148,7 +148,7 @@ export class ConfigSource {
 
   #reportValue(path: ConfigPath, expected: string): void {
     const value = this.#valueAt(path);
-    if (path.at(-1) === 'method' && LATER_METHODS.includes(String(value))) {
+    if (path.at(-1) === 'method' && laterMethods(path).includes(String(value))) {
       this.report(
         path,
         `method ${value} is not yet in this version of Sluice; ${expected.replace(/^expected one of /, 'allowed: ')}`,
@@ -198,6 +198,11 @@ export class ConfigSource {
     const { line, col } = this.#lines.linePos(offset);
     return { line, column: col };
   }
+}
+
+/** Methods that a guest's cards or disks (`guests.web.net[0].method`) do not have yet. */
+function laterMethods([, , kind]: ConfigPath): readonly string[] {
+  return LATER_METHODS[String(kind)] ?? [];
 }
 
 /** A key without a value: its place is the key's. */

@@ -5,47 +5,32 @@
  */
 import { dirname, resolve } from 'node:path';
 import { AHCI_MAX_PORTS } from '../spec/ahci.ts';
-import type { ConfigPath, ConfigSource } from './config-problems.ts';
-import { defaultMac } from './mac-address.ts';
-import { suggestion } from './near-miss.ts';
-
-type Mapping = Readonly<Record<string, unknown>>;
-
-function mapping(value: unknown): Mapping {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-    ? (value as Mapping)
-    : {};
-}
+import type { ConfigSource } from './config-problems.ts';
+import { checkFunctions, checkNicWires, macOf, stationsOf } from './nic-references.ts';
+import {
+  checkNamed,
+  DISKS,
+  type Mapping,
+  mapping,
+  SWITCHES,
+  TapHolders,
+} from './reference-tools.ts';
 
 export function checkReferences(source: ConfigSource): void {
   const root = mapping(source.value);
   const switches = mapping(root['switches']);
+  const nics = mapping(root['nics']);
   const guests = mapping(root['guests']);
-  checkWires(source, switches);
-  checkCards(source, guests, switches);
+  const taps = new TapHolders();
+  checkWires(source, switches, taps);
+  checkNicWires(source, nics, switches, taps);
+  checkCards(source, guests, switches, nics);
+  checkFunctions(source, guests, nics);
   checkDisks(source, guests, mapping(root['disks']));
   checkLanes(source, root['lanes'], switches);
 }
 
-/** Notes a switch or a disk that is named and not there. */
-function checkNamed(
-  source: ConfigSource,
-  path: ConfigPath,
-  name: unknown,
-  [one, many]: readonly [one: string, many: string],
-  all: Mapping,
-): void {
-  if (typeof name !== 'string' || Object.hasOwn(all, name)) return;
-  const known = Object.keys(all);
-  const there = known.length === 0 ? `there are no ${many}` : `there are ${known.join(', ')}`;
-  source.report(path, `no ${one} "${name}"; ${there}${suggestion(name, known)}`);
-}
-
-const SWITCHES = ['switch', 'switches'] as const;
-const DISKS = ['disk', 'disks'] as const;
-
-function checkWires(source: ConfigSource, switches: Mapping): void {
-  const taps = new Map<string, string>();
+function checkWires(source: ConfigSource, switches: Mapping, taps: TapHolders): void {
   const root = new Map<string, string>();
   const find = (name: string): string => {
     const next = root.get(name);
@@ -55,12 +40,7 @@ function checkWires(source: ConfigSource, switches: Mapping): void {
     const wire = mapping(mapping(item)['wire']);
     const path = ['switches', name, 'wire'];
     const { tap, switch: other } = wire;
-    if (typeof tap === 'string') {
-      const holder = taps.get(tap);
-      if (holder !== undefined)
-        source.report([...path, 'tap'], `tap ${tap} is the wire of switch ${holder} already`);
-      else taps.set(tap, name);
-    }
+    taps.check(source, [...path, 'tap'], tap, `switch ${name}`);
     if (typeof other !== 'string') continue;
     checkNamed(source, [...path, 'switch'], other, SWITCHES, switches);
     const [from, to] = [find(name), find(other)];
@@ -73,7 +53,7 @@ function checkWires(source: ConfigSource, switches: Mapping): void {
   }
 }
 
-function checkCards(source: ConfigSource, guests: Mapping, switches: Mapping): void {
+function checkCards(source: ConfigSource, guests: Mapping, switches: Mapping, nics: Mapping): void {
   const holders = new Map<string, string>();
   for (const [name, guest] of Object.entries(guests)) {
     const { net } = mapping(guest);
@@ -82,15 +62,16 @@ function checkCards(source: ConfigSource, guests: Mapping, switches: Mapping): v
       const card = mapping(item);
       const path = ['guests', name, 'net', index];
       checkNamed(source, [...path, 'switch'], card['switch'], SWITCHES, switches);
-      const mac =
-        typeof card['mac'] === 'string' ? card['mac'].toLowerCase() : defaultMac(name, index);
-      const at = `${String(card['switch'])} ${mac}`;
+      const place = stationsOf(card, nics);
+      if (place === undefined) continue;
+      const mac = macOf(name, index, card, nics);
+      const at = `${place} ${mac}`;
       const holder = holders.get(at);
       const port = `${name}/net${index}`;
       if (holder !== undefined)
         source.report(
           [...path, 'mac'],
-          `${port} and ${holder} have the same MAC address ${mac} on switch ${String(card['switch'])}`,
+          `${port} and ${holder} have the same MAC address ${mac} on ${place}`,
         );
       else holders.set(at, port);
     }

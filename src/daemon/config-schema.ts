@@ -4,25 +4,23 @@
  */
 import { z } from 'zod';
 import { MiB } from '../base/bits.ts';
-import { netSchema, trunk, vlan } from './card-schema.ts';
+import { netSchema } from './card-schema.ts';
 import { bytesOf, choice, integer, name, path, size, text } from './config-values.ts';
 import { diskSchema, guestDiskSchema } from './disk-schema.ts';
+import { tapName, trunk, vlan } from './net-values.ts';
+import { nicSchema } from './nic-schema.ts';
 
 export const MAX_LANES = 64;
-/** IFNAMSIZ without the terminating zero (linux/if.h). */
-const MAX_INTERFACE_NAME = 15;
 /** ITU-T and IEEE 802.1D allow this range for the ageing time. */
 const MIN_AGEING = 10;
 const MAX_AGEING = 1_000_000;
 
 /** What is in the design and not yet in this version: told apart from a slip of the pen. */
-export const LATER_METHODS: readonly string[] = ['vmdq', 'direct', 'sriov'];
-export const LATER_KEYS: readonly string[] = ['nics', 'controllers'];
-
-const tapName = text(
-  new RegExp(`^[A-Za-z0-9_.-]{1,${MAX_INTERFACE_NAME}}$`),
-  `an interface name of up to ${MAX_INTERFACE_NAME} characters`,
-);
+export const LATER_METHODS: Readonly<Record<string, readonly string[]>> = {
+  net: ['vmdq'],
+  disk: ['vmdq', 'direct', 'sriov'],
+};
+export const LATER_KEYS: readonly string[] = ['controllers'];
 
 const WIRE_KINDS = ['tap', 'switch', 'capture'] as const;
 
@@ -137,6 +135,10 @@ export const configSchema = z
         .record(name, switchSchema, { error: 'expected a mapping of switches by name' })
         .default({})
         .describe('The switches by name.'),
+      nics: z
+        .record(name, nicSchema, { error: 'expected a mapping of NICs by name' })
+        .default({})
+        .describe('Network cards that guests have by their functions, by name.'),
       disks: z
         .record(name, diskSchema, { error: 'expected a mapping of disks by name' })
         .default({})
@@ -146,7 +148,7 @@ export const configSchema = z
         .default({})
         .describe('The guests by name.'),
     },
-    { error: 'expected a mapping of run, isolation, lanes, switches, disks, guests' },
+    { error: 'expected a mapping of run, isolation, lanes, switches, nics, disks, guests' },
   )
   .describe('Configuration of Sluice');
 

@@ -184,14 +184,14 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
     'an unknown key',
     'swiches: {}',
     [
-      'f.yaml:1:1: swiches: unknown key; allowed here: run, isolation, lanes, switches, disks, guests; did you mean "switches"?',
+      'f.yaml:1:1: swiches: unknown key; allowed here: run, isolation, lanes, switches, nics, disks, guests; did you mean "switches"?',
     ],
   ],
   [
     'an unknown key far from all',
     'xyzzy: {}',
     [
-      'f.yaml:1:1: xyzzy: unknown key; allowed here: run, isolation, lanes, switches, disks, guests',
+      'f.yaml:1:1: xyzzy: unknown key; allowed here: run, isolation, lanes, switches, nics, disks, guests',
     ],
   ],
   [
@@ -320,7 +320,7 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
     'what an emulated card has not',
     'switches: { lan: {} }\nguests: { web: { net: [{ method: emulated, model: 82574, switch: lan, queues: 2 }] } }',
     [
-      'f.yaml:2:71: guests.web.net[0].queues: unknown key; allowed here: method, model, switch, mac, vlan, trunk, qos, max_rx_rate, spoofchk',
+      'f.yaml:2:71: guests.web.net[0].queues: unknown key; allowed here: method, model, switch, mac, vlan, trunk, qos, max_tx_rate, max_rx_rate, spoofchk',
     ],
   ],
   [
@@ -337,11 +337,11 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
   ],
   [
     'what is to come later',
-    'nics: {}\nguests: { web: { disk: [{ method: vmdq, model: ahci }], net: [{ method: sriov, nic: nic0, vf: 3 }] } }',
+    'controllers: {}\nguests: { web: { disk: [{ method: sriov, vf: 1 }], net: [{ method: vmdq, nic: nic0, vf: 3 }] } }',
     [
-      'f.yaml:1:1: nics: not yet in this version of Sluice',
-      'f.yaml:2:35: guests.web.disk[0].method: method vmdq is not yet in this version of Sluice; allowed: paravirtual, emulated',
-      'f.yaml:2:73: guests.web.net[0].method: method sriov is not yet in this version of Sluice; allowed: paravirtual, emulated',
+      'f.yaml:1:1: controllers: not yet in this version of Sluice',
+      'f.yaml:2:35: guests.web.disk[0].method: method sriov is not yet in this version of Sluice; allowed: paravirtual, emulated',
+      'f.yaml:2:68: guests.web.net[0].method: method vmdq is not yet in this version of Sluice; allowed: paravirtual, emulated, direct, sriov',
     ],
   ],
   [
@@ -359,7 +359,7 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
   [
     'an empty file',
     '',
-    ['f.yaml: empty: expected a mapping of run, isolation, lanes, switches, disks, guests'],
+    ['f.yaml: empty: expected a mapping of run, isolation, lanes, switches, nics, disks, guests'],
   ],
 ];
 

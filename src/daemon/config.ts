@@ -21,17 +21,21 @@ import {
   toGuestDisks,
 } from './disk-config.ts';
 import { defaultMac } from './mac-address.ts';
+import {
+  type DirectNetConfig,
+  type NicPortConfig,
+  nicPortName,
+  type SriovNetConfig,
+  toFunction,
+  toNicPorts,
+  type VlanConfig,
+  vlansOf,
+} from './nic-config.ts';
 import { controlSocketPath, type RunConfig } from './run-directory.ts';
 
 export const DEFAULT_CONFIG_FILE = './sluice.yaml';
 
 export type OffloadName = (typeof OFFLOAD_NAMES)[number];
-
-/** VLANs of a port: neither: all of them; `vlan`: access; both: native VLAN and trunk. */
-export interface VlanConfig {
-  readonly vlan?: number;
-  readonly trunk?: readonly number[];
-}
 
 export type WireConfig = VlanConfig &
   (
@@ -55,6 +59,7 @@ interface CardConfig extends VlanConfig {
   readonly mac: string;
   readonly qos: number | undefined;
   /** Mb/s; 0: no limit. */
+  readonly maxTxRate: number;
   readonly maxRxRate: number;
   readonly spoofCheck: boolean;
   readonly socket: string;
@@ -66,8 +71,6 @@ export interface ParavirtualNetConfig extends CardConfig {
   readonly mtu: number | undefined;
   readonly packed: boolean;
   readonly offloads: readonly OffloadName[];
-  /** Mb/s; 0: no limit. */
-  readonly maxTxRate: number;
   readonly server: 'listen' | 'connect';
 }
 
@@ -78,7 +81,21 @@ export interface EmulatedNetConfig extends CardConfig {
   readonly server: 'listen';
 }
 
-export type NetConfig = ParavirtualNetConfig | EmulatedNetConfig;
+/** A card that is plugged into a switch. */
+export type SwitchedNetConfig = ParavirtualNetConfig | EmulatedNetConfig;
+
+export type NetConfig = SwitchedNetConfig | DirectNetConfig | SriovNetConfig;
+
+/** Name of the switch, or of the port of a NIC, that a card is at. */
+export function placeOf(net: NetConfig): string {
+  return 'switch' in net ? net.switch : net.nicPort;
+}
+
+/** The same in words: `switch lan`, `nic0/0 vf 3`. */
+export function placeText(net: NetConfig): string {
+  if ('switch' in net) return `switch ${net.switch}`;
+  return net.method === 'sriov' ? `${net.nicPort} vf ${net.vf}` : net.nicPort;
+}
 
 export interface GuestConfig {
   readonly name: string;
@@ -100,6 +117,8 @@ export interface Config {
   readonly isolation: Isolation;
   readonly lanes: readonly LaneConfig[];
   readonly switches: readonly SwitchConfig[];
+  /** The ports of all NICs. */
+  readonly nicPorts: readonly NicPortConfig[];
   readonly disks: readonly DiskConfig[];
   readonly guests: readonly GuestConfig[];
 }
@@ -147,6 +166,16 @@ function toConfig(document: ConfigDocument, file: string): Config {
     typeof document.lanes === 'number'
       ? Array.from({ length: document.lanes }, () => ({}))
       : document.lanes;
+  const direct = new Set(
+    Object.values(document.guests).flatMap(({ net }) =>
+      net.flatMap((card) => (card.method === 'direct' ? nicPortName(card.nic, card.port) : [])),
+    ),
+  );
+  const nicPorts = Object.entries(document.nics).flatMap(([name, nic]) =>
+    toNicPorts(name, nic, (port) => direct.has(port)),
+  );
+  const portMac = (name: string): string | undefined =>
+    nicPorts.find((port) => port.name === name)?.mac;
   return {
     file: resolve(file),
     run: {
@@ -168,13 +197,14 @@ function toConfig(document: ConfigDocument, file: string): Config {
       lane: item.lane,
       wire: item.wire === 'none' ? undefined : toWire(item.wire, base),
     })),
+    nicPorts,
     disks: Object.entries(document.disks).map(([name, disk]) => toDisk(name, disk, base)),
     guests: Object.entries(document.guests).map(([name, guest]) => {
       const disk = toGuestDisks(name, guest.disk, runPath);
       return {
         name,
         memoryBytes: bytesOf(guest.memory),
-        net: guest.net.map((net, index) => toNet(name, index, net, runPath)),
+        net: guest.net.map((net, index) => toNet(name, index, net, runPath, portMac)),
         disk,
         controllers: controllersOf(disk),
       };
@@ -182,7 +212,16 @@ function toConfig(document: ConfigDocument, file: string): Config {
   };
 }
 
-function toNet(guest: string, index: number, net: NetDocument, run: string): NetConfig {
+function toNet(
+  guest: string,
+  index: number,
+  net: NetDocument,
+  run: string,
+  portMac: (nicPort: string) => string | undefined,
+): NetConfig {
+  if (net.method === 'direct' || net.method === 'sriov') {
+    return toFunction(guest, index, net, run, portMac);
+  }
   const card = {
     port: `${guest}/net${index}`,
     guest,
@@ -190,6 +229,7 @@ function toNet(guest: string, index: number, net: NetDocument, run: string): Net
     mac: (net.mac ?? defaultMac(guest, index)).toLowerCase(),
     ...vlansOf(net),
     qos: net.qos,
+    maxTxRate: net.max_tx_rate,
     maxRxRate: net.max_rx_rate,
     spoofCheck: isOn(net.spoofchk),
     socket: resolve(run, `${guest}-net${index}.sock`),
@@ -206,7 +246,6 @@ function toNet(guest: string, index: number, net: NetDocument, run: string): Net
     mtu: net.mtu,
     packed: isOn(net.packed),
     offloads: Array.isArray(net.offloads) ? net.offloads : isOn(net.offloads) ? OFFLOAD_NAMES : [],
-    maxTxRate: net.max_tx_rate,
     server: net.server,
   };
 }
@@ -218,16 +257,6 @@ function toWire(wire: WireDocument, base: string): WireConfig {
   if (wire.tap !== undefined) return { kind: 'tap', tap: wire.tap, ...vlans };
   if (wire.switch !== undefined) return { kind: 'switch', switch: wire.switch, ...vlans };
   return { kind: 'capture', file: resolve(base, wire.capture ?? ''), ...vlans };
-}
-
-function vlansOf(item: {
-  readonly vlan?: number | undefined;
-  readonly trunk?: number[] | undefined;
-}): VlanConfig {
-  return {
-    ...(item.vlan === undefined ? {} : { vlan: item.vlan }),
-    ...(item.trunk === undefined ? {} : { trunk: item.trunk }),
-  };
 }
 
 function checkSocketPaths(source: ConfigSource, config: Config): void {

@@ -36,20 +36,29 @@ import type {
   LaneSettings,
   LaneSnapshot,
   MacState,
-  PortCounters,
   PortState,
   RingState,
+  VfState,
 } from './lane-commands.ts';
-import { type LanePlan, planLanes } from './lane-plan.ts';
+import { planLanes } from './lane-plan.ts';
 import { suggestion } from './near-miss.ts';
+import { vfName } from './nic-config.ts';
+import { PartRunner } from './part-runner.ts';
+import { checkReloadable, placesOf, removeOldStates } from './reload.ts';
+import { controlSocketPath, RunDirectory } from './run-directory.ts';
 import {
-  cacheModeName,
-  controlSocketPath,
-  guestMarkName,
-  journalName,
-  RunDirectory,
-  removeKeptStates,
-} from './run-directory.ts';
+  carriedOver,
+  checkFree,
+  checkMade,
+  checkVf,
+  desiredState,
+  makeVf,
+  NO_REQUESTS,
+  setWords,
+  unmakeVf,
+  type VfRequests,
+} from './vf-requests.ts';
+import type { VfWords } from './vf-schema.ts';
 
 /** How long requests that are on their way to disks may take when the daemon ends, in ms. */
 const DRAIN_MS = 10_000;
@@ -74,7 +83,13 @@ export interface PortFigures extends PortState {
   readonly counters: Readonly<Record<PortCounter, number>>;
 }
 
-/** An emulated device as it is shown. */
+/** A virtual function as it is shown. */
+export interface VfFigures extends VfState {
+  readonly lane: number;
+  readonly counters: Readonly<Record<PortCounter, number>>;
+}
+
+/** A PCI function as it is shown. */
 export interface FunctionFigures extends FunctionState {
   readonly lane: number;
 }
@@ -109,6 +124,8 @@ export class Daemon {
   readonly #faults: FaultLog;
   readonly #captures: Captures;
   readonly #disks: Disks;
+  readonly #parts: PartRunner;
+  #requests = NO_REQUESTS;
   /** Fails when the daemon is to stop, for what would wait long. */
   readonly #stopping = Promise.withResolvers<never>();
   #queue: Promise<unknown> = Promise.resolve();
@@ -130,6 +147,7 @@ export class Daemon {
     this.#captures = new Captures(log);
     this.#disks = new Disks(run.path, log);
     this.#stopping.promise.catch(() => undefined);
+    this.#parts = new PartRunner(this.#captures, this.#disks, this.#stopping.promise);
   }
 
   /**
@@ -152,7 +170,7 @@ export class Daemon {
           failed.map(({ action, error }) => `${action}: ${error}`).join('\n'),
         );
       }
-      removeOldStates(config);
+      removeOldStates(desiredState(config, NO_REQUESTS));
       return daemon;
     } catch (error) {
       await daemon.stop();
@@ -218,14 +236,76 @@ export class Daemon {
     return this.#inTurn(async () => {
       const next = loadConfig(this.#config.file);
       checkReloadable(this.#config, next);
-      const plan = planLanes(next, placesOf(this.#running));
-      const report = await this.#perform(differenceOf(this.#running, partsOf(next, plan)));
-      this.#config = next;
-      removeOldStates(next);
+      const report = await this.#become(next, carriedOver(this.#requests, this.#config, next));
+      removeOldStates(desiredState(next, this.#requests));
       for (const { action, error } of report.failed) this.log.error(error, { action });
       this.log.info('reloaded', { done: report.done.length, failed: report.failed.length });
       return report;
     });
+  }
+
+  /** @throws SluiceError `config` if that cannot be, and nothing is done then */
+  async #become(config: Config, requests: VfRequests): Promise<ApplyReport> {
+    const desired = desiredState(config, requests);
+    const plan = planLanes(desired, placesOf(this.#running));
+    const report = await this.#perform(differenceOf(this.#running, partsOf(desired, plan)));
+    this.#config = config;
+    this.#requests = requests;
+    return report;
+  }
+
+  /**
+   * Changes what is asked for at run time, and does it. What fails is not asked for any more.
+   * @throws SluiceError
+   */
+  async #ask(requests: VfRequests): Promise<void> {
+    const before = this.#requests;
+    const { failed } = await this.#become(this.#config, requests);
+    const [first] = failed;
+    if (first === undefined) return;
+    await this.#become(this.#config, before);
+    throw new SluiceError('state', `${first.action}: ${first.error}`);
+  }
+
+  /**
+   * Sets words of a virtual function; its guest keeps it. They stay over a reload.
+   * @throws SluiceError `not-found`; `config` if they contradict others
+   */
+  async setVf(nicPort: string, vf: number, words: VfWords): Promise<void> {
+    await this.#inTurn(async () => {
+      checkVf(this.#config, this.#requests, nicPort, vf);
+      await this.#ask(setWords(this.#requests, vfName(nicPort, vf), words));
+    });
+  }
+
+  /**
+   * Makes a virtual function that no guest of the file has.
+   * @throws SluiceError `not-found`, `config`, `state`
+   */
+  async addVf(nicPort: string, vf: number, words: VfWords): Promise<void> {
+    await this.#inTurn(async () => {
+      checkFree(this.#config, this.#requests, nicPort, vf);
+      const made = makeVf(this.#requests, nicPort, vf);
+      await this.#ask(setWords(made, vfName(nicPort, vf), words));
+    });
+  }
+
+  /**
+   * Removes a virtual function that was made at run time; its guest loses it.
+   * @throws SluiceError `not-found`; `state` for one of the file
+   */
+  async removeVf(nicPort: string, vf: number): Promise<void> {
+    await this.#inTurn(async () => {
+      checkMade(this.#config, this.#requests, nicPort, vf);
+      await this.#ask(unmakeVf(this.#requests, vfName(nicPort, vf)));
+    });
+  }
+
+  /** Virtual functions of all NICs, as their ports' policies have them. */
+  async vfs(): Promise<VfFigures[]> {
+    return (await this.#snapshots()).flatMap(({ lane, snapshot }) =>
+      snapshot.vfs.map((vf) => ({ ...vf, lane, counters: this.countersOf(vf.port) })),
+    );
   }
 
   async ports(): Promise<PortFigures[]> {
@@ -293,14 +373,14 @@ export class Daemon {
     return this.#disks.countersOf(device);
   }
 
-  /** Emulated devices: PCI functions, each with its socket. */
+  /** PCI functions that guests have, each with its socket. */
   async functions(): Promise<FunctionFigures[]> {
     return (await this.#snapshots()).flatMap(({ lane, snapshot }) =>
       snapshot.functions.map((state) => ({ ...state, lane })),
     );
   }
 
-  /** The last DMA of emulated devices that was refused, oldest first. */
+  /** The last DMA of PCI functions that was refused, oldest first. */
   async dmaFaults(): Promise<DmaFaultState[]> {
     const found = await Promise.all(
       this.#lanes.map((lane) => lane.request('dmaFaults', undefined)),
@@ -457,78 +537,25 @@ export class Daemon {
     return { done, failed };
   }
 
-  async #addPart(lane: Lane, part: Part): Promise<readonly PortCounters[]> {
-    switch (part.kind) {
-      case 'switch':
-        await lane.request('addSwitch', { name: part.name, ageing: part.ageing });
-        return [];
-      case 'wire': {
-        const { name, wire } = part;
-        const ring =
-          wire.kind === 'capture' ? await this.#captures.toFile(name, wire.file) : undefined;
-        try {
-          return await lane.request('addWire', {
-            name,
-            switch: part.switch,
-            wire,
-            ring: ring?.shared,
-          });
-        } catch (error) {
-          ring?.close();
-          throw error;
-        }
-      }
-      case 'port':
-        return await lane.request('addPort', part.net);
-      case 'disk':
-        await this.#disks.add(lane, part);
-        return [];
-      case 'controller':
-        await lane.request('addController', part.controller);
-        return [];
-      case 'device':
-        await this.#disks.addDevice(lane, part);
-        return [];
-    }
-  }
-
-  async #removePart(lane: Lane, part: Part): Promise<void> {
-    switch (part.kind) {
-      case 'switch':
-        await lane.request('removeSwitch', part.name);
-        return;
-      case 'wire':
-        await lane.request('removeWire', part.name);
-        return;
-      case 'port':
-        await lane.request('removePort', part.name);
-        return;
-      case 'disk':
-        await this.#disks.remove(lane, part);
-        return;
-      case 'controller':
-        await Promise.race([lane.request('removeController', part.name), this.#stopping.promise]);
-        return;
-      case 'device':
-        // Requests to a server that has vanished may take as long as it likes.
-        await Promise.race([this.#disks.removeDevice(lane, part), this.#stopping.promise]);
-        return;
-    }
-  }
-
   async #performOne({ verb, part }: Action): Promise<void> {
     const lane = this.#lanes[part.lane];
     if (lane === undefined) throw new SluiceError('state', `no lane ${part.lane}`);
     if (verb === 'remove') {
       const key = partKey(part);
       for (const port of this.#portsOf.get(key) ?? []) this.#captures.end(port);
-      await this.#removePart(lane, part);
+      await this.#parts.remove(lane, part);
       this.#running = this.#running.filter((other) => partKey(other) !== key);
       for (const port of this.#portsOf.get(key) ?? []) this.#counters.delete(port);
       this.#portsOf.delete(key);
       return;
     }
-    const counters = await this.#addPart(lane, part);
+    if (verb === 'change') {
+      await this.#parts.change(lane, part);
+      const key = partKey(part);
+      this.#running = this.#running.map((other) => (partKey(other) === key ? part : other));
+      return;
+    }
+    const counters = await this.#parts.add(lane, part);
     this.#running.push(part);
     this.#portsOf.set(
       partKey(part),
@@ -536,41 +563,4 @@ export class Daemon {
     );
     for (const { port, shared } of counters) this.#counters.set(port, newPortCounters(shared));
   }
-}
-
-/** Where switches and guests with disks run. */
-function placesOf(running: readonly Part[]): LanePlan {
-  const switches = new Map<string, number>();
-  const guests = new Map<string, number>();
-  for (const part of running) {
-    if (part.kind === 'switch') switches.set(part.name, part.lane);
-    if (part.kind === 'device') guests.set(part.guestDisk.guest, part.lane);
-  }
-  return { switches, guests };
-}
-
-/** States of cards and disks that are configured no more: a new one of that name begins anew. */
-function removeOldStates({ run, guests }: Config): void {
-  const kept = guests.flatMap(({ net, disk, controllers }) => [
-    ...net.map(({ method, port }) =>
-      method === 'emulated' ? guestMarkName(port) : journalName(port),
-    ),
-    ...disk.map(({ device }) => cacheModeName(device)),
-    ...controllers.map(({ name }) => guestMarkName(name)),
-  ]);
-  removeKeptStates(run.path, new Set(kept));
-}
-
-/** @throws SluiceError `config` for what only a restart can change. */
-function checkReloadable(now: Config, next: Config): void {
-  const fixed = ['run', 'isolation', 'lanes'] as const;
-  const changed = fixed.filter((key) => JSON.stringify(now[key]) !== JSON.stringify(next[key]));
-  if (changed.length === 0) return;
-  throw new SluiceError(
-    'config',
-    `a reload cannot change ${changed.join(', ')}; nothing was changed`,
-    {
-      remedy: 'stop Sluice and start it again',
-    },
-  );
 }

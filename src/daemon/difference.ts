@@ -1,8 +1,15 @@
 /** Desired state and running state -> what is to be done, in order. */
 import { isDeepStrictEqual } from 'node:util';
-import type { GuestConfig, NetConfig, SwitchConfig, WireConfig } from './config.ts';
+import {
+  type GuestConfig,
+  type NetConfig,
+  placeOf,
+  type SwitchConfig,
+  type WireConfig,
+} from './config.ts';
 import type { ControllerConfig, DiskConfig, GuestDiskConfig } from './disk-config.ts';
 import type { LanePlan } from './lane-plan.ts';
+import type { NicPortConfig, NicWireConfig, SriovNetConfig } from './nic-config.ts';
 
 /** A switch without its wire, which is a thing of its own. */
 export interface SwitchPart {
@@ -19,6 +26,24 @@ export interface WirePart {
   readonly name: string;
   readonly switch: string;
   readonly wire: WireConfig;
+  readonly lane: number;
+}
+
+/** A port of a NIC without its wire. */
+export interface NicPart {
+  readonly kind: 'nic';
+  /** `nic0/0` */
+  readonly name: string;
+  readonly nic: Omit<NicPortConfig, 'wire'>;
+  readonly lane: number;
+}
+
+/** What a port of a NIC is plugged into. */
+export interface NicWirePart {
+  readonly kind: 'nic-wire';
+  /** The port: `nic0/0` */
+  readonly name: string;
+  readonly wire: NicWireConfig;
   readonly lane: number;
 }
 
@@ -57,10 +82,19 @@ export interface DevicePart {
   readonly lane: number;
 }
 
-export type Part = SwitchPart | WirePart | PortPart | DiskPart | ControllerPart | DevicePart;
+export type Part =
+  | SwitchPart
+  | WirePart
+  | NicPart
+  | NicWirePart
+  | PortPart
+  | DiskPart
+  | ControllerPart
+  | DevicePart;
 
 export interface Action {
-  readonly verb: 'add' | 'remove';
+  /** `change`: it runs on, and so does what stands on it. */
+  readonly verb: 'add' | 'remove' | 'change';
   readonly part: Part;
 }
 
@@ -82,6 +116,9 @@ export function partTitle(part: Part): string {
 export function partsOf(
   config: {
     readonly switches: readonly SwitchConfig[];
+    readonly nicPorts: readonly NicPortConfig[];
+    /** Virtual functions that were made at run time. */
+    readonly loose?: readonly SriovNetConfig[];
     readonly disks: readonly DiskConfig[];
     readonly guests: readonly GuestConfig[];
   },
@@ -96,10 +133,16 @@ export function partsOf(
       ? []
       : [{ kind: 'wire', name: `${name}/wire`, switch: name, wire, lane: laneOf(name) }],
   );
-  const ports = config.guests.flatMap(({ net }) =>
-    net.map(
-      (card): Part => ({ kind: 'port', name: card.port, net: card, lane: laneOf(card.switch) }),
-    ),
+  const nics = config.nicPorts.map(({ wire: _, ...nic }): Part => {
+    const { name } = nic;
+    return { kind: 'nic', name, nic, lane: laneOf(name) };
+  });
+  const nicWires = config.nicPorts.flatMap(({ name, wire }): Part[] =>
+    wire === undefined ? [] : [{ kind: 'nic-wire', name, wire, lane: laneOf(name) }],
+  );
+  const cards = [...config.guests.flatMap(({ net }) => net), ...(config.loose ?? [])];
+  const ports = cards.map(
+    (card): Part => ({ kind: 'port', name: card.port, net: card, lane: laneOf(placeOf(card)) }),
   );
   const guestLane = (name: string): number => plan.guests.get(name) ?? 0;
   const controllers = config.guests.flatMap(({ name: guest, controllers: list }) =>
@@ -128,7 +171,16 @@ export function partsOf(
       (lane): Part => ({ kind: 'disk', name: disk.name, disk, lane }),
     );
   });
-  return [...switches, ...wires, ...disks, ...ports, ...controllers, ...devices];
+  return [
+    ...switches,
+    ...wires,
+    ...nics,
+    ...nicWires,
+    ...disks,
+    ...ports,
+    ...controllers,
+    ...devices,
+  ];
 }
 
 /**
@@ -142,19 +194,33 @@ export function differenceOf(running: readonly Part[], desired: readonly Part[])
   const removed = new Set<string>();
   for (const part of running) {
     const key = partKey(part);
-    const isSame = isDeepStrictEqual(wanted.get(key), part);
-    if (!isSame || needs(part).some((other) => removed.has(other))) removed.add(key);
+    const next = wanted.get(key);
+    const stays = isDeepStrictEqual(next, part) || (next !== undefined && canChange(part, next));
+    if (!stays || needs(part).some((other) => removed.has(other))) removed.add(key);
   }
-  const kept = new Set(running.map(partKey).filter((key) => !removed.has(key)));
+  const kept = new Map(
+    running.flatMap((part) => (removed.has(partKey(part)) ? [] : [[partKey(part), part]])),
+  );
   return [
     ...running
       .filter((part) => removed.has(partKey(part)))
       .toReversed()
       .map((part): Action => ({ verb: 'remove', part })),
+    ...desired.flatMap((part): Action[] => {
+      const now = kept.get(partKey(part));
+      return now === undefined || isDeepStrictEqual(now, part) ? [] : [{ verb: 'change', part }];
+    }),
     ...desired
       .filter((part) => !kept.has(partKey(part)))
       .map((part): Action => ({ verb: 'add', part })),
   ];
+}
+
+/** Whether one becomes the other without its guest losing it: what is said of a virtual function. */
+function canChange(from: Part, to: Part): boolean {
+  if (from.kind !== 'port' || to.kind !== 'port') return false;
+  if (from.net.method !== 'sriov' || to.net.method !== 'sriov') return false;
+  return isDeepStrictEqual({ ...from, net: { ...from.net, words: to.net.words } }, to);
 }
 
 /** Keys of the parts that a part stands on. */
@@ -168,7 +234,14 @@ export function needs(part: Part): string[] {
         ...(part.wire.kind === 'switch' ? [`switch ${part.wire.switch}`] : []),
       ];
     case 'port':
-      return [`switch ${part.net.switch}`];
+      return [standsOn(part.net)];
+    case 'nic':
+      return [];
+    case 'nic-wire':
+      return [
+        `nic ${part.name}`,
+        ...(part.wire.kind === 'switch' ? [`switch ${part.wire.switch}`] : []),
+      ];
     case 'disk':
       return [];
     case 'controller':
@@ -181,4 +254,8 @@ export function needs(part: Part): string[] {
         : [disk];
     }
   }
+}
+
+function standsOn(net: NetConfig): string {
+  return 'switch' in net ? `switch ${net.switch}` : `nic ${net.nicPort}`;
 }

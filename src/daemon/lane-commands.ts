@@ -3,11 +3,13 @@
 import type { MemoryDiskDescription } from '../block/memory.ts';
 import type { NbdDiskDescription } from '../block/nbd/description.ts';
 import type { FileDiskDescription } from '../block/open/file.ts';
+import type { VfSettings } from '../device/ixgbe/vf-policy-settings.ts';
 import type { LaneHandle } from '../engine/lane-handle.ts';
 import type { Isolation } from '../memory/guest-memory.ts';
 import type { PciCounter } from '../method/pci-attachment.ts';
 import type { NetConfig, WireConfig } from './config.ts';
 import type { ControllerConfig, DiskConfig, GuestDiskConfig } from './disk-config.ts';
+import type { NicPortConfig, NicWireConfig, SriovNetConfig } from './nic-config.ts';
 
 /** A disk that the main thread has opened, for the lane that uses it. */
 export type DiskDescription = FileDiskDescription | MemoryDiskDescription | NbdDiskDescription;
@@ -37,8 +39,9 @@ export interface DeviceCounters {
 /** What a port looks like from its lane. */
 export interface PortState {
   readonly port: string;
+  /** What it is plugged into: a switch, or a port of a NIC (`nic0/0`). */
   readonly switch: string;
-  readonly kind: 'guest' | 'tap' | 'switch' | 'capture';
+  readonly kind: 'guest' | 'tap' | 'switch' | 'capture' | 'nic';
   /** A VMM is connected (guests only). */
   readonly connected: boolean;
   /** The guest's driver has started (guests only). */
@@ -70,7 +73,7 @@ export interface DeviceState {
   readonly fault: string | null;
 }
 
-/** What an emulated device looks like from its lane: a PCI function with its socket. */
+/** What a PCI function with its socket looks like from its lane. */
 export interface FunctionState {
   /** `web/net0`, `web/ahci0` */
   readonly function: string;
@@ -89,6 +92,28 @@ export interface FunctionState {
   readonly lost: boolean;
   /** Why the device was stopped; null while it works. */
   readonly fault: string | null;
+}
+
+/** A virtual function, with what was set of it: see `ip link show`. */
+export interface VfState extends VfSettings {
+  /** `nic0/0/vf3` */
+  readonly function: string;
+  /** The port of the NIC: `nic0/0` */
+  readonly nic: string;
+  readonly vf: number;
+  /** Whose it is: `web/net0`, or as the function if no guest of the file has it. */
+  readonly port: string;
+  readonly socket: string;
+  /** A VMM is connected. */
+  readonly connected: boolean;
+  /** The guest's driver has started. */
+  readonly running: boolean;
+  /** The address that it has now, which is the guest's to change where nothing speaks against it. */
+  readonly address: string;
+  /** The link that the guest sees. */
+  readonly link: boolean;
+  /** Frames that were dropped because the guest may not send from that address or VLAN. */
+  readonly spoofed: number;
 }
 
 /** A DMA that was refused. */
@@ -147,6 +172,7 @@ export interface LaneSnapshot {
   readonly disks: readonly DiskState[];
   readonly devices: readonly DeviceState[];
   readonly functions: readonly FunctionState[];
+  readonly vfs: readonly VfState[];
 }
 
 export type LaneCommands = {
@@ -166,6 +192,18 @@ export type LaneCommands = {
     readonly reply: readonly PortCounters[];
   };
   readonly removeWire: { readonly args: string; readonly reply: undefined };
+  readonly addNic: {
+    readonly args: Omit<NicPortConfig, 'wire'>;
+    readonly reply: readonly PortCounters[];
+  };
+  readonly removeNic: { readonly args: string; readonly reply: undefined };
+  readonly plugNic: {
+    readonly args: { readonly nic: string; readonly wire: NicWireConfig };
+    readonly reply: readonly PortCounters[];
+  };
+  readonly unplugNic: { readonly args: string; readonly reply: undefined };
+  /** Sets what is said of a virtual function. */
+  readonly setVf: { readonly args: SriovNetConfig; readonly reply: undefined };
   readonly addPort: { readonly args: NetConfig; readonly reply: readonly PortCounters[] };
   /** Answered when its guest's memory is not used any more. */
   readonly removePort: { readonly args: string; readonly reply: undefined };

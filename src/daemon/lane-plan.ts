@@ -1,15 +1,16 @@
 /**
- * Which lane runs which switch and which guest. Frames do not cross lanes, and a guest belongs to
- * one lane: so switches that a wire or a guest joins form a group, a group stays together, and a
- * guest's disks are where its cards are.
+ * Which lane runs which switch, which port of a NIC and which guest. Frames do not cross lanes, and a
+ * guest belongs to one lane: so switches and ports that a wire or a guest joins form a group, a group
+ * stays together, and a guest's disks are where its cards are.
  */
 import { SluiceError } from '../base/errors.ts';
-import type { Config, GuestConfig } from './config.ts';
+import { type Config, type GuestConfig, placeOf } from './config.ts';
 
 type LaneByName = ReadonlyMap<string, number>;
 
 /** Lanes by name. */
 export interface LanePlan {
+  /** Switches, and ports of NICs (`nic0/0`). */
   readonly switches: LaneByName;
   /** Guests with cards or disks. */
   readonly guests: LaneByName;
@@ -17,7 +18,7 @@ export interface LanePlan {
 
 const NOTHING: LanePlan = { switches: new Map(), guests: new Map() };
 
-/** Why two switches must be on one lane. */
+/** Why two switches, or ports of NICs, must be on one lane. */
 interface Bond {
   readonly a: string;
   readonly b: string;
@@ -75,7 +76,7 @@ export function planLanes(config: Config, running: LanePlan = NOTHING): LanePlan
     settle(load.indexOf(Math.min(...load)));
   }
   for (const { name, net } of config.guests) {
-    const lane = net[0] === undefined ? undefined : switches.get(net[0].switch);
+    const lane = net[0] === undefined ? undefined : switches.get(placeOf(net[0]));
     if (lane !== undefined) guests.set(name, lane);
   }
   return { switches, guests };
@@ -93,7 +94,7 @@ function fixedLane(group: Group, wanted: LaneByName, running: LaneByName): numbe
   const how = group.bonds.map(({ a, b, by }) => `${by} joins ${a} and ${b}`).join(', ');
   throw new SluiceError(
     'config',
-    `switch ${first.name} is on lane ${first.lane} and switch ${other.name} on lane ${other.lane}, but ${how}: frames do not cross lanes yet`,
+    `${titleOf(first.name)} is on lane ${first.lane} and ${titleOf(other.name)} on lane ${other.lane}, but ${how}: frames do not cross lanes yet`,
     {
       remedy:
         wanted.has(other.name) && wanted.has(first.name)
@@ -103,9 +104,15 @@ function fixedLane(group: Group, wanted: LaneByName, running: LaneByName): numbe
   );
 }
 
+/** Names of ports have a slash, those of switches have none. */
+function titleOf(place: string): string {
+  return place.includes('/') ? `port ${place}` : `switch ${place}`;
+}
+
 function groupsOf(config: Config): Group[] {
   const bonds = bondsOf(config);
-  const group = new Map(config.switches.map(({ name }) => [name, name]));
+  const places = [...config.switches, ...config.nicPorts];
+  const group = new Map(places.map(({ name }) => [name, name]));
   for (const { a, b } of bonds) {
     const [from, to] = [group.get(a), group.get(b)];
     for (const [name, of] of group) if (of === from) group.set(name, to ?? of);
@@ -114,8 +121,9 @@ function groupsOf(config: Config): Group[] {
   const work = new Map<string, number>();
   for (const guest of config.guests) {
     const [first] = guest.net;
-    if (first !== undefined)
-      work.set(first.switch, (work.get(first.switch) ?? 0) + weightOf(guest));
+    if (first === undefined) continue;
+    const place = placeOf(first);
+    work.set(place, (work.get(place) ?? 0) + weightOf(guest));
   }
   return Object.values(Object.groupBy(group.keys(), (name) => group.get(name) ?? name)).map(
     (names = []) => ({
@@ -131,10 +139,20 @@ function bondsOf(config: Config): Bond[] {
     wire?.kind === 'switch' ? [{ a: name, b: wire.switch, by: `the wire of ${name}` }] : [],
   );
   const guests = config.guests.flatMap(({ name, net }) => {
-    const [first, ...rest] = new Set(net.map((card) => card.switch));
+    const [first, ...rest] = new Set(net.map(placeOf));
     return first === undefined
       ? []
       : rest.map((other) => ({ a: first, b: other, by: `guest ${name}` }));
   });
-  return [...wires, ...guests];
+  const ports = config.nicPorts.flatMap(({ name, wire }) =>
+    wire?.kind === 'switch' ? [{ a: name, b: wire.switch, by: `the wire of ${name}` }] : [],
+  );
+  // They share what PCI Express carries.
+  const limited = config.nicPorts.flatMap(({ name, nic, port, pcie }) => {
+    const first = config.nicPorts.find((other) => other.nic === nic);
+    return port === 0 || pcie === 'none' || first === undefined
+      ? []
+      : [{ a: first.name, b: name, by: `pcie: ${pcie} of ${nic}` }];
+  });
+  return [...wires, ...guests, ...ports, ...limited];
 }

@@ -25,6 +25,7 @@ import type {
 } from './lane-commands.ts';
 import { LaneDisks } from './lane-disks.ts';
 import { LaneFunctions } from './lane-functions.ts';
+import { LaneNics } from './lane-nics.ts';
 import { plugWire, type Wire } from './lane-wires.ts';
 import { journalName } from './run-directory.ts';
 
@@ -41,6 +42,7 @@ export class DomainLane implements LaneProgram<LaneCommands> {
   readonly #ports = new Map<string, ParavirtualPort | EmulatedPort>();
   readonly #functions: LaneFunctions;
   readonly #disks: LaneDisks;
+  readonly #nics: LaneNics;
 
   constructor(host: LaneHost<LaneEvent>) {
     this.#host = host;
@@ -53,6 +55,7 @@ export class DomainLane implements LaneProgram<LaneCommands> {
     };
     this.#path = createDataPath(host.arena, host.loop);
     this.#functions = new LaneFunctions(host.arena, host.log, this.#settings);
+    this.#nics = new LaneNics(host, this.#access, this.#path, this.#functions);
     this.#disks = new LaneDisks(host, this.#settings, this.#access, this.#functions);
   }
 
@@ -83,6 +86,14 @@ export class DomainLane implements LaneProgram<LaneCommands> {
       this.#wires.delete(name);
       return undefined;
     },
+    addNic: (config) => [countersOf(this.#nics.add(config))],
+    removeNic: (name) => this.#nics.remove(name),
+    plugNic: ({ nic, wire }) =>
+      this.#nics
+        .plug(nic, wire, wire.kind === 'switch' ? this.#switch(wire.switch) : undefined)
+        .map(countersOf),
+    unplugNic: (name) => this.#nics.unplug(name),
+    setVf: (config) => this.#nics.set(config),
     addPort: (net) => this.#addPort(net),
     removePort: (name) => this.#removePort(name),
     addDisk: ({ disk, description }) => this.#disks.add(disk, description),
@@ -111,6 +122,7 @@ export class DomainLane implements LaneProgram<LaneCommands> {
 
   close(): void {
     for (const port of this.#ports.values()) port.close();
+    this.#nics.close();
     for (const wire of this.#wires.values()) wire.close();
     this.#disks.close();
   }
@@ -123,7 +135,7 @@ export class DomainLane implements LaneProgram<LaneCommands> {
 
   /** A port by its name, with the switch that it is plugged into. */
   #plugged(name: string): { readonly owner: Switch; readonly port: Port } {
-    for (const owner of this.#switches.values()) {
+    for (const owner of [...this.#switches.values(), ...this.#nics.switches()]) {
       const port = owner.ports().find((other) => other?.name === name);
       if (port !== undefined) return { owner, port };
     }
@@ -131,6 +143,10 @@ export class DomainLane implements LaneProgram<LaneCommands> {
   }
 
   #addPort(net: NetConfig): readonly PortCounters[] {
+    if (net.method === 'direct' || net.method === 'sriov') {
+      const { counters } = this.#nics.addFunction(net);
+      return [{ port: net.port, shared: counters.shared }];
+    }
     const { run, isolation } = this.#settings;
     const shared = {
       access: this.#access,
@@ -158,6 +174,7 @@ export class DomainLane implements LaneProgram<LaneCommands> {
   }
 
   #removePort(name: string): Later<undefined> | undefined {
+    if (this.#nics.has(name)) return this.#nics.removeFunction(name);
     const port = this.#ports.get(name);
     this.#ports.delete(name);
     if (port instanceof EmulatedPort) {
@@ -187,12 +204,14 @@ export class DomainLane implements LaneProgram<LaneCommands> {
     }
     for (const wire of this.#wires.values()) ports.push(...wireStates(wire));
     const disks = this.#disks.describe();
+    const nics = this.#nics.describe();
     return {
-      ports,
-      rings: [...rings, ...disks.rings],
+      ports: [...ports, ...nics.ports],
+      rings: [...rings, ...nics.rings, ...disks.rings],
       disks: disks.disks,
       devices: disks.devices,
-      functions: [...functions, ...disks.functions],
+      functions: [...functions, ...nics.functions, ...disks.functions],
+      vfs: nics.vfs,
     };
   }
 

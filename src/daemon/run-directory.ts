@@ -47,17 +47,17 @@ const STATE_SUFFIXES = [JOURNAL_SUFFIX, CACHE_MODE_SUFFIX, GUEST_MARK_SUFFIX];
 
 /** File name of the position journal of a port, such as `web/net0`. */
 export function journalName(port: string): string {
-  return port.replace('/', '-') + JOURNAL_SUFFIX;
+  return port.replaceAll('/', '-') + JOURNAL_SUFFIX;
 }
 
 /** File name of what keeps the cache mode of a disk device, such as `web/disk0`. */
 export function cacheModeName(device: string): string {
-  return device.replace('/', '-') + CACHE_MODE_SUFFIX;
+  return device.replaceAll('/', '-') + CACHE_MODE_SUFFIX;
 }
 
 /** File name of what tells that a VMM has an emulated device, such as `web/net0`. */
 export function guestMarkName(name: string): string {
-  return name.replace('/', '-') + GUEST_MARK_SUFFIX;
+  return name.replaceAll('/', '-') + GUEST_MARK_SUFFIX;
 }
 
 /** Removes what was kept for ports and devices, except the files named in `kept`. */

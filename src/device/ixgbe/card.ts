@@ -214,15 +214,6 @@ export class IxgbeCard implements Port, FrameSink {
     this.#policy.set(index, settings);
   }
 
-  /**
-   * As {@link setVf}, with the defaults for all that is not given.
-   * @throws SluiceError as `VfPolicy.set`
-   */
-  replaceVf(index: number, settings: VfChange): void {
-    this.#vf(index);
-    this.#policy.replace(index, settings);
-  }
-
   /** As {@link setVf}, with these settings in place of all there were. */
   replaceVf(index: number, settings: VfSettings): void {
     this.#vf(index);

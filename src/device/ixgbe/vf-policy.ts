@@ -163,20 +163,8 @@ export class VfPolicy {
    * @throws SluiceError `config`, `unsupported`; `not-found` without such a VF
    */
   set(pool: number, change: VfChange): void {
-    this.#change(pool, this.state(pool).settings, change);
-  }
-
-  /**
-   * As {@link set}, with {@link VF_DEFAULTS} for all that is not given.
-   * @throws SluiceError as {@link set}
-   */
-  replace(pool: number, change: VfChange): void {
-    this.#change(pool, VF_DEFAULTS, change);
-  }
-
-  #change(pool: number, before: VfSettings, change: VfChange): void {
     const state = this.state(pool);
-    const settings = changeSettings(state.vf.name, before, change, this.#link);
+    const settings = changeSettings(state.vf.name, state.settings, change, this.#link);
     this.#checkTogether(pool, state.vf.name, settings);
     this.#apply(state, settings);
   }
