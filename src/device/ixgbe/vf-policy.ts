@@ -255,7 +255,7 @@ export class VfPolicy {
     veb.clearMulticast(pool);
     this.clearMacvlans(state);
     if (state.settings.vlan === 0) for (const vlan of veb.vlansOf(pool)) veb.removeVlan(vlan, pool);
-    if (state.settings.mac === undefined) this.setAddress(state, state.ownLow, state.ownHigh);
+    if (state.settings.mac === undefined) this.#setFirstAddress(state);
     else this.#setOwnAddress(state);
     state.api = IXGBE_API_10;
     state.oversized = false;
@@ -374,12 +374,11 @@ export class VfPolicy {
     state.vf.setLink(up);
   }
 
+  /** The address that nobody set, unless another VF has it. */
   #setFirstAddress(state: VfState): void {
-    const { first } = state;
-    const low = first === undefined ? 0 : macLow(first);
-    const high = first === undefined ? -1 : macHigh(first);
-    if (high < 0 || this.isTaken(state, low, high)) this.setAddress(state, 0, -1);
-    else this.setAddress(state, low, high);
+    const { ownLow, ownHigh } = state;
+    const isFree = ownHigh >= 0 && !this.isTaken(state, ownLow, ownHigh);
+    this.setAddress(state, ownLow, isFree ? ownHigh : -1);
   }
 
   /** The administrator's address: a VF that chose the same one has to choose again. */
