@@ -1,0 +1,228 @@
+/**
+ * Guests with the 82599's functions, and what the stock drivers ixgbe and ixgbevf tell of them.
+ */
+import assert from 'node:assert/strict';
+import type { GuestProcess } from '../../src/guest/guest-process.ts';
+import { type QemuGuest, startQemu } from '../../src/guest/qemu.ts';
+import { addAddresses, hostOn } from './cards.ts';
+import { statistics } from './emulated-cards.ts';
+import { type Host, iperf, ping, transfer } from './guests.ts';
+import type { Sluice } from './sluice.ts';
+import type { Cleanup } from './testbed.ts';
+
+/** How long a guest may take for what an emulated processor is slow at. */
+export const PATIENCE = { timeoutMs: 180_000 };
+
+export interface IxgbeGuestOptions {
+  readonly name: string;
+  /** Ports whose sockets are given to it, such as `a/net0`. */
+  readonly functions: readonly string[];
+  readonly cpus?: number;
+  /** With a virtual IOMMU, which remaps interrupts too or not. */
+  readonly iommu?: 'interrupts' | 'dma';
+  /** Further options of QEMU. */
+  readonly options?: (inside: (path: string) => string) => readonly string[];
+}
+
+/** A virtual IOMMU, before all other devices. */
+export function iommuOptions(kind: 'interrupts' | 'dma'): string[] {
+  const remap = kind === 'interrupts' ? 'on' : 'off';
+  return [
+    ...['-machine', 'kernel-irqchip=split'],
+    ...['-device', `intel-iommu,intremap=${remap},caching-mode=on,device-iotlb=on`],
+  ];
+}
+
+/** What a kernel with a virtual IOMMU is told; relaxed: tests look at registers beside the driver. */
+export const IOMMU_PARAMETERS = 'intel_iommu=on iommu=nopt iomem=relaxed';
+
+/** Starts a guest with functions behind ports of the card's own speed; it is killed after the test. */
+export function startIxgbeGuest(t: Cleanup, sluice: Sluice, options: IxgbeGuestOptions): QemuGuest {
+  const { name, functions, cpus = 1, iommu } = options;
+  const guest = startQemu({
+    name,
+    memory: 320,
+    cpus,
+    kernelParameters: iommu === undefined ? '' : IOMMU_PARAMETERS,
+    options: (inside) => [
+      ...(iommu === undefined ? [] : iommuOptions(iommu)),
+      ...functions.flatMap((port, index) => [
+        '-device',
+        `pcie-root-port,id=rp${index},chassis=${index + 1},slot=${index + 1},x-speed=5,x-width=8`,
+        '-device',
+        JSON.stringify({
+          driver: 'vfio-user-pci',
+          id: `function${index}`,
+          bus: `rp${index}`,
+          rombar: 0,
+          socket: { path: inside(sluice.socket(port)), type: 'unix' },
+        }),
+      ]),
+      ...(options.options?.(inside) ?? []),
+    ],
+  });
+  t.after(async () => {
+    await guest.kill();
+  });
+  return guest;
+}
+
+/** Hosts reach each other, by as many echoes as are sent. */
+export async function reaches(from: Host, to: Host, count = 3): Promise<void> {
+  const { received } = await ping(from, to, { count, deadline: 30 });
+  assert.equal(received, count, `${from.guest.name} ${from.interface} to ${to.guest.name}`);
+}
+
+/** No echo comes back. */
+export async function isApart(from: Host, to: Host): Promise<void> {
+  const { received } = await ping(from, to, { count: 3, deadline: 2 });
+  assert.equal(received, 0, `${from.guest.name} ${from.interface} to ${to.guest.name}`);
+}
+
+/** What is sent arrives as it was, by its SHA-256. */
+export async function arrives(from: Host, to: Host, mebibytes: number): Promise<void> {
+  const { sent, received } = await transfer(from, to, { mebibytes });
+  assert.match(sent, /^[0-9a-f]{64}$/);
+  assert.equal(received, sent, `${from.guest.name} ${from.interface} to ${to.guest.name}`);
+}
+
+/** TCP over IPv4 and IPv6, UDP, and both ways of each. */
+export async function streams(
+  a: Host,
+  b: Host,
+  t: { diagnostic(message: string): void },
+): Promise<void> {
+  for (const reverse of [false, true]) {
+    const way = reverse
+      ? `${b.guest.name} to ${a.guest.name}`
+      : `${a.guest.name} to ${b.guest.name}`;
+    for (const ipv6 of [false, true]) {
+      const { bytes, gbps, retransmits } = await iperf(a, b, { seconds: 1, reverse, ipv6 });
+      assert.ok(bytes > 0);
+      t.diagnostic(
+        `IPv${ipv6 ? 6 : 4} ${way}: ${(1000 * gbps).toFixed(0)} Mb/s, ${retransmits} retransmits`,
+      );
+    }
+    const udp = { seconds: 1, udpLength: 1400, bitrate: '10M', reverse };
+    const { datagrams, lost } = await iperf(a, b, udp);
+    assert.ok(datagrams > lost, `${way}: ${datagrams} sent, ${lost} lost`);
+  }
+}
+
+/** Sum of the counters of `ethtool -S` whose name a pattern fits. */
+export async function sumOf(host: Host, pattern: RegExp): Promise<number> {
+  return Object.entries(await statistics(host))
+    .filter(([name]) => pattern.test(name))
+    .reduce((sum, [, value]) => sum + value, 0);
+}
+
+/** Gives cards another MTU, and waits for their links: the drivers reset them. */
+export async function changeMtu(hosts: readonly Host[], mtu: number): Promise<void> {
+  for (const { guest, interface: device } of hosts) {
+    await guest.sh(`ip link set ${device} mtu ${mtu}`);
+  }
+  for (const host of hosts) await linkIs(host, true);
+}
+
+/** Waits until the driver has seen the link come or go. */
+export async function linkIs({ guest, interface: device }: Host, up: boolean): Promise<void> {
+  await guest.sh(
+    `until [ "$(cat /sys/class/net/${device}/carrier 2>/dev/null)" = ${up ? 1 : 0} ]; do sleep 0.1; done`,
+  );
+}
+
+/** Echoes of the largest size that fits, which nobody may take apart. */
+export async function jumboReaches(from: Host, to: Host, mtu: number): Promise<void> {
+  const options = { size: mtu - 28, whole: true, deadline: 30 };
+  assert.equal((await ping(from, to, options)).received, 3, `${mtu} from ${from.guest.name}`);
+}
+
+/** Interfaces of a VLAN on both hosts' cards, with addresses on a network of their own; and their end. */
+export async function addVlan(
+  hosts: readonly Host[],
+  id: number,
+): Promise<{ readonly hosts: readonly Host[]; remove(): Promise<void> }> {
+  const tagged = hosts.map((host) => {
+    const number = Number(host.address.split('.')[3]);
+    return hostOn(host.guest, id % 256, number, `${host.interface}.${id}`);
+  });
+  for (const [index, { guest, interface: device }] of hosts.entries()) {
+    await guest.sh(`ip link add link ${device} name ${device}.${id} type vlan id ${id}`);
+    await addAddresses(tagged[index] ?? assert.fail());
+  }
+  return {
+    hosts: tagged,
+    remove: async () => {
+      for (const { guest, interface: device } of tagged) await guest.sh(`ip link del ${device}`);
+    },
+  };
+}
+
+/** Frames that are made of whole cloth. */
+export interface MadeUp {
+  readonly count: number;
+  readonly size?: number;
+  /** Default: the card's own. */
+  readonly sourceMac?: string;
+  readonly mac: string;
+  readonly vlan?: number;
+}
+
+/** Sends frames by the kernel's packet generator; resolves when they are sent. */
+export async function sendMadeUp(from: Host, frames: MadeUp): Promise<void> {
+  const generator = '/proc/net/pktgen';
+  const settings = [
+    `count ${frames.count}`,
+    `pkt_size ${frames.size ?? 100}`,
+    'delay 1000000',
+    'dst 10.99.99.99',
+    `dst_mac ${frames.mac}`,
+    ...(frames.sourceMac === undefined ? [] : [`src_mac ${frames.sourceMac}`]),
+    ...(frames.vlan === undefined ? [] : [`vlan_id ${frames.vlan}`]),
+  ];
+  await from.guest.sh(`set -e
+    modprobe pktgen
+    echo rem_device_all >${generator}/kpktgend_0
+    echo "add_device ${from.interface}" >${generator}/kpktgend_0
+    for setting in ${settings.map((setting) => `'${setting}'`).join(' ')}; do
+      echo "$setting" >${generator}/${from.interface}
+    done
+    echo start >${generator}/pgctrl
+    echo rem_device_all >${generator}/kpktgend_0`);
+}
+
+/** How many frames more a host's card has received after `run`. */
+export async function heardWhile(host: Host, run: () => Promise<void>): Promise<number> {
+  const heard = async (): Promise<number> => (await statistics(host))['rx_packets'] ?? 0;
+  const before = await heard();
+  await run();
+  return (await heard()) - before;
+}
+
+/** Resets a function as the guest's kernel does when it is told to; the driver is to be idle meanwhile. */
+export async function functionReset({ guest, interface: device }: Host, method: string) {
+  await guest.sh(
+    `set -e
+    ip link set ${device} down
+    echo ${method} >/sys/class/net/${device}/device/reset_method
+    echo 1 >/sys/class/net/${device}/device/reset`,
+    PATIENCE,
+  );
+}
+
+/** Waits for the only card of a driver, configures it for a network, and names it `cardN`. */
+export async function bringUpDriver(
+  guest: GuestProcess,
+  driver: string,
+  network: number,
+  number: number,
+): Promise<Host> {
+  const host = hostOn(guest, network, number, `card${network}`);
+  await guest.sh(`set -e
+    until ls -d /sys/bus/pci/drivers/${driver}/*/net/* >/tmp/found 2>/dev/null; do sleep 0.05; done
+    device=$(basename "$(cat /tmp/found)")
+    [ "$device" = ${host.interface} ] || { ip link set "$device" down; ip link set "$device" name ${host.interface}; }`);
+  await addAddresses(host);
+  await linkIs(host, true);
+  return host;
+}
