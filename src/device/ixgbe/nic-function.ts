@@ -408,10 +408,10 @@ export abstract class NicFunction extends PciDevice implements Poller {
   }
 
   override detach(): void {
+    // Who was attached may still have the pages mapped. The reset comes to the new ones.
+    this.#registers.renew();
     super.detach();
     this.memory.connect(undefined);
-    // Who was attached may still have the pages mapped.
-    this.#registers.renew();
   }
 
   protected override quiesce(): boolean {
