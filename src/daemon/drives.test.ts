@@ -75,7 +75,7 @@ async function work({ guests }: Stage, spec: Partial<DiskWorkSpec>) {
     return disks['web']?.queues[0] ?? assert.fail('the guest does nothing');
   };
   await until('the end of the work', async () => (await counts()).done);
-  await guests.stop();
+  await guests.stop(20_000);
   return await counts();
 }
 
@@ -117,7 +117,8 @@ test('a cut of its power loses what no flush has made durable', async (t) => {
   assert.ok(failed >= requests, `${failed} failed`);
   assert.equal(written(), kept);
   await made.daemon.powerDisk('a', true);
-  assert.equal((await work(made, { rw: 'write', requests, fsync: 1 })).failed, 0);
+  const again = await work(made, { rw: 'write', requests, fsync: 1 });
+  assert.equal(again.failed, 0, again.failure);
   await made.daemon.powerDisk('a', false);
   assert.ok(written() > MiB / 2);
 });

@@ -229,6 +229,8 @@ export class AhciRequestQueue implements DiskRequests {
     const isFatal = (bits & STANDSTILL & ~ahci.PX_IS_TFES) !== 0;
     this.ask();
     port.restart(bits);
+    // What told of the error, if the interrupt was seen first: of what is issued from now on it says nothing.
+    this.layout.takeFis(ahci.AHCI_RFIS_SET_DEVICE_BITS);
     if (this.flushIssued) this.endFlush(isFatal || error === 0 ? REQUEST_LOST : error);
     if (this.active === 0) return;
     const failed = isFatal ? undefined : readQueueError(port);
