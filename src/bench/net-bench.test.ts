@@ -82,6 +82,58 @@ for (const { model, frame, direction, guests } of [
   });
 }
 
+for (const { name, withIdle = false, ...options } of [
+  { name: 'ports of their own', method: 'direct', frame: 1514, withIdle: true },
+  {
+    name: 'virtual functions of two ports',
+    method: 'sriov',
+    frame: 64,
+    direction: 'both',
+    guests: 3,
+  },
+  {
+    name: 'functions of one port',
+    method: 'sriov',
+    frame: 20000,
+    guests: 2,
+    ports: 1,
+    link: 'none',
+  },
+  {
+    name: 'interrupts and several queues',
+    method: 'sriov',
+    frame: 300,
+    guests: 2,
+    queues: 2,
+    itr: 8000,
+  },
+  { name: 'interrupts that adapt', method: 'direct', frame: 1514, guests: 2, itr: 'adaptive' },
+] as const) {
+  test(`through functions of an 82599 (${name}), frames arrive once, whole and in order`, async () => {
+    const report = await runNetBench(
+      parseNetOptions({ ...options, seconds: 0.5, runs: 1, verify: true, rate: PACE }),
+      {},
+      withIdle,
+    );
+    netReportSchema.parse(report);
+    assert.deepEqual([report.method, report.model], [options.method, '82599']);
+    assert.deepEqual(report.errors, { reordered: 0, duplicated: 0, corrupt: 0 });
+    const { results } = report;
+    assert.equal(results.loss_pct, 0);
+    assert.ok(results.gbps > 0 && results.per_guest_gbps.every((gbps) => gbps > 0));
+    assert.ok(results.latency_us.p50 > 0);
+    assert.equal(results.cpu_pct.driver_domain, 0);
+    assert.ok(results.cpu_pct.device_model > 0, 'the lane plays the card');
+    assert.ok(results.interrupts_per_s > 0, 'guests that sleep between frames are woken');
+    // Who is woken has asked for it by a trap, and does nothing else by one.
+    const { traps_per_s: traps, interrupts_per_s: interrupts } = results;
+    assert.ok(traps <= 1.5 * interrupts + 100, `${traps} traps, ${interrupts} interrupts a second`);
+    assert.equal(results.itr, 'itr' in options && options.itr === 'adaptive' ? 0 : 8000);
+    if (results.delivery_us !== undefined) assert.ok(results.delivery_us.p50 > 0);
+    assert.equal(report.idle !== undefined, withIdle);
+  });
+}
+
 test('a ring of guests has a rate for each, and memory is watched while it runs', async () => {
   const options = parseNetOptions({ guests: 5, direction: 'both', frame: 100, rate: PACE });
   const report = await runSoak(options, 2);
