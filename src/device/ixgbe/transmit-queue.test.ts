@@ -2,12 +2,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Arena } from '../../memory/arena.ts';
+import { addCrc32c, CRC32C_START, finishCrc32c } from '../../net/crc32c.ts';
 import { createDataPath } from '../../net/data-path.ts';
 import { PollLoop } from '../../os/poll-loop.ts';
 import {
   IXGBE_HEAD_WRITE_BACK,
   IXGBE_QUEUE_ENABLE,
   IXGBE_TXC_IPV4,
+  IXGBE_TXC_L4_SCTP,
   IXGBE_TXC_L4_TCP,
   IXGBE_TXD_ADVANCED,
   IXGBE_TXD_END,
@@ -191,6 +193,23 @@ for (const reach of REACHES) {
         assert.equal(from.counts.sentBytes, 10_000 + 8 * headers);
       });
     }
+
+    test('puts SCTP checksums in', () => {
+      const { from, to, card } = lab(reach);
+      for (const piece of [16_384, 40]) {
+        const bytes = frame(14 + 20 + 12 + 300);
+        bytes.writeUInt16BE(0x0800, 12);
+        from.context(14, 20, { types: IXGBE_TXC_IPV4 | IXGBE_TXC_L4_SCTP });
+        from.data(bytes, 0, IXGBE_TXD_L4_CHECKSUM, piece);
+        from.kick();
+        from.run(card);
+        const packet = to.received()[0]?.bytes.subarray(34);
+        assert.ok(packet !== undefined);
+        const sum = packet.readUInt32LE(8);
+        packet.writeUInt32LE(0, 8);
+        assert.equal(sum, finishCrc32c(addCrc32c(CRC32C_START, packet, 0, packet.length)));
+      }
+    });
 
     test('keeps two contexts', () => {
       const { from, to, card } = lab(reach);
