@@ -118,7 +118,7 @@ test('a cut of its power loses what no flush has made durable', async (t) => {
   assert.equal(written(), kept);
   await made.daemon.powerDisk('a', true);
   const again = await work(made, { rw: 'write', requests, fsync: 1 });
-  assert.equal(again.failed, 0, again.failure);
+  assert.equal(again.failed, 0, again.failure ?? '');
   await made.daemon.powerDisk('a', false);
   assert.ok(written() > MiB / 2);
 });
