@@ -18,13 +18,19 @@ import { Veb } from './veb.ts';
 import { type PolicedVf, VfPolicy } from './vf-policy.ts';
 import type { VfChange } from './vf-policy-settings.ts';
 
+/** How a driver reaches the mailbox: by registers, or with none in between. */
+export type MailboxAccess = Pick<
+  Mailbox,
+  'readWord' | 'writeWord' | 'readControl' | 'writeControl'
+>;
+
 /** The driver of a VF, as far as it uses the mailbox (as Linux's ixgbevf up to API 1.4, and 1.6 on). */
 export class MailboxDriver {
-  readonly #mailbox: Mailbox;
+  readonly #mailbox: MailboxAccess;
   /** Bits that reads of VFMAILBOX cleared, and that nobody has looked for yet. */
   #seen = 0;
 
-  constructor(mailbox: Mailbox) {
+  constructor(mailbox: MailboxAccess) {
     this.#mailbox = mailbox;
   }
 
