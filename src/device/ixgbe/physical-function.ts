@@ -67,7 +67,7 @@ import { RegisterMemory } from './register-memory.ts';
 import { R, RegisterFile } from './registers.ts';
 import { Rss, rssQueue } from './rss.ts';
 import { SfpModule } from './sfp-module.ts';
-import { FCS_BYTES, Statistics } from './statistics.ts';
+import { FCS_BYTES, onWire, Statistics } from './statistics.ts';
 
 const { CTRL, STATUS, CTRL_EXT, ESDP, I2CCTL, EEC, EERD, EEWR, SWSM, FWSM, FDIRCTRL, FDIRCMD } = R;
 const { EICR, EICS, EIMS, EIMC, EIAC, EIAM, GPIE, EITR, EITR_HIGH, IVAR, IVAR_MISC } = R;
@@ -157,7 +157,7 @@ export class PhysicalFunction extends NicFunction {
   // Frames
 
   override send(burst: Burst): void {
-    for (let i = 0; i < burst.count; i++) this.#countSent(burst, i);
+    this.#countSent(burst);
     if (!this.#loopback) {
       super.send(burst);
       return;
@@ -180,22 +180,30 @@ export class PhysicalFunction extends NicFunction {
 
   #receive(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): void {
     const passed = this.#passed;
+    const added = tagged ? VLAN_TAG_BYTES : 0;
+    let all = 0;
     let kept = 0;
+    let keptOctets = 0;
     for (let i = 0; i < count; i++) {
       const slot = frames[i] as number;
-      if (this.#filter(burst, slot, tagged)) passed[kept++] = slot;
+      const length = (burst.frameLength[slot] as number) + added;
+      const octets = onWire(length);
+      all += octets;
+      if (!this.#filter(burst, slot, length, tagged)) continue;
+      passed[kept++] = slot;
+      keptOctets += octets;
     }
+    this.statistics.arrived(count, all);
+    this.statistics.received(kept, keptOctets);
     this.accept(burst, passed, kept, tagged);
   }
 
   /** Whether the port's filters let a frame pass (§7.1.1). */
-  #filter(burst: Burst, slot: number, tagged: boolean): boolean {
+  #filter(burst: Burst, slot: number, length: number, tagged: boolean): boolean {
     const { words } = this;
     const bytes = burst.slots8;
     const at = (burst.headerAt[slot] as number) - burst.slotsAt + NET_HEADER_BYTES;
     const gathered = (burst.headerLength[slot] as number) - NET_HEADER_BYTES;
-    const length = (burst.frameLength[slot] as number) + (tagged ? VLAN_TAG_BYTES : 0);
-    this.statistics.arrived(length);
     const passed = filterAddress(words, bytes, at);
     if (passed === REJECTED) return false;
     this.#exact[slot] = passed === EXACT ? 1 : 0;
@@ -216,7 +224,7 @@ export class PhysicalFunction extends NicFunction {
       this.count(RX_DROP_TOO_BIG, 1);
       return false;
     }
-    this.statistics.received(bytes, at, length);
+    this.statistics.passed(bytes, at, onWire(length));
     return true;
   }
 
@@ -263,22 +271,34 @@ export class PhysicalFunction extends NicFunction {
     this.statistics.missed(frames);
   }
 
-  /** A frame leaves; one that is to be cut counts as what it becomes. */
-  #countSent(burst: Burst, slot: number): void {
+  /** Frames leave; one that is to be cut counts as what it becomes. */
+  #countSent(burst: Burst): void {
     const bytes = burst.slots8;
-    const header = (burst.headerAt[slot] as number) - burst.slotsAt;
-    const at = header + NET_HEADER_BYTES;
-    const length = burst.frameLength[slot] as number;
-    if (bytes[header + NET_HEADER_GSO_TYPE] === VIRTIO_NET_HDR_GSO_NONE) {
-      this.statistics.transmitted(bytes, at, length, 1);
-      return;
+    const { statistics } = this;
+    let frames = 0;
+    let octets = 0;
+    for (let slot = 0; slot < burst.count; slot++) {
+      const header = (burst.headerAt[slot] as number) - burst.slotsAt;
+      const at = header + NET_HEADER_BYTES;
+      const length = burst.frameLength[slot] as number;
+      let whole = 0;
+      let last = length;
+      if (bytes[header + NET_HEADER_GSO_TYPE] !== VIRTIO_NET_HDR_GSO_NONE) {
+        const size = Math.max(read16le(bytes, header + NET_HEADER_GSO_SIZE), 1);
+        const headers = read16le(bytes, header + NET_HEADER_HDR_LEN);
+        const payload = Math.max(length - headers, 1);
+        whole = Math.ceil(payload / size) - 1;
+        last = headers + payload - whole * size;
+        const each = onWire(headers + size);
+        if (whole > 0) statistics.left(bytes, at, each, whole);
+        octets += whole * each;
+      }
+      const rest = onWire(last);
+      statistics.left(bytes, at, rest, 1);
+      octets += rest;
+      frames += whole + 1;
     }
-    const size = Math.max(read16le(bytes, header + NET_HEADER_GSO_SIZE), 1);
-    const headers = read16le(bytes, header + NET_HEADER_HDR_LEN);
-    const payload = Math.max(length - headers, 1);
-    const whole = Math.ceil(payload / size) - 1;
-    if (whole > 0) this.statistics.transmitted(bytes, at, headers + size, whole);
-    this.statistics.transmitted(bytes, at, headers + payload - whole * size, 1);
+    statistics.transmitted(frames, octets);
   }
 
   // Registers

@@ -31,48 +31,52 @@ export class Statistics {
     words[register] = value > MOST ? MOST : value;
   }
 
-  /** A good frame came from the wire, with its first bytes at `at`; `length` without check sequence. */
-  arrived(length: number): void {
-    const octets = onWire(length);
-    this.count(TPR, 1);
+  /** Good frames came from the wire, whatever the filters say; octets are those of {@link onWire}. */
+  arrived(frames: number, octets: number): void {
+    this.count(TPR, frames);
     this.octets(TORL, octets);
-    this.count(RXNFGPC, 1);
+    this.count(RXNFGPC, frames);
     this.octets(RXNFGBCL, octets);
   }
 
-  /** It is longer than the guest wants them. */
+  /** One is longer than the guest wants them. */
   oversized(): void {
     this.count(ROC, 1);
   }
 
-  /** It passed the filters. */
-  received(bytes: Uint8Array, at: number, length: number): void {
-    const octets = onWire(length);
-    this.count(GPRC, 1);
+  /** Frames passed the filters; each is told of by {@link passed}, too. */
+  received(frames: number, octets: number): void {
+    this.count(GPRC, frames);
     this.octets(GORCL, octets);
+  }
+
+  passed(bytes: Uint8Array, at: number, octets: number): void {
     this.count(PRC + sizeGroup(octets), 1);
     if (((bytes[at] as number) & 1) !== 0) this.count(isBroadcast(bytes, at) ? BPRC : MPRC, 1);
   }
 
-  /** It is in a queue of the guest; `bytes` without check sequences. */
+  /** Frames are in a queue of the guest; `bytes` without check sequences. */
   queued(frames: number, bytes: number): void {
     this.count(RXDGPC, frames);
     this.octets(RXDGBCL, bytes + frames * FCS_BYTES);
   }
 
-  /** The guest had no descriptor for it. */
+  /** The guest had no descriptor for them. */
   missed(frames: number): void {
     this.count(RXMPC, frames);
   }
 
-  /** `frames` frames were sent alike, of `length` bytes each without check sequence. */
-  transmitted(bytes: Uint8Array, at: number, length: number, frames: number): void {
-    const octets = onWire(length);
+  /** Frames were sent; each is told of by {@link left}, too. */
+  transmitted(frames: number, octets: number): void {
     this.count(GPTC, frames);
     this.count(TPT, frames);
-    this.octets(GOTCL, frames * octets);
+    this.octets(GOTCL, octets);
     this.count(TXDGPC, frames);
-    this.octets(TXDGBCL, frames * octets);
+    this.octets(TXDGBCL, octets);
+  }
+
+  /** `frames` frames that begin alike, of so many octets each. */
+  left(bytes: Uint8Array, at: number, octets: number, frames: number): void {
     this.count(PTC + sizeGroup(octets), frames);
     if (((bytes[at] as number) & 1) !== 0) {
       this.count(isBroadcast(bytes, at) ? BPTC : MPTC, frames);
@@ -88,17 +92,16 @@ export class Statistics {
   }
 }
 
-/** Bytes of a frame on the wire, padded, with check sequence. */
-function onWire(length: number): number {
-  return Math.max(length, ETHERNET_MIN_FRAME_BYTES) + FCS_BYTES;
+/** Bytes of a frame of so many bytes on the wire: padded, with check sequence. */
+export function onWire(length: number): number {
+  return (length < ETHERNET_MIN_FRAME_BYTES ? ETHERNET_MIN_FRAME_BYTES : length) + FCS_BYTES;
 }
 
+/** Sizes are counted in groups: 64, then to 127, 255, 511, 1023, and more. */
 function sizeGroup(octets: number): number {
   if (octets <= 64) return 0;
-  if (octets <= 127) return 1;
-  if (octets <= 255) return 2;
-  if (octets <= 511) return 3;
-  return octets <= 1023 ? 4 : 5;
+  const group = 26 - Math.clz32(octets);
+  return group < 5 ? group : 5;
 }
 
 function isBroadcast(bytes: Uint8Array, at: number): boolean {
