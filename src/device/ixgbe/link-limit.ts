@@ -8,7 +8,7 @@
 import { TokenBucket } from '../../base/token-bucket.ts';
 import type { Burst } from '../../net/burst.ts';
 import { read16le } from '../../net/frame.ts';
-import { clock, monotonicNs, readClock } from '../../os/clock.ts';
+import { clock, readClock } from '../../os/clock.ts';
 import { IXGBE_POOLS } from '../../spec/ixgbe.ts';
 import {
   NET_HEADER_GSO_SIZE,
@@ -47,6 +47,15 @@ const DESCRIPTOR_BYTES = 16 + PACKET_BYTES / 4;
 const BURST_S = 1e-3;
 const BITS = 8;
 
+/** A clock that is read without allocating, as `os/clock.ts` has it. */
+export interface LinkTime {
+  /** What {@link readClock} read last, in ns, at index 0. */
+  readonly clock: Float64Array;
+  readonly readClock: () => void;
+}
+
+const MONOTONIC: LinkTime = { clock, readClock };
+
 /** Frames that a frame is on the wire. */
 export function segmentsOf(burst: Burst, slot: number): number {
   const header = (burst.headerAt[slot] as number) - burst.slotsAt;
@@ -79,15 +88,17 @@ export function wireBits(burst: Burst, slot: number, tagged: boolean): number {
 export class SlotLimit {
   readonly #reads: TokenBucket;
   readonly #writes: TokenBucket;
+  readonly #time: LinkTime;
 
-  constructor(now: number = monotonicNs()) {
-    this.#reads = bucket(SLOT_BITS_PER_S, now);
-    this.#writes = bucket(SLOT_BITS_PER_S, now);
+  constructor(time: LinkTime = MONOTONIC) {
+    this.#time = time;
+    this.#reads = bucket(SLOT_BITS_PER_S, time);
+    this.#writes = bucket(SLOT_BITS_PER_S, time);
   }
 
   /** Something may be begun: neither way is in debt. */
   get ready(): boolean {
-    return hasTokens(this.#reads) && hasTokens(this.#writes);
+    return hasTokens(this.#reads, this.#time) && hasTokens(this.#writes, this.#time);
   }
 
   /** A frame of so many bytes was read from memory. */
@@ -125,6 +136,7 @@ export interface Sender {
 export class TransmitSchedule {
   readonly #wire: TokenBucket | undefined;
   readonly #slot: SlotLimit | undefined;
+  readonly #time: LinkTime;
   readonly #rates: (TokenBucket | undefined)[] = new Array(IXGBE_POOLS).fill(undefined);
   readonly #guarantees: (TokenBucket | undefined)[] = new Array(IXGBE_POOLS).fill(undefined);
   /** Nothing is limited at all. */
@@ -137,8 +149,9 @@ export class TransmitSchedule {
   readonly #start = new Float64Array(IXGBE_POOLS);
   readonly #virtual = new Float64Array(1);
 
-  constructor(link: LinkSpeed, slot: SlotLimit | undefined) {
-    this.#wire = link === 'none' ? undefined : bucket(WIRE_BITS_PER_S, monotonicNs());
+  constructor(link: LinkSpeed, slot: SlotLimit | undefined, time: LinkTime = MONOTONIC) {
+    this.#time = time;
+    this.#wire = link === 'none' ? undefined : bucket(WIRE_BITS_PER_S, time);
     this.#slot = slot;
     this.#free = this.#isFree();
   }
@@ -154,7 +167,7 @@ export class TransmitSchedule {
   admits(pool: number, sender: Sender): boolean {
     if (this.#free) return true;
     const rate = this.#rates[pool];
-    if (rate !== undefined && !hasTokens(rate)) {
+    if (rate !== undefined && !hasTokens(rate, this.#time)) {
       this.leave(pool);
       return false;
     }
@@ -192,7 +205,7 @@ export class TransmitSchedule {
   waitNs(pool: number): number {
     if (this.#free) return 0;
     const rate = this.#rates[pool];
-    if (rate !== undefined && !hasTokens(rate)) return rate.waitNs();
+    if (rate !== undefined && !hasTokens(rate, this.#time)) return rate.waitNs();
     return Math.max(this.#wire?.waitNs() ?? 0, this.#slot?.waitNs() ?? 0);
   }
 
@@ -211,7 +224,7 @@ export class TransmitSchedule {
 
   #ready(): boolean {
     return (
-      (this.#wire === undefined || hasTokens(this.#wire)) &&
+      (this.#wire === undefined || hasTokens(this.#wire, this.#time)) &&
       (this.#slot === undefined || this.#slot.ready)
     );
   }
@@ -230,7 +243,7 @@ export class TransmitSchedule {
     for (let pool = 0; pool < IXGBE_POOLS; pool++) {
       if (this.#waiting[pool] === 0) continue;
       const guarantee = this.#guarantees[pool];
-      const owed = guarantee !== undefined && hasTokens(guarantee);
+      const owed = guarantee !== undefined && hasTokens(guarantee, this.#time);
       if (isOwed && !owed) continue;
       const isFirst = (owed && !isOwed) || least < 0;
       if (isFirst || (this.#start[pool] as number) < (this.#start[least] as number)) least = pool;
@@ -245,9 +258,11 @@ export class TransmitSchedule {
 export class ReceiveLimit {
   readonly #wire: TokenBucket | undefined;
   readonly #slot: SlotLimit | undefined;
+  readonly #time: LinkTime;
 
-  constructor(link: LinkSpeed, slot: SlotLimit | undefined) {
-    this.#wire = link === 'none' ? undefined : bucket(WIRE_BITS_PER_S, monotonicNs());
+  constructor(link: LinkSpeed, slot: SlotLimit | undefined, time: LinkTime = MONOTONIC) {
+    this.#time = time;
+    this.#wire = link === 'none' ? undefined : bucket(WIRE_BITS_PER_S, time);
     this.#slot = slot;
   }
 
@@ -260,22 +275,23 @@ export class ReceiveLimit {
   admits(bits: number): boolean {
     const wire = this.#wire;
     if (wire !== undefined) {
-      if (!hasTokens(wire)) return false;
+      if (!hasTokens(wire, this.#time)) return false;
       wire.spend(bits);
     }
     return this.#slot === undefined || this.#slot.ready;
   }
 }
 
-function bucket(rate: number, now: number): TokenBucket {
-  return new TokenBucket({ rate, burst: rate * BURST_S }, now);
+function bucket(rate: number, time: LinkTime): TokenBucket {
+  time.readClock();
+  return new TokenBucket({ rate, burst: rate * BURST_S }, time.clock[0] as number);
 }
 
 /** Looks at the clock only if there were none left. */
-function hasTokens(limit: TokenBucket): boolean {
+function hasTokens(limit: TokenBucket, time: LinkTime): boolean {
   if (limit.tokens > 0) return true;
-  readClock();
-  limit.refill(clock[0] as number);
+  time.readClock();
+  limit.refill(time.clock[0] as number);
   return limit.tokens > 0;
 }
 
