@@ -250,9 +250,12 @@ export abstract class NicFunction extends PciDevice implements Poller {
       return;
     }
     const type = packetType(bytes, at, length);
-    let status = local
-      ? localStatus(bytes, at - NET_HEADER_BYTES, type)
-      : checksumStatus(this.#checksum.verify(burst, slot, CHECKED_IP | CHECKED_L4));
+    let status = 0;
+    if (type !== 0) {
+      status = local
+        ? localStatus(bytes, at - NET_HEADER_BYTES, type)
+        : checksumStatus(this.#checksum.verify(burst, slot, CHECKED_IP | CHECKED_L4));
+    }
     if (!this.isExact(slot)) status |= IXGBE_RXD_INEXACT;
     const control = this.words[(this.#layout.receive[index] as number) + RX.RXDCTL] as number;
     const strips = (control & IXGBE_RXDCTL_VLAN_STRIP) !== 0;
