@@ -42,12 +42,8 @@ interface Flow {
 }
 
 /** Lets flows send for a second, each as often as it may; megabits that each did. */
-function run(
-  flows: readonly Flow[],
-  link: '10G' | 'none',
-  slot?: SlotLimit,
-  clock = stoppedClock(),
-): number[] {
+function run(flows: readonly Flow[], link: '10G' | 'none'): number[] {
+  const clock = stoppedClock();
   const schedule = new TransmitSchedule(link, undefined, clock);
   for (const { pool, most = 0, least = 0 } of flows) {
     schedule.setRates(
