@@ -70,8 +70,7 @@ export class LaneNics {
   /** Returns the port's card. */
   add(config: Omit<NicPortConfig, 'wire'>): Port {
     const { name, nic, port, mac, mode, vfs, link, pcie, doorbells, doorbellPollUs } = config;
-    const slot =
-      pcie === 'none' ? undefined : (this.#slots.get(nic) ?? new SlotLimit(this.#host.loop.now));
+    const slot = pcie === 'none' ? undefined : (this.#slots.get(nic) ?? new SlotLimit());
     if (slot !== undefined) this.#slots.set(nic, slot);
     const made = new NicPort(
       {
