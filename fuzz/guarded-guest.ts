@@ -138,6 +138,11 @@ export class GuardedGuest {
     return settled;
   }
 
+  /** Whether an arena address is this guest's. */
+  owns(address: number): boolean {
+    return this.files.at(address) !== undefined;
+  }
+
   /** Whether a device may use memory at an arena address, if that is this guest's at all. */
   allows(address: number, length: number, write: boolean): boolean {
     const file = this.files.at(address);

@@ -1,10 +1,12 @@
 /** All fuzz targets. */
+import { ahci } from './ahci.ts';
 import { e1000 } from './e1000.ts';
 import { nbdClient } from './nbd-client.ts';
 import { packedRing } from './packed-ring.ts';
 import { pciConfig } from './pci-config.ts';
 import type { FuzzTarget } from './runner.ts';
 import { splitRing } from './split-ring.ts';
+import { vfioUserCodec } from './vfio-user-codec.ts';
 import { vfioUserSession } from './vfio-user-session.ts';
 import { vhostUserCodec } from './vhost-user-codec.ts';
 import { vhostUserSession } from './vhost-user-session.ts';
@@ -17,7 +19,9 @@ export const TARGETS: readonly FuzzTarget[] = [
   vhostUserSession,
   nbdClient,
   virtioBlk,
+  vfioUserCodec,
   vfioUserSession,
   pciConfig,
   e1000,
+  ahci,
 ];

@@ -12,13 +12,13 @@ export class WatchedDisk implements Disk {
   /** Requests on their way. */
   inFlight = 0;
   readonly #disk: Disk;
-  readonly #isGuests: (address: number, length: number) => boolean;
+  readonly #mayUse: (address: number, length: number, write: boolean) => boolean;
   #queues: WatchedQueue[] = [];
 
-  /** @param isGuests whether memory is the guest's */
-  constructor(disk: Disk, isGuests: (address: number, length: number) => boolean) {
+  /** @param mayUse whether the disk may read memory, or write it */
+  constructor(disk: Disk, mayUse: (address: number, length: number, write: boolean) => boolean) {
     this.#disk = disk;
-    this.#isGuests = isGuests;
+    this.#mayUse = mayUse;
   }
 
   get name(): string {
@@ -45,6 +45,11 @@ export class WatchedDisk implements Disk {
     this.#queues = [];
   }
 
+  /** Whether a request on its way has memory there. */
+  uses(isThere: (address: number) => boolean): boolean {
+    return this.#queues.some((queue) => queue.uses(isThere));
+  }
+
   close(): void {
     this.#disk.close();
   }
@@ -63,7 +68,8 @@ export class WatchedDisk implements Disk {
     for (let k = 0; k < (table.count[slot] as number); k++) {
       const address = table.address[slot * table.segments + k] as number;
       const part = table.length[slot * table.segments + k] as number;
-      assert.ok(part > 0 && this.#isGuests(address, part), 'memory that is not the guest’s');
+      const isGood: boolean = part > 0 && this.#mayUse(address, part, op === DISK_READ);
+      assert.ok(isGood, 'memory that is not the guest’s');
       total += part;
     }
     assert.equal(total, length, 'segments that are not the range');
@@ -94,6 +100,17 @@ class WatchedQueue implements DiskQueue {
 
   get inFlight(): number {
     return this.#slots.size;
+  }
+
+  uses(isThere: (address: number) => boolean): boolean {
+    const { op, count, address, segments } = this.#requests;
+    for (const slot of this.#slots) {
+      if (op[slot] !== DISK_READ && op[slot] !== DISK_WRITE) continue;
+      for (let k = 0; k < (count[slot] as number); k++) {
+        if (isThere(address[slot * segments + k] as number)) return true;
+      }
+    }
+    return false;
   }
 
   submit(slot: number): void {

@@ -416,3 +416,13 @@ test('what cannot be is refused', () => {
   assert.equal(controller.readBar(ahci.AHCI_BAR, 0, 4), 0xffff_ffff);
   controller.close();
 });
+
+test('a port without a drive keeps no lane awake, whatever it was told', (t) => {
+  const { guest } = guestWith(t);
+  const empty = ahci.AHCI_PORTS + ahci.AHCI_PORT_BYTES;
+  guest.write(empty + ahci.PX_CMD, ahci.PX_CMD_CLO);
+  guest.write(empty + ahci.PX_CMD, ahci.PX_CMD_FRE | ahci.PX_CMD_ST);
+  guest.write(empty + ahci.PX_CI, 1);
+  assert.equal(guest.controller.poll(), 0);
+  assert.equal(guest.controller.arm(), false);
+});

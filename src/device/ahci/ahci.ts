@@ -142,12 +142,12 @@ export class Ahci extends PciDevice implements Poller, EngineHost {
 
   arm(): boolean {
     let pending = false;
-    for (const port of this.ports) pending = port.engine.arm() || pending;
+    for (const port of this.ports) pending = port.arm() || pending;
     return pending;
   }
 
   disarm(): void {
-    for (const port of this.ports) port.engine.disarm();
+    for (const port of this.ports) port.disarm();
   }
 
   protected readRegister(_bar: number, offset: number, length: number): number {

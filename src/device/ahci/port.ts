@@ -152,6 +152,15 @@ export class AhciPort {
     return work;
   }
 
+  /** The lane wants to sleep. True if there is work that {@link poll} would do. */
+  arm(): boolean {
+    return !this.asleep && this.engine.arm();
+  }
+
+  disarm(): void {
+    this.engine.disarm();
+  }
+
   dmaDone(tag: number, ok: boolean): void {
     this.engine.dmaDone(tag, ok);
     this.settle();

@@ -172,10 +172,14 @@ export class AhciGuest {
   #hba: Hba | undefined;
   #driver: PortDriver | undefined;
 
-  constructor(device?: AtaDevice, options: Partial<AhciOptions> = {}) {
+  /** @param device the drive of port 0, or a controller that has one there */
+  constructor(device?: AtaDevice | Ahci, options: Partial<AhciOptions> = {}) {
     const { arena, loop } = testLane();
-    this.controller = new Ahci({ name: 'test/ahci', arena, loop, log: silentLogger, ...options });
-    if (device !== undefined) this.controller.insert(0, device);
+    const isWhole = device instanceof Ahci;
+    this.controller = isWhole
+      ? device
+      : new Ahci({ name: 'test/ahci', arena, loop, log: silentLogger, ...options });
+    if (!isWhole && device !== undefined) this.controller.insert(0, device);
     this.bus = new DirectBus(this.controller, this.space);
     this.function = new BoundFunction(this.bus);
     this.function.enableInterrupts(1, () => undefined, ['intx']);
