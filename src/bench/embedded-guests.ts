@@ -32,7 +32,7 @@ export interface EmbeddedBenchOptions {
   readonly cpus: readonly number[] | undefined;
 }
 
-const LATENCY_MS = 150;
+const LATENCY_MS = 100;
 /** Long enough for both ends and the lane to go to sleep between two round trips. */
 const ASLEEP_INTERVAL_US = 2000;
 const ASLEEP_MS = 500;

@@ -3,7 +3,7 @@ import { isRandom } from '../guest/embedded/disk-options.ts';
 import { type Chart, escapeMarkup, renderChart, shortNumber } from './chart.ts';
 import { DISK_COLUMNS, diskCells } from './disk-text.ts';
 import type { DiskReport, MatrixReport, NetReport } from './report-schema.ts';
-import { busyNote, MATRIX_COLUMNS, matrixCells } from './text-report.ts';
+import { busyNote, MATRIX_COLUMNS, matrixCells, methodName } from './text-report.ts';
 
 const STYLE = `
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5c6670; --line: #d9dee3; --paper: #fff;
@@ -78,7 +78,8 @@ export function matrixReportHtml(report: MatrixReport): string {
 <p class="soft">Version ${escapeMarkup(report.version)} · ${escapeMarkup(report.date)}<br>${escapeMarkup(where)}</p>
 ${note === undefined ? '' : `<p><strong>${escapeMarkup(note)}</strong></p>`}
 <h2>Network</h2>
-<p>Embedded guests send frames in a ring, each to the next, through one switch on one lane.
+<p>Embedded guests send frames in a ring, each to the next, through one lane: a switch, or the card's own between
+its virtual functions. 10G: the wires between ports carry no more.
 Figures are medians of ${report.rows[0]?.runs ?? 0} runs; whiskers show the smallest and the largest,
 orange marks what one thread copies that does nothing else.</p>
 ${chartsOf(report.rows).map(renderChart).join('\n')}
@@ -110,7 +111,7 @@ function chartsOf(rows: readonly NetReport[]): Chart[] {
       label: `frames of ${frame} bytes`,
       bars: rows.filter((row) => row.frame === frame).map(bar),
     }));
-  const guests = ({ method, guests: count }: NetReport): string => `${method}, ${count} guests`;
+  const guests = (row: NetReport): string => `${methodName(row)}, ${row.guests} guests`;
   return [
     {
       title: 'Throughput',
@@ -124,7 +125,7 @@ function chartsOf(rows: readonly NetReport[]): Chart[] {
       })),
     },
     {
-      title: 'Cost of a frame in the driver domain',
+      title: 'Cost of a frame in the lane',
       unit: 'ns',
       panels: panelsOf((row) => ({ label: guests(row), value: row.results.ns_per_frame })),
     },

@@ -22,18 +22,20 @@ import type { DomainSample } from './private-domain.ts';
 import type { NetReport } from './report-schema.ts';
 import { significant } from './statistics.ts';
 
-/** Traffic before the counted part of a run; before the first run, more. */
+/** Traffic before the counted part of a run; before the first run, more: less where there are many benches. */
 const WARM_UP_MS = 100;
 const FIRST_WARM_UP_MS = 600;
+const BRIEF_WARM_UP_MS = 400;
 
 /**
  * Runs the bench. Everything that it started has ended when it settles.
- * @param withIdle also watch the lane while nothing moves.
+ * @param isWhole false: one of many, without what takes longest: the lane while nothing moves, and the whole
+ * warm-up.
  */
 export async function runNetBench(
   options: NetOptions,
   control: BenchControl = {},
-  withIdle = true,
+  isWhole = true,
 ): Promise<NetReport> {
   await using rig = await startNetRig(options, control);
   const { guests, placement } = rig;
@@ -43,12 +45,13 @@ export async function runNetBench(
     footprint: guests.footprint,
     cpus: placement.lane,
   });
-  const idle = withIdle ? await measureIdle(rig, control) : undefined;
+  const idle = isWhole ? await measureIdle(rig, control) : undefined;
   const delivery = hasNic(options.method) ? await measureDelivery(rig, control) : undefined;
   const runs: NetRun[] = [];
   let retransmits = 0;
   for (let run = 0; run < options.runs; run++) {
-    const done = await measureRun(rig, options, control, run);
+    const warmUp = run > 0 ? WARM_UP_MS : isWhole ? FIRST_WARM_UP_MS : BRIEF_WARM_UP_MS;
+    const done = await measureRun(rig, options, control, { index: run, warmUp });
     runs.push(done.run);
     retransmits += done.tcpRetransmits ?? 0;
   }
@@ -101,7 +104,7 @@ async function measureRun(
   { domain, guests }: NetRig,
   options: NetOptions,
   { signal, onStep }: BenchControl,
-  index: number,
+  { index, warmUp }: { readonly index: number; readonly warmUp: number },
 ): Promise<{ readonly run: NetRun; readonly tcpRetransmits: number | undefined }> {
   const wait = (ms: number): Promise<void> => sleep(ms, undefined, { signal });
   const name = `run ${index + 1} of ${options.runs}`;
@@ -110,7 +113,6 @@ async function measureRun(
   onStep?.(`${name}: traffic`);
   const atStart = await domain.sample();
   await guests.start();
-  const warmUp = index === 0 ? FIRST_WARM_UP_MS : WARM_UP_MS;
   await wait(options.guest === 'embedded' ? warmUp : REAL_WARM_UP_MS);
 
   const domainBefore = await domain.sample();

@@ -194,6 +194,10 @@ describe('the report of the matrix', () => {
     assert.equal(under('traps'), 0.25);
     const emulated = matrixCells({ ...row, method: 'emulated', model: '82540' });
     assert.equal(emulated[0], 'emulated (82540)');
+    const vf = { ...row, method: 'sriov', model: '82599', ports: 2, link: '10G' } as const;
+    assert.equal(matrixCells(vf)[0], 'sriov (82599, 10G)');
+    assert.equal(matrixCells({ ...vf, link: 'none' })[0], 'sriov (82599)');
+    assert.equal(matrixCells({ ...vf, ports: 1 })[0], 'sriov (82599)', 'no wire is crossed');
     assert.match(matrixNotes(matrix), /8 guests attached: the lane takes 0\.5 %.* 40 us/);
   });
 

@@ -95,15 +95,22 @@ function nicText({ ports, link, itr }: NetReport): string {
   return `, ${ports} ports a card, ${wire}${interrupts}`;
 }
 
-/** A method, with the card that is emulated. */
+/** A method, with the card that guests see, and what limits its wire if frames cross it. */
 export function methodName({
   method,
   model,
+  ports,
+  link,
 }: {
   readonly method: string;
   readonly model?: string | undefined;
+  readonly ports?: number | undefined;
+  readonly link?: string | undefined;
 }): string {
-  return model === undefined ? method : `${method} (${model})`;
+  if (model === undefined) return method;
+  return link === undefined || link === 'none' || ports === 1
+    ? `${method} (${model})`
+    : `${method} (${model}, ${link})`;
 }
 
 /** Titles of {@link matrixCells}. */
