@@ -53,7 +53,7 @@ function payload(random: Random, command: number): Uint8Array {
     return bytes;
   }
   // Longer than one receive, now and then.
-  return random.bytes(random.oneIn(10) ? random.below(100_000) : random.below(300));
+  return random.bytes(random.oneIn(15) ? random.below(100_000) : random.below(300));
 }
 
 function message(random: Random): Uint8Array {
@@ -219,11 +219,14 @@ function run(random: Random): void {
   try {
     for (let i = 0; i < MESSAGES; i++) {
       const bytes = message(random);
-      let cut = random.below(bytes.length + 1);
+      const { length } = bytes;
+      let cut = random.oneIn(3)
+        ? length - random.below(Math.min(length, 300))
+        : random.below(length + 1);
       stream.send(bytes.subarray(0, cut), random.oneIn(3) ? random.below(5) : 0);
       // Piece by piece, each with descriptors.
       if (random.oneIn(20)) {
-        for (let pieces = 0; pieces < 12 && cut < bytes.length; pieces++, cut++) {
+        for (let pieces = 0; pieces < 12 && cut < length; pieces++, cut++) {
           stream.send(bytes.subarray(cut, cut + 1), random.below(5));
         }
       }
