@@ -230,3 +230,61 @@ test('frames that are well formed arrive whole and in order, however they are la
     { numRuns: 60 },
   );
 });
+
+test('buffers and rings that a driver took back are not touched, under load', () => {
+  const rig = new QueueRig(path, arena);
+  const OLD = 0x5a;
+  fc.assert(
+    fc.property(
+      fc.constantFrom<Reach>('mapped', 'pages'),
+      fc.array(fc.record({ frames: fc.integer({ min: 1, max: 90 }), inTurn: fc.boolean() }), {
+        minLength: 2,
+        maxLength: 8,
+      }),
+      (reach, rounds) => {
+        rig.reset();
+        rig.memory.reach = reach;
+        rig.startTransmit(256);
+        let entries = 32;
+        rig.startReceive({ entries });
+        const card = new LoopCard(rig);
+        for (const { frames, inTurn } of rounds) {
+          for (let i = 0; i < frames; i++) rig.data(Buffer.alloc(200, i));
+          rig.kick();
+          const taken: number[] = [];
+          /** Sets both rings up anew, and marks all that was the card's before. */
+          const restart = (): void => {
+            rig.setRx('RXDCTL', 0);
+            for (let i = 0; i < entries; i++) {
+              rig.memory.bytes(rig.buffer(i), 2048).fill(OLD);
+              taken.push(rig.buffer(i));
+            }
+            entries = 96 - entries;
+            rig.startReceive({ entries, gap: entries === 32 ? 0 : 0x10_0000 / 64 });
+          };
+          let turns = 0;
+          rig.run({
+            send: (burst) => {
+              card.send(burst);
+              if (inTurn && turns++ === 0) restart();
+            },
+            publish: () => card.publish(),
+          });
+          if (!inTurn) restart();
+          const got = rig.received();
+          assert.ok(got.every(({ bytes }) => bytes.length === 200));
+          const now = Array.from({ length: entries }, (_, i) => rig.buffer(i));
+          for (const at of taken.filter(
+            (one) => !now.some((other) => Math.abs(one - other) < 2048),
+          )) {
+            assert.ok(
+              rig.memory.bytes(at, 2048).every((byte) => byte === OLD),
+              `buffer ${at}`,
+            );
+          }
+        }
+      },
+    ),
+    { numRuns: 60 },
+  );
+});

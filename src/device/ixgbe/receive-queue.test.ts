@@ -336,6 +336,24 @@ describe('receive queue', () => {
     assert.deepEqual(to.received()[0]?.bytes, frame(101));
   });
 
+  test('writes nothing to a ring that was set up anew while frames were delivered', () => {
+    const to = rig('mapped');
+    assert.equal(put(to, frame(100)), DELIVERED);
+    sender.data(frame(101));
+    sender.kick();
+    sender.run({
+      send: (burst) => {
+        new LoopCard(to).send(burst);
+        to.startReceive();
+      },
+      publish: () => to.receive.writeBack(),
+    });
+    assert.equal(to.received().length, 0);
+    assert.equal(to.rx('RDH'), 0);
+    assert.equal(put(to, frame(102)), DELIVERED);
+    assert.deepEqual(to.received()[0]?.bytes, frame(102));
+  });
+
   test('reads as enabled until its last access is over', () => {
     const to = rig('remote');
     const card = new LoopCard(to);

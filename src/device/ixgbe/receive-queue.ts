@@ -477,8 +477,8 @@ export class ReceiveQueue implements DmaClient {
     statistics.received(this.index, this.#frames, this.#bytes);
     this.#frames = 0;
     this.#bytes = 0;
-    // A queue that was disabled meanwhile has nothing that could be written to.
-    if (!this.enabled) {
+    // A queue that was disabled or set up anew meanwhile has nothing that could be written to.
+    if (!this.enabled || this.#words[this.#block + RX.RDH] !== head) {
       this.#buffers.forget();
       return;
     }

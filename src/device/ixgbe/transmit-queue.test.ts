@@ -408,6 +408,31 @@ describe('transmit queue', () => {
     }
   });
 
+  test('gives nothing back to a ring that was set up anew while its frames were sent', () => {
+    const { from, to, card } = lab();
+    from.data(frame(100));
+    from.kick();
+    from.run(card);
+    from.data(frame(101));
+    from.kick();
+    from.run({
+      send: (burst) => {
+        card.send(burst);
+        from.startTransmit();
+        from.data(frame(102));
+      },
+      publish: () => card.publish(),
+    });
+    assert.equal(from.tx('TDH'), 0);
+    assert.equal(from.isDone(0), false);
+    from.kick();
+    from.run(card);
+    assert.deepEqual(
+      to.received().map(({ bytes }) => bytes.length),
+      [100, 101, 102],
+    );
+  });
+
   test('reads as enabled until its last access is over', () => {
     const { from, to, card } = lab('remote');
     from.data(frame(100));

@@ -267,8 +267,8 @@ export class TransmitQueue implements DmaClient {
     }
     let reported = false;
     Atomics.add(this.#fence, 0, 1);
-    // A queue that was disabled meanwhile has nothing that could be written to.
-    if (this.enabled) {
+    // A queue that was disabled or set up anew meanwhile has nothing that could be written to.
+    if (this.enabled && this.#words[this.#block + TX.TDH] === head) {
       reported = this.#report(words, first, end, entries, head, next);
       this.#words[this.#block + TX.TDH] = next;
     }
