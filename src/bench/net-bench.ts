@@ -68,6 +68,7 @@ export async function runNetBench(
     ...(options.ports === undefined ? {} : { ports: options.ports }),
     ...(options.link === undefined ? {} : { link: options.link }),
     ...(options.itr === undefined ? {} : { itr: options.itr }),
+    ...(options.doorbellPoll === undefined ? {} : { doorbell_poll_us: options.doorbellPoll }),
     guest: options.guest,
     guests: options.guests,
     frame: options.frame,

@@ -62,6 +62,7 @@ test('what cannot be is refused by the name of the option', () => {
     [{ method: 'sriov', itr: 100 }, /--itr/],
     [{ method: 'direct', ports: 1 }, /--ports is for --method sriov/],
     [{ itr: 8000 }, /--itr/],
+    [{ doorbellPoll: 100 }, /--doorbell-poll/],
     [{ method: 'emulated', link: 'none' }, /--link/],
   ] as const) {
     assert.throws(

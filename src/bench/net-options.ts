@@ -36,6 +36,8 @@ export const netOptionsSchema = z.strictObject({
   /** `direct`, `sriov`: ports of each card that are used, in turn. */
   ports: z.int().min(1).max(MAX_PORTS).optional(),
   link: z.enum(LINKS).optional(),
+  /** Microseconds that an idle lane may leave a doorbell unseen; the NIC's default unless given. */
+  doorbellPoll: z.int().min(0).max(1_000_000).optional(),
   /** Guests look for frames after interrupts only, of which there are so many a second; 0: no bound. */
   itr: z.union([z.literal('adaptive'), z.literal(0), z.int().min(MIN_ITR).max(MAX_ITR)]).optional(),
   guest: z.enum(GUEST_KINDS).default('embedded'),
@@ -103,7 +105,7 @@ export function hasNic(method: Method): method is 'direct' | 'sriov' {
 
 /** The card that a bench of the method has. @throws SluiceError `usage` for what the method has not. */
 function withModel(options: NetOptions): NetOptions {
-  const { method, model, guest, packed, queues, ports, link, itr } = options;
+  const { method, model, guest, packed, queues, ports, link, itr, doorbellPoll } = options;
   const isEmulated = method === 'emulated';
   const wrongModel = hasNic(method) ? model !== NIC_MODEL : !isEmulated || model === NIC_MODEL;
   if (model !== undefined && wrongModel) {
@@ -112,10 +114,12 @@ function withModel(options: NetOptions): NetOptions {
       remedy: 'give both, or none of them',
     });
   }
-  if (!hasNic(method) && (ports ?? link ?? itr) !== undefined) {
-    throw new SluiceError('usage', '--ports, --link and --itr are for --method direct and sriov', {
-      remedy: 'leave them out',
-    });
+  if (!hasNic(method) && (ports ?? link ?? itr ?? doorbellPoll) !== undefined) {
+    throw new SluiceError(
+      'usage',
+      '--ports, --link, --itr and --doorbell-poll are for --method direct and sriov',
+      { remedy: 'leave them out' },
+    );
   }
   if (method === 'paravirtual') return options;
   if (guest !== 'embedded') {

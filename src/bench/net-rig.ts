@@ -54,7 +54,8 @@ function guestsWith(guests: number, card: (guest: number) => object): object {
  * As many NICs as it takes, all ports of which are plugged into the switch. Guests get ports, or virtual
  * functions of ports in turn, so that neighbours are on different ports where there are two.
  */
-function nicConfig({ method, model, guests, queues, ports = 1, link }: NetOptions): object {
+function nicConfig(options: NetOptions): object {
+  const { method, model, guests, queues, ports = 1, link, doorbellPoll } = options;
   const isShared = method === 'sriov';
   const perNic = ports * (isShared ? IXGBE_VFS : 1);
   const nics = Math.ceil(guests / perNic);
@@ -69,12 +70,13 @@ function nicConfig({ method, model, guests, queues, ports = 1, link }: NetOption
   // Without another port there is nothing at the other end of the wire.
   const isWired = guests > 1 && (ports > 1 || nics > 1);
   const wire = isWired ? { switch: SWITCH } : 'none';
+  const polling = doorbellPoll === undefined ? {} : { doorbell_poll_us: doorbellPoll };
   const port = { wire, link, ...(isShared ? vfs : {}) };
   return {
     nics: Object.fromEntries(
       Array.from({ length: nics }, (_, nic) => [
         `nic${nic}`,
-        { model, ports: Array.from({ length: ports }, () => ({ ...port })) },
+        { model, ...polling, ports: Array.from({ length: ports }, () => ({ ...port })) },
       ]),
     ),
     guests: guestsWith(guests, (guest) => {

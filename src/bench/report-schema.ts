@@ -111,6 +111,11 @@ export const netReportSchema = z.strictObject({
     .describe(
       'direct, sriov: guests look for frames after interrupts only, which are throttled so. Absent: they look while they are awake.',
     ),
+  doorbell_poll_us: count
+    .optional()
+    .describe(
+      'direct, sriov: how long an idle lane may leave a doorbell unseen, where it was chosen.',
+    ),
   guest: z.enum(GUEST_KINDS),
   guests: z.int().min(2),
   frame: z.int().positive(),

@@ -112,13 +112,18 @@ function netCommand(): Command {
       'direct, sriov: guests look for frames after interrupts only, so many a second; 0: no bound',
       throttle,
     )
+    .option(
+      '--doorbell-poll <us>',
+      'direct, sriov: how long an idle lane may leave a doorbell unseen; 0: it never sleeps',
+      number,
+    )
     .option('--rate <frames>', 'frames a second of each sender, instead of all it can', number)
     .option('--soak <seconds>', 'run once for so long, and watch memory instead', number)
     .option('--json', 'print one JSON object', false)
     .action(runNet);
 }
 
-type OptionalFlag = 'rate' | 'model' | 'ports' | 'link' | 'itr';
+type OptionalFlag = 'rate' | 'model' | 'ports' | 'link' | 'itr' | 'doorbellPoll';
 
 interface NetFlags
   extends Omit<NetOptions, OptionalFlag>,

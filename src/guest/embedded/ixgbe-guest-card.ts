@@ -49,13 +49,14 @@ export class IxgbeGuestCard implements NetAttachment {
     let memory: DriverMemory | undefined;
     try {
       refuse(spec);
-      const sizes = cardSizes(spec, usableBuffers);
+      const { queuePairs = 1 } = spec;
+      const sizes = cardSizes(spec, (buffers) => Math.floor(usableBuffers(buffers) / queuePairs));
       const { interrupts } = spec;
       const interruptsPerSecond =
         interrupts === 'adaptive'
           ? new AdaptiveRate().perSecond
           : (interrupts ?? DEFAULT_INTERRUPTS);
-      const options = { ...sizes, pairs: spec.queuePairs ?? 1, interruptsPerSecond };
+      const options = { ...sizes, pairs: queuePairs, interruptsPerSecond };
       const plan = planIxgbe(options, GUEST_BASE);
       memory = shareGuestMemory(spec.name, plan.bytes, arena, (fd, size, at) =>
         bus.map(at, size, fd),
@@ -115,7 +116,10 @@ function refuse({ name, wishes, receiveBytes }: GuestSpec): void {
   });
 }
 
-/** The doorbell is memory that the device reads when a frame comes: it lacks the last few buffers only. */
+/**
+ * The doorbell is memory that the device reads when a frame comes: it lacks the last few buffers only. Flows of
+ * all pairs may be hashed to one of the receiver's, which is to hold them all.
+ */
 function usableBuffers(buffers: number): number {
   return buffers - returnedAt(buffers, true);
 }
