@@ -1,24 +1,21 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { EmbeddedGuests, newFlow } from '../guest/embedded/launcher.ts';
+import { Place } from './testing.ts';
 
-const MAIN = join(import.meta.dirname, 'main.ts');
-const NODE_OPTIONS = ['--disable-warning=ExperimentalWarning', MAIN];
 const WEB = '52:54:00:00:00:01';
 const DB = '52:54:00:00:00:02';
 const TWO_GUESTS = `switches: { lan: {} }
@@ -26,83 +23,6 @@ guests:
   web: { net: [{ method: paravirtual, switch: lan, mac: "${WEB}" }] }
   db: { net: [{ method: paravirtual, switch: lan, mac: "${DB}" }] }
 `;
-
-interface Outcome {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-/** A directory with a configuration file, and sluice run in it. */
-class Place implements AsyncDisposable {
-  readonly path = mkdtempSync(join(tmpdir(), 'sluice-'));
-  readonly #started: ChildProcess[] = [];
-
-  constructor(config?: string) {
-    if (config !== undefined) this.write(config);
-  }
-
-  write(config: string): void {
-    writeFileSync(join(this.path, 'sluice.yaml'), config);
-  }
-
-  get run(): string {
-    return join(this.path, 'run');
-  }
-
-  /** Runs a command to its end. */
-  sluice(...words: string[]): Promise<Outcome> {
-    return new Promise((resolve) => {
-      const options = { cwd: this.path, encoding: 'utf8', timeout: 60_000 } as const;
-      execFile(process.execPath, [...NODE_OPTIONS, ...words], options, (error, stdout, stderr) => {
-        const code = error === null ? 0 : Number(error.code ?? -1);
-        resolve({ code, stdout, stderr });
-      });
-    });
-  }
-
-  /** As {@link sluice}, for a command that succeeds and prints JSON. */
-  async json(...words: string[]): Promise<unknown> {
-    const { code, stdout, stderr } = await this.sluice(...words, '--json');
-    assert.equal(code, 0, stderr);
-    return JSON.parse(stdout);
-  }
-
-  /** Starts `sluice up`, behind a command that runs commands; settles when it serves. */
-  async up(...wrapper: string[]): Promise<ChildProcess> {
-    const child = this.#spawn([...wrapper, process.execPath, ...NODE_OPTIONS, 'up', '--json']);
-    let text = '';
-    child.stdout?.setEncoding('utf8');
-    for await (const part of child.stdout ?? []) {
-      text += String(part);
-      if (text.includes('\n}\n')) break;
-    }
-    assert.match(text, /"event": "up"/);
-    return child;
-  }
-
-  start(...words: string[]): ChildProcess {
-    return this.#spawn([process.execPath, ...NODE_OPTIONS, ...words]);
-  }
-
-  #spawn([program = '', ...words]: readonly string[]): ChildProcess {
-    const child = spawn(program, words, {
-      cwd: this.path,
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    this.#started.push(child);
-    return child;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const child of this.#started) {
-      if (child.exitCode !== null || child.signalCode !== null) continue;
-      child.kill('SIGKILL');
-      await once(child, 'exit');
-    }
-    rmSync(this.path, { recursive: true });
-  }
-}
 
 async function exitCode(child: ChildProcess): Promise<number | null> {
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
@@ -164,7 +84,7 @@ describe('words and exit codes', () => {
     assert.equal(subject.code, 2);
     assert.match(
       subject.stderr,
-      /Allowed choices are guests, ports, disks, devices, functions, rings/,
+      /Allowed choices are guests, ports, disks, devices, functions, vfs, rings/,
     );
     assert.equal((await place.sluice('up', '--nonsense')).code, 2);
     const json = await place.sluice('show', 'portz', '--json');
