@@ -57,8 +57,6 @@ export class ReceiveQueue implements DmaClient {
   readonly #window: RingWindow;
   readonly #buffers: ReceiveBuffers;
   readonly #split: HeaderSplit;
-  /** Orders what was copied before what says so. */
-  readonly #fence = new Int32Array(new SharedArrayBuffer(4));
   /** What is written back of the descriptors that were used. */
   readonly #done = new Uint32Array(WINDOW * WORDS);
   #used = 0;
@@ -507,7 +505,8 @@ export class ReceiveQueue implements DmaClient {
         view.setUint32(at + 12, done[word + 3] as number, true);
       }
     }
-    Atomics.add(this.#fence, 0, 1);
+    // What was copied comes before what says so.
+    this.#window.fence();
     const status = isLegacy ? LEGACY_STATUS : STATUS;
     for (let i = 0; i < used; i++) {
       view.setUint32((where[i] as number) + 4 * status, done[i * WORDS + status] as number, true);

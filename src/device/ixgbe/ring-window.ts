@@ -23,12 +23,13 @@ export class RingWindow {
   readonly base = new Float64Array(1);
   /** The descriptors that {@link load} brought, four words each. */
   readonly words: Uint32Array;
-  /** Arena address of each descriptor of the last {@link load} or {@link locate}. */
+  /** Arena address of each descriptor of the last {@link locate}. */
   readonly where = new Float64Array(WINDOW);
   /** Descriptors of the last {@link find}: they lie behind one another from `where[0]` on. */
   found = 0;
   /** Arena address of 64 zeros. */
   readonly zerosAt: number;
+  readonly #fence = new Int32Array(new SharedArrayBuffer(4));
   readonly #bytes: Uint8Array;
   readonly #wordsAt: number;
 
@@ -56,6 +57,11 @@ export class RingWindow {
       windows.set(path, window);
     }
     return window;
+  }
+
+  /** What was read and written before is over before anything that follows. */
+  fence(): void {
+    Atomics.add(this.#fence, 0, 1);
   }
 
   /**
@@ -112,10 +118,8 @@ export class RingWindow {
         at = memory.translate(address, part * BYTES, write);
         if (at < 0) return false;
       }
-      if (!write) {
-        this.#bytes.copyWithin(this.#wordsAt + done * BYTES, at, at + part * BYTES);
-      }
-      for (let i = 0; i < part; i++) where[done + i] = at + i * BYTES;
+      if (write) for (let i = 0; i < part; i++) where[done + i] = at + i * BYTES;
+      else this.#bytes.copyWithin(this.#wordsAt + done * BYTES, at, at + part * BYTES);
       done += part;
     }
     return true;

@@ -59,8 +59,6 @@ export class TransmitQueue implements DmaClient {
   readonly #window: RingWindow;
   readonly #frames: TransmitFrames;
   readonly #contexts = new Uint32Array(QUEUE_CONTEXTS_WORDS);
-  /** Orders reads of payload before what gives it back. */
-  readonly #fence = new Int32Array(new SharedArrayBuffer(4));
   /** Until when the queue is left alone, unless tail or map change: {@link PollLoop.now}. */
   readonly #stalledUntil = new Float64Array(1);
   #stalledTail = -1;
@@ -266,7 +264,8 @@ export class TransmitQueue implements DmaClient {
       statistics.malformed(this.index, frames.badOffload, MALFORMED_OFFLOAD);
     }
     let reported = false;
-    Atomics.add(this.#fence, 0, 1);
+    // Payload was read before it is given back.
+    this.#window.fence();
     // A queue that was disabled or set up anew meanwhile has nothing that could be written to.
     if (this.enabled && this.#words[this.#block + TX.TDH] === head) {
       reported = this.#report(words, first, end, entries, head, next);
