@@ -216,6 +216,10 @@ export abstract class NicFunction extends PciDevice implements Poller {
    * them, their checksums are as their metadata say. Copies are queued; see {@link flush}.
    */
   accept(burst: Burst, frames: Uint8Array, count: number, tagged: boolean, local = false): void {
+    if (!this.config.busMaster) {
+      this.count(RX_DROP_NO_BUFFER, count);
+      return;
+    }
     for (let i = 0; i < count; i++) this.#acceptOne(burst, frames[i] as number, tagged, local);
   }
 
@@ -309,9 +313,14 @@ export abstract class NicFunction extends PciDevice implements Poller {
 
   // Poller
 
+  /** It may look for frames to send. Without bus mastering it asks for no DMA that would be refused. */
+  get #drives(): boolean {
+    return this.attached && this.config.busMaster && this.transmitting;
+  }
+
   poll(): number {
     let work = this.irq.poll();
-    if (!this.attached || !this.transmitting) return work;
+    if (!this.#drives) return work;
     if (this.#bounce.used) for (const queue of this.receiveQueues) queue.poll();
     if (this.uplink?.admits?.(this) === false) return work;
     work += this.#pollActive();
@@ -324,7 +333,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
 
   arm(): boolean {
     if (this.irq.arm()) return true;
-    if (!this.attached || !this.transmitting || this.#doorbells() === 0) return false;
+    if (!this.#drives || this.#doorbells() === 0) return false;
     if (this.pending) {
       const waitNs = this.uplink?.waitNs?.(this) ?? 0;
       if (waitNs < SHORTEST_SLEEP_NS) return true;

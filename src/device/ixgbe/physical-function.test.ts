@@ -54,6 +54,7 @@ import {
   IXGBE_RXD_VLAN,
   IXGBE_RXDCTL_VLAN_STRIP,
 } from '../../spec/ixgbe-descriptors.ts';
+import { PCI_COMMAND, PCI_COMMAND_MASTER } from '../../spec/pci.ts';
 import { PhysicalFunction } from './physical-function.ts';
 import { PortRig } from './port-testing.ts';
 
@@ -438,6 +439,24 @@ describe('frames', () => {
     r.set('CTRL', IXGBE_CTRL_MASTER_DISABLE);
     r.send(frame(MAC_B));
     assert.equal(r.sent, false);
+  });
+
+  test('wait while the function is no bus master, and do not reach it', () => {
+    const [a, b] = pair();
+    a.start();
+    b.start();
+    const command = b.pf.readConfig(PCI_COMMAND, 2);
+    b.pf.writeConfig(PCI_COMMAND, 2, command & ~PCI_COMMAND_MASTER);
+    b.send(frame(MAC_A));
+    assert.equal(b.sent, false);
+    assert.equal(b.pf.arm(), false, 'nothing to look for');
+    b.pf.disarm();
+    a.send(frame(MAC_B));
+    assert.equal(counter(b, 'rx_drop_no_buffer'), 1);
+    b.pf.writeConfig(PCI_COMMAND, 2, command);
+    b.pf.poll();
+    assert.equal(b.sent, true);
+    assert.deepEqual(b.received(), []);
   });
 });
 
