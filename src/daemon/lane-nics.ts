@@ -270,6 +270,7 @@ export class LaneNics {
 }
 
 const TX_DROP_SPOOF = PORT_COUNTER_INDEX.tx_drop_spoof;
+const TX_DROP_VLAN = PORT_COUNTER_INDEX.tx_drop_vlan;
 const MODELS = { direct: '82599', sriov: '82599 VF' } as const;
 
 /** What ports have that are no guests' virtio devices. */
@@ -307,6 +308,7 @@ function nicStates({ config, plug }: LaneNic): PortState[] {
 function vfState(config: SriovNetConfig, port: SriovPort, connected: boolean): VfState {
   const { nicPort: nic, socket } = config;
   const { address, ...told } = port.describeVf();
+  const { values } = port.function.counters;
   return {
     function: port.function.name,
     nic,
@@ -316,6 +318,6 @@ function vfState(config: SriovNetConfig, port: SriovPort, connected: boolean): V
     running: port.running,
     ...told,
     address: address ?? ZERO_MAC,
-    spoofed: port.function.counters.values[TX_DROP_SPOOF] as number,
+    spoofed: (values[TX_DROP_SPOOF] as number) + (values[TX_DROP_VLAN] as number),
   };
 }
