@@ -112,7 +112,7 @@ test('a reset ends what was under way', () => {
   mailbox.notify(9);
   mailbox.writeWord(4, 4);
   mailbox.reset();
-  assert.equal(mailbox.readControl(), 0);
+  assert.equal(mailbox.readControl(), IXGBE_VFMAILBOX_RESET_DONE, 'told anew');
   mailbox.writeControl(0);
   assert.equal(mailbox.readControl(), 0, 'neither answer nor notice comes any more');
   assert.equal(mailbox.readWord(4), 0);

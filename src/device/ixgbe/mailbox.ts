@@ -74,13 +74,13 @@ export class Mailbox {
     this.#deliver();
   }
 
-  /** The VF is reset: nothing is owned, nothing waits. */
+  /** The VF was reset: nothing is owned, nothing waits; that it is over can be read, once more. */
   reset(): void {
     this.#words.fill(0);
     this.#answerWords = NONE;
     this.#notice = NONE;
     this.#unread = false;
-    this.#status &= IXGBE_VFMAILBOX_RESET_DONE;
+    this.#status = IXGBE_VFMAILBOX_RESET_DONE;
   }
 
   // The physical function's side

@@ -117,6 +117,11 @@ export class TransmitQueue implements DmaClient {
     this.#leaveOwn();
   }
 
+  /** The driver has disabled the queue: what it holds of the function's memory is given back. */
+  disabled(): void {
+    if (this.#waiting === 0) this.#leaveOwn();
+  }
+
   /**
    * Sends up to 64 frames. Returns the descriptors that were given back, 0 if nothing could be done.
    * Does nothing unless {@link pending}.
