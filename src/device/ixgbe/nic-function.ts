@@ -133,7 +133,6 @@ export abstract class NicFunction extends PciDevice implements Poller {
   readonly #mapped: boolean;
   /** Transmit queues that are enabled, the first {@link #active} of them. */
   readonly #enabled: Uint8Array;
-  readonly #wasEnabled: Uint8Array;
   #active = 0;
   #turns = 0;
   /** Receive queues that got frames since the last flush, the first {@link #filled} of them. */
@@ -169,7 +168,6 @@ export abstract class NicFunction extends PciDevice implements Poller {
     this.#doorbellPollUs = options.doorbellPollUs ?? DEFAULT_DOORBELL_POLL_US;
     this.#mapped = options.mapped ?? true;
     this.#enabled = new Uint8Array(queues);
-    this.#wasEnabled = new Uint8Array(queues);
     this.#touched = new Uint8Array(queues);
     this.#isTouched = new Uint8Array(queues);
     this.#bounce = new QueueBounce(path.arena, queues);
@@ -284,7 +282,8 @@ export abstract class NicFunction extends PciDevice implements Poller {
       at = withoutTag(burst, slot, at, length);
       length -= VLAN_TAG_BYTES;
     }
-    const hash = this.rssHash[0] as number;
+    // Signed: a number above 2^31 would be allocated.
+    const hash = (this.rssHash[0] as number) | 0;
     if (queue.put(burst, slot, at, length, status, type | this.rssType, hash, vlan) === DELIVERED) {
       this.#touch(index);
     }
@@ -368,26 +367,16 @@ export abstract class NicFunction extends PciDevice implements Poller {
     let changed = false;
     for (let queue = 0; queue < transmit.length; queue++) {
       const control = this.words[(transmit[queue] as number) + TX.TXDCTL] as number;
-      if ((control & IXGBE_QUEUE_ENABLE) === 0) {
-        if (this.#wasEnabled[queue] === 1) this.#leave(queue);
-        continue;
-      }
+      if ((control & IXGBE_QUEUE_ENABLE) === 0) continue;
       if (this.#enabled[count] !== queue) {
         this.#enabled[count] = queue;
         changed = true;
       }
-      this.#wasEnabled[queue] = 1;
       count++;
     }
     if (count !== this.#active) changed = true;
     this.#active = count;
     return changed;
-  }
-
-  /** A queue was disabled: others may need what it holds. */
-  #leave(queue: number): void {
-    this.#wasEnabled[queue] = 0;
-    (this.transmitQueues[queue] as TransmitQueue).disabled();
   }
 
   /** Doorbells that may ring without a trap. */
@@ -426,7 +415,6 @@ export abstract class NicFunction extends PciDevice implements Poller {
     for (const queue of this.receiveQueues) queue.reset();
     for (const queue of this.transmitQueues) queue.reset();
     this.#isTouched.fill(0);
-    this.#wasEnabled.fill(0);
     this.#filled = 0;
     this.#active = 0;
     this.#turns = 0;
