@@ -59,7 +59,7 @@ const TX_BUFFERS = 0x1_0000;
 const RX_RING = 0x20_0000;
 const RX_BUFFERS = 0x21_0000;
 const RX_BUFFER_BYTES = 4096;
-const GUEST_BYTES = 8 * 1024 * 1024;
+export const VF_GUEST_BYTES = 8 * 1024 * 1024;
 /** Data, and room to begin anywhere in it. */
 const PAD = 64;
 const MSIX_CAPABILITY = 0x11;
@@ -96,11 +96,11 @@ export class VfRig {
   readonly #next = [0, 0];
   readonly #clean = [0, 0];
 
-  constructor(vf: VirtualFunction, arena: Arena, keepsMasks = true) {
+  constructor(vf: VirtualFunction, arena: Arena, memory = new TestMemory(arena, VF_GUEST_BYTES)) {
     this.vf = vf;
-    this.memory = new TestMemory(arena, GUEST_BYTES);
+    this.memory = memory;
     this.transport = new TestTransport(vf, this.memory);
-    this.transport.keepsMasks = keepsMasks;
+    this.transport.keepsMasks = true;
     this.transport.enumerate();
     this.driver = new MailboxDriver({
       readWord: (index: number) => this.get(IXGBE_VF_MAILBOX_MEMORY + 4 * index),
