@@ -22,6 +22,15 @@ const PIECES = 512;
 /** Nobody has the frame's memory. */
 const FREE = -1;
 
+/** A queue with a frame here. */
+export interface BounceHolder {
+  /**
+   * Gives the memory up, unless an access is on its way or the queue is about to go on: its driver may have
+   * disabled it, or turned it away. True if it did.
+   */
+  yield(): boolean;
+}
+
 export class QueueBounce {
   readonly #arena: Arena;
   readonly #queues: number;
@@ -31,7 +40,7 @@ export class QueueBounce {
   readonly pieceLength = new Uint32Array(PIECES);
   pieces = 0;
   #at = 0;
-  #transmitOwner = FREE;
+  #transmitOwner: BounceHolder | undefined;
   #receiveOwner = FREE;
 
   constructor(arena: Arena, queues: number) {
@@ -63,15 +72,16 @@ export class QueueBounce {
     return this.#take() + WINDOWS * this.#queues * WINDOW_BYTES + HEAD_BYTES * queue;
   }
 
-  /** The {@link TRANSMIT_BOUNCE_BYTES} for one frame, or -1 while another queue has them. */
-  takeTransmit(queue: number): number {
-    if (this.#transmitOwner !== FREE && this.#transmitOwner !== queue) return -1;
+  /** The {@link TRANSMIT_BOUNCE_BYTES} for one frame, or -1 while another queue has a use for them. */
+  takeTransmit(queue: BounceHolder): number {
+    const owner = this.#transmitOwner;
+    if (owner !== undefined && owner !== queue && !owner.yield()) return -1;
     this.#transmitOwner = queue;
     return this.#take() + this.#ringBytes();
   }
 
-  giveTransmit(queue: number): void {
-    if (this.#transmitOwner === queue) this.#transmitOwner = FREE;
+  giveTransmit(queue: BounceHolder): void {
+    if (this.#transmitOwner === queue) this.#transmitOwner = undefined;
   }
 
   /** The {@link RECEIVE_BOUNCE_BYTES}, or -1 while another queue has them. */

@@ -18,7 +18,7 @@ import {
   IXGBE_TXD_REPORT,
 } from '../../spec/ixgbe-descriptors.ts';
 import { type DmaClient, iova } from '../device-memory.ts';
-import { TRANSMIT_BOUNCE_BYTES } from './queue-bounce.ts';
+import { type BounceHolder, TRANSMIT_BOUNCE_BYTES } from './queue-bounce.ts';
 import {
   MALFORMED_LENGTH,
   MALFORMED_OFFLOAD,
@@ -49,7 +49,7 @@ const HERE = 2;
 /** The function's bounce memory is another queue's now. */
 const BUSY = -1;
 
-export class TransmitQueue implements DmaClient {
+export class TransmitQueue implements DmaClient, BounceHolder {
   readonly index: number;
   readonly #parts: QueueParts;
   readonly #words: Uint32Array;
@@ -117,9 +117,11 @@ export class TransmitQueue implements DmaClient {
     this.#leaveOwn();
   }
 
-  /** The driver has disabled the queue: what it holds of the function's memory is given back. */
-  disabled(): void {
-    if (this.#waiting === 0) this.#leaveOwn();
+  /** See {@link BounceHolder}: descriptors that were fetched are fetched again. */
+  yield(): boolean {
+    if (this.#waiting > 0 || this.pending) return false;
+    this.#leaveOwn();
+    return true;
   }
 
   /**
@@ -388,7 +390,7 @@ export class TransmitQueue implements DmaClient {
     this.#next = 0;
     this.#failed = false;
     this.#bounced = NONE;
-    this.#parts.bounce.giveTransmit(this.index);
+    this.#parts.bounce.giveTransmit(this);
   }
 
   /** As {@link #turn}, from the queue's own window. */
@@ -419,7 +421,7 @@ export class TransmitQueue implements DmaClient {
     this.#next = next;
     this.#ownHead = (head + next - first) % entries;
     this.#giveBack(own, first, next, entries, head, sent ? sink : undefined);
-    this.#parts.bounce.giveTransmit(this.index);
+    this.#parts.bounce.giveTransmit(this);
     if (next === this.#fetched) this.#leaveOwn();
     return next - first;
   }
@@ -449,7 +451,7 @@ export class TransmitQueue implements DmaClient {
     while (((own[last * WORDS + 2] as number) & IXGBE_TXD_END) === 0) {
       if (++last === this.#fetched) return first;
     }
-    const at = bounce.takeTransmit(this.index);
+    const at = bounce.takeTransmit(this);
     if (at < 0) return BUSY;
     if (this.#bounced === NONE) {
       this.#readFrame(own, first, last, at);
