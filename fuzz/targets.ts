@@ -1,6 +1,7 @@
 /** All fuzz targets. */
 import { ahci } from './ahci.ts';
 import { e1000 } from './e1000.ts';
+import { ixgbe } from './ixgbe.ts';
 import { nbdClient } from './nbd-client.ts';
 import { packedRing } from './packed-ring.ts';
 import { pciConfig } from './pci-config.ts';
@@ -24,4 +25,5 @@ export const TARGETS: readonly FuzzTarget[] = [
   pciConfig,
   e1000,
   ahci,
+  ixgbe,
 ];
