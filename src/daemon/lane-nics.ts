@@ -200,6 +200,14 @@ export class LaneNics {
     return this.#ports.has(name);
   }
 
+  /** Why frames of a function cannot be captured. */
+  notPlugged(name: string): SluiceError {
+    const nic = this.#ports.get(name)?.config.nicPort ?? '';
+    return new SluiceError('unsupported', `${name} is a function of ${nic}, no port of a switch`, {
+      remedy: `capture ${nic}: what passes its wire`,
+    });
+  }
+
   /** Settles when its guest's memory is not used any more. */
   removeFunction(name: string): Later<undefined> | undefined {
     const found = this.#ports.get(name);

@@ -121,3 +121,32 @@ test('a guest that gets a card goes to its switch', () => {
   );
   assert.equal(guests.get('web'), 0);
 });
+
+test('a port of a NIC is where its switch is, and the guests that have its functions', () => {
+  const plan = planLanes(
+    parseConfig(
+      `lanes: 2
+switches: { lan: {}, wan: {} }
+nics: { n: { model: 82599, ports: [{ wire: { switch: lan } }, { wire: { switch: wan } }] } }
+guests:
+  a: { net: [{ method: sriov, nic: n, port: 0, vf: 1 }] }
+  b: { net: [{ method: direct, nic: n, port: 1 }, { method: paravirtual, switch: wan }] }`,
+      'f.yaml',
+    ),
+  );
+  const lane = (name: string): number | undefined => plan.switches.get(name);
+  assert.equal(lane('n/0'), lane('lan'));
+  assert.equal(lane('n/1'), lane('wan'));
+  assert.notEqual(lane('lan'), lane('wan'));
+  assert.deepEqual([plan.guests.get('a'), plan.guests.get('b')], [lane('lan'), lane('wan')]);
+});
+
+test('ports that share what their slot carries are on one lane; why, is told', () => {
+  const text = `lanes: 2
+switches: { lan: { lane: 0 }, wan: { lane: 1 } }
+nics: { n: { model: 82599, pcie: gen2x8, ports: [{ wire: { switch: lan } }, { wire: { switch: wan } }] } }`;
+  assert.throws(
+    () => planLanes(parseConfig(text, 'f.yaml')),
+    /switch lan is on lane 0 and switch wan on lane 1, but .*pcie: gen2x8 of n joins n\/0 and n\/1/,
+  );
+});

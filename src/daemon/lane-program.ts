@@ -139,6 +139,7 @@ export class DomainLane implements LaneProgram<LaneCommands> {
       const port = owner.ports().find((other) => other?.name === name);
       if (port !== undefined) return { owner, port };
     }
+    if (this.#nics.has(name)) throw this.#nics.notPlugged(name);
     throw new SluiceError('not-found', `no port ${name} in this lane`);
   }
 

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isMainThread } from 'node:worker_threads';
@@ -25,15 +26,22 @@ class Hand {
   readonly bus: VfioUserBus;
   lost = false;
   readonly #loop = new PollLoop();
+  #closed = false;
 
   constructor(t: TestContext, socket: string) {
     this.bus = VfioUserBus.connect(socket, this.#loop, () => {
       this.lost = true;
     });
     t.after(() => {
-      this.bus.close();
+      this.close();
       this.#loop.close();
     });
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.bus.close();
   }
 
   look(): void {
@@ -275,6 +283,41 @@ if (!isMainThread) {
     assert.deepEqual(await daemon.vfs(), []);
     const whole = new Hand(t, socket('web-net0'));
     assert.equal(whole.bus.readConfig(0, 4), 0x10fb_8086);
+  });
+
+  test('a VMM that vanishes makes room for the next; one that Sluice left is told of as lost', async (t) => {
+    const { socket, start } = stage(t, SHARED);
+    const daemon = await start();
+    const lost = async (of: Daemon): Promise<readonly boolean[]> => {
+      const list = await handlersOf(of, '0', () => undefined).guests(undefined);
+      return list.map(({ net }) => net[0]?.lost === true);
+    };
+    const first = new Hand(t, socket('web-net0'));
+    first.close();
+    await until('the end of the first', async () => (await daemon.vfs())[0]?.connected === false);
+    const second = new Hand(t, socket('web-net0'));
+    assert.equal(second.bus.readConfig(0, 4), 0x10ed_8086);
+    assert.deepEqual(await lost(daemon), [false, false, false]);
+    await daemon.stop();
+    second.look();
+    assert.equal(second.lost, true);
+    assert.deepEqual(await lost(await start()), [true, false, false]);
+  });
+
+  test('frames of a port can be captured at its wire, not at a function', async (t) => {
+    const { start } = stage(t, SHARED);
+    const daemon = await start();
+    await assert.rejects(daemon.capture('web/net0', undefined, new PassThrough()), {
+      code: 'unsupported',
+      message: 'web/net0 is a function of nic0/0, no port of a switch',
+      remedy: 'capture nic0/0: what passes its wire',
+    });
+    const output = new PassThrough();
+    const capture = daemon.capture('nic0/0', undefined, output);
+    output.resume();
+    await delay(50);
+    await daemon.stop();
+    assert.equal((await capture).frames, 0);
   });
 
   test('a function whose own code fails is lost to its guest, and to nobody else', async (t) => {
