@@ -11,6 +11,7 @@ import { InProcessSwitch } from './in-process.ts';
 import { Ping } from './ping.ts';
 import type { Role } from './role.ts';
 import { InProcessCard } from './testing-card.ts';
+import { assertAll, turnUntil } from './testing-roles.ts';
 import { Traffic } from './traffic.ts';
 
 const lan = new InProcessSwitch();
@@ -48,29 +49,13 @@ function add(
   return card;
 }
 
-/** Turns everything until `done` or nothing has moved for a while. */
 function turn(roles: readonly Role[], done: () => boolean): void {
-  let idle = 0;
-  while (!done() && idle < 1000) {
-    let work = lan.poll();
-    for (const role of roles) work += role.poll();
-    for (const card of cards) work += card.poll();
-    idle = work === 0 ? idle + 1 : 0;
-  }
+  const devices = (): number => cards.reduce((work, one) => work + one.poll(), lan.poll());
+  turnUntil(devices, roles, done);
 }
 
 function source(to: number, flow: number, frameBytes: number, frames: number) {
   return { targets: [{ mac: mac(to), flow }], frameBytes, frames };
-}
-
-const GOOD = { missing: 0, reordered: 0, duplicates: 0, corrupt: 0, badMetadata: 0, foreign: 0 };
-
-/** Every frame came once, in order, whole, and with the metadata that it should have. */
-function assertAll(sink: Traffic, count: number): void {
-  const { received, verified, missing, reordered, duplicates, corrupt, badMetadata, foreign } =
-    sink.counts();
-  assert.deepEqual([received, verified], [count, count]);
-  assert.deepEqual({ missing, reordered, duplicates, corrupt, badMetadata, foreign }, GOOD);
 }
 
 describe('source and sink, both with emulated cards', () => {

@@ -4,73 +4,50 @@ import { E1000Driver, planE1000 } from '../../driver/e1000/e1000-driver.ts';
 import { returnedAt } from '../../driver/e1000/rings.ts';
 import type { PciBus } from '../../driver/pci/bus.ts';
 import type { Arena } from '../../memory/arena.ts';
-import { formatMac } from '../../net/mac.ts';
 import type { PollLoop } from '../../os/poll-loop.ts';
-import type { DriverMemory } from '../../ring/driver-queue.ts';
-import { GUEST_BASE, releaseMemory, shareGuestMemory } from './attachment.ts';
+import { GUEST_BASE } from './attachment.ts';
 import { cardSizes } from './card-sizes.ts';
-import { GuestRam } from './guest-ram.ts';
-import type { NetAttachment } from './net-attachment.ts';
-import type { GuestInfo, GuestSpec } from './protocol.ts';
-import type { RoleContext } from './role.ts';
+import { PciGuestCard } from './pci-guest-card.ts';
+import type { GuestSpec } from './protocol.ts';
 
-export class E1000GuestCard implements NetAttachment {
-  readonly info: GuestInfo;
-  readonly contexts: readonly RoleContext[];
-  readonly #bus: PciBus;
-  readonly #driver: E1000Driver;
-  readonly #memory: DriverMemory;
-
-  /**
-   * Has the card work; the bus is the attachment's from now on.
-   * @throws SluiceError if the card does not suit.
-   */
-  constructor(spec: GuestSpec, arena: Arena, loop: PollLoop, bus: PciBus) {
-    this.#bus = bus;
-    let memory: DriverMemory | undefined;
-    try {
-      refuse(spec);
-      const sizes = cardSizes(spec, usableBuffers);
-      const { mtu, sendWindow } = sizes;
-      const plan = planE1000(sizes, GUEST_BASE);
-      memory = shareGuestMemory(spec.name, plan.bytes, arena, (fd, size, at) =>
-        bus.map(at, size, fd),
-      );
-      this.#memory = memory;
-      this.#driver = new E1000Driver(plan, memory, bus);
-      this.#driver.start();
-      const { pair, mac } = this.#driver;
-      this.contexts = [{ ram: new GuestRam(memory), pair, loop, mac, mtu, sendWindow }];
-      this.info = {
-        name: spec.name,
-        mac: formatMac(mac),
-        mtu,
-        queuePairs: 1,
-        packed: false,
-        features: '',
-        memoryBytes: memory.size,
-        sendFrames: sizes.sendFrames,
-        receiveBuffers: sizes.receiveBuffers,
-      };
-    } catch (error) {
-      bus.close();
-      if (memory !== undefined) releaseMemory(memory);
-      throw error;
-    }
-  }
-
-  get kicks(): number {
-    const { receive, transmit } = this.#driver.pair;
-    return receive.queue.kicks + transmit.queue.kicks;
-  }
-
-  get calls(): number {
-    return this.#driver.gate.calls;
-  }
-
-  close(): void {
-    this.#bus.close();
-    releaseMemory(this.#memory);
+/**
+ * Has the card work; the bus is the attachment's from now on.
+ * @throws SluiceError if the card does not suit.
+ */
+export function attachE1000(
+  spec: GuestSpec,
+  arena: Arena,
+  loop: PollLoop,
+  bus: PciBus,
+): PciGuestCard {
+  const { name } = spec;
+  try {
+    refuse(spec);
+    const sizes = cardSizes(spec, usableBuffers);
+    const plan = planE1000(sizes, GUEST_BASE);
+    return new PciGuestCard({
+      name,
+      sizes,
+      bytes: plan.bytes,
+      arena,
+      loop,
+      bus,
+      start: (memory) => {
+        const driver = new E1000Driver(plan, memory, bus);
+        driver.start();
+        const { mac, pair, gate } = driver;
+        return {
+          mac,
+          pairs: [pair],
+          get calls() {
+            return gate.calls;
+          },
+        };
+      },
+    });
+  } catch (error) {
+    bus.close();
+    throw error;
   }
 }
 

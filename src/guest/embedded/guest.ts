@@ -3,10 +3,10 @@ import { SluiceError } from '../../base/errors.ts';
 import type { Arena } from '../../memory/arena.ts';
 import { parseStationMac } from '../../net/mac.ts';
 import type { PollLoop } from '../../os/poll-loop.ts';
-import { E1000GuestCard } from './e1000-guest-card.ts';
+import { attachE1000 } from './e1000-guest-card.ts';
 import { Echo } from './echo.ts';
 import type { Transports } from './frontend.ts';
-import { IxgbeGuestCard } from './ixgbe-guest-card.ts';
+import { attachIxgbe } from './ixgbe-guest-card.ts';
 import type { NetAttachment } from './net-attachment.ts';
 import { Ping } from './ping.ts';
 import type { GuestInfo, GuestReading, GuestSpec, RoleSpec } from './protocol.ts';
@@ -94,10 +94,10 @@ function makeCard(
     case 'paravirtual':
       return new VirtioCard(spec, arena, loop, transports.virtio(spec.socket, fail));
     case 'emulated':
-      return new E1000GuestCard(spec, arena, loop, transports.pci(spec.socket, fail));
+      return attachE1000(spec, arena, loop, transports.pci(spec.socket, fail));
     case 'direct':
     case 'sriov':
-      return new IxgbeGuestCard(spec, arena, loop, transports.pci(spec.socket, fail), fail);
+      return attachIxgbe(spec, arena, loop, transports.pci(spec.socket, fail), fail);
   }
 }
 

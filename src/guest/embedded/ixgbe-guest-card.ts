@@ -6,105 +6,69 @@ import { SluiceError } from '../../base/errors.ts';
 import { IxgbeDriver } from '../../driver/ixgbe/ixgbe-driver.ts';
 import { type IxgbePlan, planIxgbe } from '../../driver/ixgbe/plan.ts';
 import { returnedAt } from '../../driver/ixgbe/queue-pairs.ts';
-import type { Vectors } from '../../driver/ixgbe/vectors.ts';
 import { IxgbevfDriver } from '../../driver/ixgbevf/ixgbevf-driver.ts';
 import type { NetPair } from '../../driver/net-pair.ts';
 import { AdaptiveRate } from '../../driver/nic/adaptive-rate.ts';
 import { InterruptDrivenReceiver } from '../../driver/nic/interrupt-driven.ts';
 import type { PciBus } from '../../driver/pci/bus.ts';
 import type { Arena } from '../../memory/arena.ts';
-import { formatMac, parseStationMac } from '../../net/mac.ts';
+import { parseStationMac } from '../../net/mac.ts';
 import type { EagerSocket, PollLoop } from '../../os/poll-loop.ts';
 import type { DriverMemory } from '../../ring/driver-queue.ts';
-import { GUEST_BASE, releaseMemory, shareGuestMemory } from './attachment.ts';
+import { GUEST_BASE } from './attachment.ts';
 import { cardSizes } from './card-sizes.ts';
-import { GuestRam } from './guest-ram.ts';
-import type { NetAttachment } from './net-attachment.ts';
-import type { GuestInfo, GuestSpec } from './protocol.ts';
-import type { RoleContext } from './role.ts';
+import { PciGuestCard } from './pci-guest-card.ts';
+import type { GuestSpec } from './protocol.ts';
 
 /** Interrupts a second at most of a guest that only wants to be woken: those of the reference talk. */
 export const DEFAULT_INTERRUPTS = 8000;
 
-export class IxgbeGuestCard implements NetAttachment {
-  readonly info: GuestInfo;
-  readonly contexts: readonly RoleContext[];
-  readonly #bus: PciBus;
-  readonly #vectors: Vectors;
-  readonly #pairs: readonly NetPair[];
-  readonly #memory: DriverMemory;
-
-  /**
-   * Has the card work; the bus is the attachment's from now on.
-   * @throws SluiceError if the card does not suit.
-   */
-  constructor(
-    spec: GuestSpec,
-    arena: Arena,
-    loop: PollLoop,
-    bus: PciBus,
-    onLost: (reason: string) => void,
-  ) {
-    this.#bus = bus;
-    let memory: DriverMemory | undefined;
-    try {
-      refuse(spec);
-      const { queuePairs = 1 } = spec;
-      const sizes = cardSizes(spec, (buffers) => Math.floor(usableBuffers(buffers) / queuePairs));
-      const { interrupts } = spec;
-      const interruptsPerSecond =
-        interrupts === 'adaptive'
-          ? new AdaptiveRate().perSecond
-          : (interrupts ?? DEFAULT_INTERRUPTS);
-      const options = { ...sizes, pairs: queuePairs, interruptsPerSecond };
-      const plan = planIxgbe(options, GUEST_BASE);
-      memory = shareGuestMemory(spec.name, plan.bytes, arena, (fd, size, at) =>
-        bus.map(at, size, fd),
-      );
-      this.#memory = memory;
-      const driver = bind(spec, plan, memory, bus, onLost);
-      driver.start();
-      this.#vectors = driver.vectors;
-      this.#pairs =
-        interrupts === undefined
-          ? driver.pairs
-          : driveByInterrupts(driver, loop, interrupts === 'adaptive');
-      const { mac } = driver;
-      const { mtu, sendWindow } = sizes;
-      const ram = new GuestRam(memory);
-      this.contexts = this.#pairs.map((pair) => ({ ram, pair, loop, mac, mtu, sendWindow }));
-      this.info = {
-        name: spec.name,
-        mac: formatMac(mac),
-        mtu,
-        queuePairs: this.#pairs.length,
-        packed: false,
-        features: '',
-        memoryBytes: memory.size,
-        sendFrames: sizes.sendFrames,
-        receiveBuffers: sizes.receiveBuffers,
-      };
-    } catch (error) {
-      bus.close();
-      if (memory !== undefined) releaseMemory(memory);
-      throw error;
-    }
-  }
-
-  get kicks(): number {
-    return this.#pairs.reduce(
-      (sum, { receive, transmit }) => sum + receive.queue.kicks + transmit.queue.kicks,
-      0,
-    );
-  }
-
-  get calls(): number {
-    return this.#vectors.calls;
-  }
-
-  close(): void {
-    this.#bus.close();
-    releaseMemory(this.#memory);
+/**
+ * Has the card work; the bus is the attachment's from now on. `onLost` is called if the physical function
+ * takes a virtual one back.
+ * @throws SluiceError if the card does not suit.
+ */
+export function attachIxgbe(
+  spec: GuestSpec,
+  arena: Arena,
+  loop: PollLoop,
+  bus: PciBus,
+  onLost: (reason: string) => void,
+): PciGuestCard {
+  const { name, interrupts, queuePairs = 1 } = spec;
+  try {
+    refuse(spec);
+    const sizes = cardSizes(spec, (buffers) => Math.floor(usableBuffers(buffers) / queuePairs));
+    const interruptsPerSecond =
+      interrupts === 'adaptive' ? new AdaptiveRate().perSecond : (interrupts ?? DEFAULT_INTERRUPTS);
+    const options = { ...sizes, pairs: queuePairs, interruptsPerSecond };
+    const plan = planIxgbe(options, GUEST_BASE);
+    return new PciGuestCard({
+      name,
+      sizes,
+      bytes: plan.bytes,
+      arena,
+      loop,
+      bus,
+      start: (memory) => {
+        const driver = bind(spec, plan, memory, bus, onLost);
+        driver.start();
+        const { mac, vectors } = driver;
+        return {
+          mac,
+          pairs:
+            interrupts === undefined
+              ? driver.pairs
+              : driveByInterrupts(driver, loop, interrupts === 'adaptive'),
+          get calls() {
+            return vectors.calls;
+          },
+        };
+      },
+    });
+  } catch (error) {
+    bus.close();
+    throw error;
   }
 }
 

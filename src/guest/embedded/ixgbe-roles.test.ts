@@ -10,6 +10,7 @@ import { InProcessSwitch } from './in-process.ts';
 import { Ping } from './ping.ts';
 import type { Role } from './role.ts';
 import { type InProcessFunction, InProcessPort } from './testing-ixgbe.ts';
+import { assertAll, turnUntil } from './testing-roles.ts';
 import { Traffic } from './traffic.ts';
 import { Watch } from './watch.ts';
 
@@ -70,29 +71,13 @@ const ARRANGEMENTS: Readonly<Record<string, Arrangement>> = {
   ],
 };
 
-/** Turns everything until `done` or nothing has moved for a while. */
 function turn(roles: readonly Role[], done: () => boolean): void {
-  let idle = 0;
-  while (!done() && idle < 1000) {
-    let work = lan.poll();
-    for (const role of roles) work += role.poll();
-    for (const one of ports) work += one.poll();
-    idle = work === 0 ? idle + 1 : 0;
-  }
+  const devices = (): number => ports.reduce((work, one) => work + one.poll(), lan.poll());
+  turnUntil(devices, roles, done);
 }
 
 function source(to: InProcessFunction, flow: number, frameBytes: number, frames: number) {
   return { targets: [{ mac: to.driver.mac, flow }], frameBytes, frames };
-}
-
-const GOOD = { missing: 0, reordered: 0, duplicates: 0, corrupt: 0, badMetadata: 0, foreign: 0 };
-
-/** Every frame came once, in order, whole, and with the metadata that it should have. */
-function assertAll(sink: Traffic, count: number): void {
-  const { received, verified, missing, reordered, duplicates, corrupt, badMetadata, foreign } =
-    sink.counts();
-  assert.deepEqual([received, verified], [count, count]);
-  assert.deepEqual({ missing, reordered, duplicates, corrupt, badMetadata, foreign }, GOOD);
 }
 
 for (const [name, arrange] of Object.entries(ARRANGEMENTS)) {
