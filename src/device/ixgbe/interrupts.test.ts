@@ -325,3 +325,22 @@ test('a reset forgets causes, masks and waits', () => {
   assert.equal(b.irq.poll(), 0);
   assert.deepEqual(b.sent(), []);
 });
+
+test('the driver domain throttles every vector, also one that its driver does not throttle', () => {
+  const b = new Bench('msix');
+  b.assign(0, 1, 1);
+  b.assign(1, 2, 2);
+  b.irq.enable(0xffff);
+  b.irq.leastIntervalNs = 3 * INTERVAL_NS;
+  b.irq.setModeration(2, INTERVAL);
+  for (let i = 0; i < 2; i++) for (const queue of [0, 1]) b.irq.received(queue);
+  assert.deepEqual(b.sent(), [1, 2]);
+  b.loop.now += INTERVAL_NS;
+  assert.equal(b.irq.poll(), 0);
+  b.loop.now += 2 * INTERVAL_NS;
+  assert.equal(b.irq.poll(), 1);
+  assert.deepEqual(b.sent(), [2, 1]);
+  // A guest's reset does not end it; a driver that wants less gets less.
+  b.irq.reset();
+  assert.equal(b.irq.leastIntervalNs, 3 * INTERVAL_NS);
+});
