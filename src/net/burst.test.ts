@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { Arena } from '../memory/arena.ts';
 import { PollLoop } from '../os/poll-loop.ts';
 import { NET_HEADER_BYTES, NET_HEADER_LEGACY_BYTES } from '../spec/virtio-net.ts';
+import { SLOT_HEADROOM } from './burst.ts';
 import { createDataPath } from './data-path.ts';
 
 const { arena, burst, copies } = createDataPath(Arena.create(), new PollLoop());
@@ -84,4 +85,46 @@ test('a chain shorter than its virtio_net_hdr is a frame of no bytes', () => {
   burst.sourceHeaderBytes = NET_HEADER_BYTES;
   burst.gather();
   assert.deepEqual([...burst.frameLength.subarray(0, 3)], [0, 0, 0]);
+});
+
+test('frames without a virtio_net_hdr get one that asks for nothing', () => {
+  const lengths = fc.array(fc.integer({ min: 14, max: 300 }), { minLength: 1, maxLength: 8 });
+  fc.assert(
+    fc.property(lengths, fc.constantFrom(ROOM, 30), (list, piece) => {
+      const sent = load(list.map((length) => ({ length, piece })));
+      // What the slots were used for before makes no difference.
+      burst.slots8.fill(SECRET);
+      burst.sourceHeaderBytes = 0;
+      burst.gather();
+      const header = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+      for (const [slot, bytes] of sent.entries()) {
+        assert.deepEqual(delivered(slot), Buffer.concat([header, bytes]));
+        assert.equal(burst.frameLength[slot], bytes.length);
+      }
+    }),
+  );
+});
+
+test('frames that are dropped leave the others as they are, in order', () => {
+  const frames = fc.array(
+    fc.record({ length: fc.integer({ min: 14, max: 500 }), bad: fc.boolean() }),
+    { minLength: 1, maxLength: 8 },
+  );
+  fc.assert(
+    fc.property(frames, fc.constantFrom(ROOM, 70), (list, piece) => {
+      const sent = load(list.map(({ length }) => ({ length, piece })));
+      burst.sourceHeaderBytes = 0;
+      burst.gather();
+      const good = sent.filter((_, index) => list[index]?.bad === false);
+      burst.drop(Uint8Array.from(list, ({ bad }) => (bad ? 1 : 0)));
+      assert.equal(burst.count, good.length);
+      for (const [slot, bytes] of good.entries()) {
+        assert.deepEqual(delivered(slot).subarray(NET_HEADER_BYTES), bytes);
+        assert.equal(burst.frameLength[slot], bytes.length);
+        // Switches look for headers by the index.
+        const at = burst.slotsAt + slot * burst.slotBytes + SLOT_HEADROOM;
+        assert.equal(burst.headerAt[slot], at);
+      }
+    }),
+  );
 });
