@@ -83,6 +83,7 @@ export class LaneNics {
         slot,
         mapped: doorbells === 'mapped',
         doorbellPollUs,
+        onFailure: this.#tell(name),
       },
       this.#host,
       this.#path,
@@ -302,11 +303,11 @@ function guestState(
 }
 
 /** The port itself, as a port of what it is plugged into; and its tap. */
-function nicStates({ config, plug }: LaneNic): PortState[] {
+function nicStates({ config, port, plug }: LaneNic): PortState[] {
   const plain = { connected: true, running: true, ...NO_FEATURES, memoryBytes: 0, fault: null };
   const near = plug?.to.name ?? '-';
   return [
-    { port: config.name, switch: near, kind: 'nic', ...plain },
+    { port: config.name, switch: near, kind: 'nic', ...plain, fault: port.fault },
     ...(plug?.tap?.ports ?? []).map(
       ({ name }): PortState => ({ port: name, switch: near, kind: 'tap', ...plain }),
     ),

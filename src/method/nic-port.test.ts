@@ -10,6 +10,7 @@ import { PollLoop } from '../os/poll-loop.ts';
 import { fence, NicPort } from './nic-port.ts';
 
 const path = createDataPath(Arena.create(), new PollLoop());
+const failed: string[] = [];
 const MAC = parseMac('52:54:00:00:00:01');
 const OTHER = '52:54:00:00:00:02';
 
@@ -25,6 +26,7 @@ function port(mode: 'direct' | 'sriov', vfs = 63): NicPort {
       slot: undefined,
       mapped: true,
       doorbellPollUs: 1000,
+      onFailure: (reason) => failed.push(reason),
     },
     { log: silentLogger },
     path,
@@ -108,4 +110,20 @@ describe('a fence around a function', () => {
       nic.close();
     });
   }
+});
+
+test('a card whose code fails as frames come in takes no more, and the sender goes on', () => {
+  const nic = port('direct');
+  const pf = nic.physicalFunction();
+  pf.deliver = () => {
+    throw new Error('a bug in a filter');
+  };
+  path.burst.clear();
+  const deliver = (): void => nic.card.deliver(path.burst, new Uint8Array(1), 0, false);
+  deliver();
+  deliver();
+  nic.card.flush();
+  assert.deepEqual(failed, ['a bug in a filter']);
+  assert.equal(nic.fault, 'a bug in a filter');
+  nic.close();
 });

@@ -31,6 +31,40 @@ export interface NicPortOptions {
   /** Guests' doorbells are memory, not messages. */
   readonly mapped: boolean;
   readonly doorbellPollUs: number;
+  /** The card's own code has failed where frames come in. */
+  readonly onFailure: (reason: string) => void;
+}
+
+/**
+ * A card whose receiving side is fenced too: frames come to it in the turn of another port of its switch,
+ * which is not to end by this card's failure. A card that failed takes no more frames.
+ */
+class FencedCard extends IxgbeCard {
+  fault: string | null = null;
+  onFailure: ((reason: string) => void) | undefined;
+
+  override deliver(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): void {
+    if (this.fault !== null) return;
+    try {
+      super.deliver(burst, frames, count, tagged);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  override flush(): void {
+    if (this.fault !== null) return;
+    try {
+      super.flush();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #fail(error: unknown): void {
+    this.fault = error instanceof Error ? error.message : String(error);
+    this.onFailure?.(this.fault);
+  }
 }
 
 /** With more virtual functions than this each has two queue pairs, else four (82599 datasheet §7.10.2.1). */
@@ -38,15 +72,15 @@ const MOST_VFS_OF_FOUR = 31;
 
 export class NicPort {
   readonly name: string;
-  readonly card: IxgbeCard;
+  readonly card: FencedCard;
   /** Queue pairs of each virtual function. */
   readonly vfQueues: 2 | 4;
 
   constructor(options: NicPortOptions, host: Pick<LaneHost<unknown>, 'log'>, path: DataPath) {
-    const { name, port, mac, mode, vfs, link, slot, mapped, doorbellPollUs } = options;
+    const { name, port, mac, mode, vfs, link, slot, mapped, doorbellPollUs, onFailure } = options;
     this.name = name;
     this.vfQueues = vfs > MOST_VFS_OF_FOUR ? 2 : 4;
-    this.card = new IxgbeCard({
+    this.card = new FencedCard({
       name,
       path,
       mode,
@@ -59,6 +93,12 @@ export class NicPort {
       doorbellPollUs,
       log: host.log,
     });
+    this.card.onFailure = onFailure;
+  }
+
+  /** Why it takes no more frames; null while it does. */
+  get fault(): string | null {
+    return this.card.fault;
   }
 
   /** @throws SluiceError `state` if the driver domain has it */
