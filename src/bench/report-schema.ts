@@ -239,6 +239,16 @@ export const matrixReportSchema = z.strictObject({
 
 export type MatrixReport = z.output<typeof matrixReportSchema>;
 
+export const talkReportSchema = z.strictObject({
+  bench: z.literal('talk'),
+  version: z.string().min(1),
+  date: z.iso.datetime(),
+  rows: z.array(netReportSchema),
+  machine: machineSchema,
+});
+
+export type TalkReport = z.output<typeof talkReportSchema>;
+
 const trend = z.strictObject({
   first_bytes: count,
   last_bytes: count,

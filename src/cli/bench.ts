@@ -30,7 +30,9 @@ import {
   type NetReport,
 } from '../bench/report-schema.ts';
 import { runDiskSoak, runSoak } from '../bench/soak-bench.ts';
+import { TALK_COLUMNS, talkCells, talkReport, talkRows, talkTitle } from '../bench/talk-bench.ts';
 import {
+  busyNote,
   MATRIX_COLUMNS,
   matrixCells,
   matrixNotes,
@@ -67,7 +69,8 @@ export function benchCommand(version: string): Command {
     .description('measure the methods')
     .addCommand(netCommand())
     .addCommand(diskCommand())
-    .addCommand(allCommand(version));
+    .addCommand(allCommand(version))
+    .addCommand(talkCommand(version));
 }
 
 function netCommand(): Command {
@@ -284,7 +287,7 @@ async function runAll(version: string, { report: file, json }: AllFlags): Promis
       run: async (control: BenchControl) => {
         const row = await runNetBench(options, control, false);
         rows.push(row);
-        return `${shortNumber(row.results.gbps)} Gb/s, ${shortNumber(row.results.ns_per_frame)} ns a frame`;
+        return rateText(row);
       },
     })),
     ...matrixDiskRows().map((options) => ({
@@ -316,6 +319,41 @@ async function runAll(version: string, { report: file, json }: AllFlags): Promis
   printTable(DISK_COLUMNS, disks.map(diskCells), 'no rows');
   process.stdout.write(`\n${matrixNotes(report)}`);
   if (file !== undefined) process.stdout.write(`Report with charts: ${resolve(file)}\n`);
+}
+
+function talkCommand(version: string): Command {
+  return new Command('talk')
+    .description('direct and sriov as the reference talk measured them: guests, throttles, queues')
+    .option('--json', 'print one JSON object', false)
+    .action(({ json }: { readonly json: boolean }) => runTalk(version, json));
+}
+
+async function runTalk(version: string, json: boolean): Promise<void> {
+  const rows: NetReport[] = [];
+  await runSteps(
+    json,
+    talkRows().map((options) => ({
+      title: talkTitle(options),
+      run: async (control: BenchControl) => {
+        const row = await runNetBench(options, control, false);
+        rows.push(row);
+        return rateText(row);
+      },
+    })),
+  );
+  if (json) {
+    printJson(talkReport(version, rows));
+    return;
+  }
+  process.stdout.write('\n');
+  printTable(TALK_COLUMNS, rows.map(talkCells), 'no rows');
+  const note = busyNote(rows);
+  if (note !== undefined) process.stdout.write(`\n${note}\n`);
+}
+
+/** What is told of a bench that is over. */
+function rateText({ results }: NetReport): string {
+  return `${shortNumber(results.gbps)} Gb/s, ${shortNumber(results.ns_per_frame)} ns a frame`;
 }
 
 function writeReport(report: MatrixReport, file: string): void {

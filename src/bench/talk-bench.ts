@@ -1,0 +1,118 @@
+/**
+ * `sluice bench talk`: what the talk that this bench follows measured of hardware with functions of its own
+ * ("IO Virtualization Performance", Intel, Xen Summit 2009), on the 82599's model.
+ */
+import { shortNumber } from './chart.ts';
+import { describeMachine } from './machine.ts';
+import { type NetOptions, parseNetOptions } from './net-options.ts';
+import type { NetReport, TalkReport } from './report-schema.ts';
+import { methodName } from './text-report.ts';
+
+/** Virtual machines in the talk, and in its successor (Dong et al., HPCA 2010). */
+const GUESTS = [2, 4, 8, 16, 30, 60] as const;
+/** Off, the talk's own, and around it. */
+const THROTTLES = [0, 2000, 8000, 20_000, 'adaptive'] as const;
+const SMALL = 64;
+const SECONDS = 0.5;
+const RUNS = 3;
+
+type Input = Parameters<typeof parseNetOptions>[0];
+
+const ROWS: readonly Input[] = [
+  // One guest receives at line rate.
+  { method: 'direct', guests: 2 },
+  { method: 'sriov', guests: 2 },
+  // As many queues as there may be, and no wire.
+  { method: 'direct', guests: 2, link: 'none' },
+  { method: 'direct', guests: 2, link: 'none', queues: 4 },
+  { method: 'sriov', guests: 2, link: 'none' },
+  { method: 'sriov', guests: 2, link: 'none', queues: 4 },
+  // All send, over both ports.
+  ...GUESTS.map((guests): Input => ({ method: 'sriov', guests, direction: 'both' })),
+  { method: 'sriov', guests: 30, direction: 'both', link: 'none' },
+  // From function to function, without a wire.
+  ...([2, 30, 60] as const).flatMap((guests): Input[] => [
+    { method: 'sriov', guests, direction: 'both', ports: 1 },
+    { method: 'sriov', guests, direction: 'both', ports: 1, frame: SMALL },
+  ]),
+  // Guests that are driven by interrupts.
+  ...THROTTLES.map((itr): Input => ({ method: 'sriov', guests: 2, itr })),
+];
+
+/** What is measured, row by row. */
+export function talkRows(): NetOptions[] {
+  return ROWS.map((row) => parseNetOptions({ ...row, seconds: SECONDS, runs: RUNS }));
+}
+
+/** What tells a row from the others. */
+export function talkTitle({ direction, ...row }: NetOptions): string {
+  const { guests, frame, queues, itr } = row;
+  return [
+    methodName(row),
+    `${guests} guests`,
+    direction,
+    `frames of ${frame} bytes`,
+    ...(queues > 1 ? [`${queues} queue pairs`] : []),
+    ...(itr === undefined ? [] : [`interrupts ${itr === 0 ? 'not throttled' : itr}`]),
+  ].join(', ');
+}
+
+/** Titles of {@link talkCells}. */
+export const TALK_COLUMNS = [
+  'method',
+  'guests',
+  'way',
+  'bytes',
+  'queues',
+  'itr',
+  'Gb/s',
+  'Mpps',
+  'ns',
+  'device %',
+  'guests %',
+  'int/s',
+  'traps/s',
+  'trip us',
+  'way us',
+  'loss %',
+  'fair',
+] as const;
+
+/** The cells of one row, numbers rounded to what can be read. */
+export function talkCells(row: NetReport): (string | number)[] {
+  const { guests, direction, frame, queues, itr, results } = row;
+  const figures = [
+    results.gbps,
+    results.mpps,
+    results.ns_per_frame,
+    results.cpu_pct.device_model,
+    results.cpu_pct.guests,
+    results.interrupts_per_s,
+    results.traps_per_s,
+    results.latency_us.p50,
+  ].map((figure) => Number(shortNumber(figure)));
+  const { delivery_us: delivery } = results;
+  return [
+    methodName(row),
+    guests,
+    direction,
+    frame,
+    queues,
+    itr ?? 'polled',
+    ...figures,
+    delivery === undefined ? '' : Number(shortNumber(delivery.p50)),
+    Number(shortNumber(results.loss_pct)),
+    Number(shortNumber(results.fairness)),
+  ];
+}
+
+/** The report of what was measured a row at a time. */
+export function talkReport(version: string, rows: readonly NetReport[]): TalkReport {
+  return {
+    bench: 'talk',
+    version,
+    date: new Date().toISOString(),
+    rows: [...rows],
+    machine: describeMachine(),
+  };
+}
