@@ -169,6 +169,7 @@ export class IxgbeCard implements Port, FrameSink {
       port: this.#options.port,
       queues: this.#queues,
       rss: this.#policy.rss,
+      ...(this.#options.slot === undefined ? {} : { slot: this.#options.slot }),
     });
     try {
       this.#frames.setMember(index, vf);
@@ -331,7 +332,8 @@ export class IxgbeCard implements Port, FrameSink {
     for (let i = 0; i < count; i++) {
       const frame = frames[i] as number;
       if (!this.#received.admits(wireBits(burst, frame, tagged))) continue;
-      slot?.received(burst.frameLength[frame] as number);
+      // VFs tell what they receive, from each other as well.
+      if (this.pf !== undefined) slot?.received(1, burst.frameLength[frame] as number);
       this.#arrived[arrived++] = frame;
     }
     const lost = count - arrived;

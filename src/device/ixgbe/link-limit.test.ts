@@ -266,6 +266,20 @@ test('a slot of eight lanes carries less than its 32 Gb/s of frames, for both po
   assert.ok(small > 15 && small < 21, `${small}: small frames have more around them`);
 });
 
+test('what is received takes of the slot too, and holds those back who send', () => {
+  const clock = stoppedClock();
+  const slot = new SlotLimit(clock);
+  const port = new TransmitSchedule('none', slot, clock);
+  assert.ok(port.admits(0, { pending: true }));
+  // Four milliseconds of the slot.
+  for (let i = 0; i < 1000; i++) slot.received(10, 10 * 1514);
+  assert.ok(!port.admits(0, { pending: true }));
+  assert.ok(port.waitNs(0) > 1e6);
+  assert.ok(!new ReceiveLimit('none', slot, clock).admits(1));
+  clock.pass(10e6);
+  assert.ok(port.admits(0, { pending: true }));
+});
+
 test('a bucket that was spent beyond its end pays before it gives', () => {
   const bucket = new TokenBucket({ rate: SECOND, burst: 100 }, 0);
   bucket.spend(250);

@@ -109,12 +109,12 @@ export class SlotLimit {
     this.#writes.spend(BITS * (Math.ceil(bytes / REQUEST_BYTES) * PACKET_BYTES + DESCRIPTOR_BYTES));
   }
 
-  /** A frame was written to memory. */
-  received(bytes: number): void {
-    this.#writes.spend(
-      BITS * (bytes + Math.ceil(bytes / PAYLOAD_BYTES) * PACKET_BYTES + DESCRIPTOR_BYTES),
-    );
-    this.#reads.spend(BITS * DESCRIPTOR_BYTES);
+  /** So many frames were written to memory, `bytes` together. */
+  received(frames: number, bytes: number): void {
+    if (frames === 0) return;
+    const packets = frames * Math.ceil(bytes / frames / PAYLOAD_BYTES);
+    this.#writes.spend(BITS * (bytes + packets * PACKET_BYTES + frames * DESCRIPTOR_BYTES));
+    this.#reads.spend(BITS * frames * DESCRIPTOR_BYTES);
   }
 
   waitNs(): number {

@@ -62,6 +62,7 @@ import {
 } from '../../spec/ixgbe-mailbox.ts';
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 import { VF_PAGES, vfDeclaration, vfLayout } from './function.ts';
+import type { SlotLimit } from './link-limit.ts';
 import { Mailbox } from './mailbox.ts';
 import { NicFunction, type NicFunctionOptions } from './nic-function.ts';
 import { RegisterMemory } from './register-memory.ts';
@@ -115,6 +116,8 @@ export interface VirtualFunctionOptions extends NicFunctionOptions {
   readonly port: 0 | 1;
   readonly queues: 2 | 4;
   readonly rss: RssTables;
+  /** The slot of the card, through which frames come to memory; none: without limit. */
+  readonly slot?: SlotLimit;
 }
 
 export class VirtualFunction extends NicFunction implements PolicedVf {
@@ -123,6 +126,7 @@ export class VirtualFunction extends NicFunction implements PolicedVf {
   readonly mailbox = new Mailbox();
   readonly #port: 0 | 1;
   readonly #rss: RssTables;
+  readonly #slot: SlotLimit | undefined;
   readonly #hash = new Rss();
   /** Bits of each word that a write changes. */
   readonly #masks = new Uint32Array(IXGBE_VF_REGISTER_BYTES / 4);
@@ -141,6 +145,7 @@ export class VirtualFunction extends NicFunction implements PolicedVf {
     this.queues = queues;
     this.#port = options.port;
     this.#rss = options.rss;
+    this.#slot = options.slot;
     this.#hash.setKey(options.rss.key);
     this.#declareRegisters();
     this.mailbox.onNotice = () => this.irq.raiseMailbox();
@@ -230,6 +235,7 @@ export class VirtualFunction extends NicFunction implements PolicedVf {
   }
 
   protected override countReceived(_queue: number, frames: number, bytes: number): void {
+    this.#slot?.received(frames, bytes);
     this.#countFrames(IXGBE_VF_GPRC, RECEIVED, frames);
     this.#countOctets(IXGBE_VF_GORCL, IXGBE_VF_GORCH, RECEIVED_OCTETS, bytes + frames * FCS_BYTES);
   }
