@@ -7,7 +7,7 @@
  */
 import type { TokenBucket } from '../../base/token-bucket.ts';
 import { DMA_DONE, DMA_PENDING, DMA_REFUSED } from '../../memory/dma.ts';
-import { type Burst, SLOT_HEADROOM } from '../../net/burst.ts';
+import type { Burst } from '../../net/burst.ts';
 import type { DataPath } from '../../net/data-path.ts';
 import { PORT_COUNTER_INDEX, type Port, type PortOwner } from '../../net/port.ts';
 import { BATCH, MORE_SEGMENTS } from '../../ring/chain-batch.ts';
@@ -27,7 +27,6 @@ import {
   TXD_TYPE_MASK,
   TXD_VLE,
 } from '../../spec/e1000.ts';
-import { VLAN_TAG_BYTES } from '../../spec/ethernet.ts';
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 import { type DeviceMemory, type DmaClient, iova, withinPage } from '../device-memory.ts';
 import {
@@ -36,6 +35,7 @@ import {
   CONTEXT_WORDS,
   headerBytesNeeded,
 } from '../transmit-context.ts';
+import { gatherMore, insertTag } from '../transmit-headers.ts';
 import type { Interrupts } from './interrupts.ts';
 import { R, type RegisterFile } from './registers.ts';
 import type { Statistics } from './statistics.ts';
@@ -48,9 +48,6 @@ const TX_DROP_BAD_LENGTH = PORT_COUNTER_INDEX.tx_drop_bad_length;
 /** This ring's number in {@link DeviceMemory}. */
 const TRANSMIT = 0;
 const WORDS = TX_DESCRIPTOR_BYTES / 4;
-/** Bytes of a frame in its slot: as a virtio device's, and the most there is room for with two tags. */
-const GATHERED = 68;
-const GATHERED_MOST = 92;
 /** Room for one frame that is copied to the lane. */
 export const TX_BOUNCE_BYTES = 128 * 1024;
 export const TX_SCRATCH_BYTES = BATCH * TX_DESCRIPTOR_BYTES;
@@ -355,12 +352,13 @@ export class TransmitRing implements DmaClient {
     // VLE and the tag are valid in the last descriptor (SDM §3.3.7.1).
     const vlan = (descriptors[last * WORDS + 2] as number) & TXD_VLE;
     this.#special[slot] = vlan === 0 ? 0 : ((descriptors[last * WORDS + 3] as number) >>> 16) | TAG;
+    this.#bad[slot] = 0;
+    if (!this.#usesContext(slot)) return;
     const contexts = this.#contexts;
     const present = BATCH * CONTEXT_WORDS;
     for (let i = 0; i < CONTEXT_WORDS; i++) {
       contexts[slot * CONTEXT_WORDS + i] = contexts[present + i] as number;
     }
-    this.#bad[slot] = 0;
   }
 
   /** Brings the next frame to the lane; when it is there, makes it the burst's only one. */
@@ -403,7 +401,6 @@ export class TransmitRing implements DmaClient {
   }
 
   #send(burst: Burst, port: Port, owner: PortOwner | undefined, loopback: boolean): void {
-    burst.sourceHeaderBytes = NET_HEADER_BYTES;
     this.#gather(burst);
     this.#describe(burst);
     if (loopback) {
@@ -413,47 +410,20 @@ export class TransmitRing implements DmaClient {
     } else owner?.forward(port, burst);
   }
 
-  /** Copies the start of each frame into its slot, with room for a tag where one is put in. */
+  /** Copies the start of each frame into its slot. */
   #gather(burst: Burst): void {
-    const { chains, copies, slotBytes } = burst;
-    const count = chains.count;
-    const { slots32 } = burst;
-    burst.tci.fill(0, 0, count);
-    for (let i = 0; i < count; i++) {
-      const at = burst.slotsAt + i * slotBytes + SLOT_HEADROOM;
-      const word = (i * slotBytes + SLOT_HEADROOM) >>> 2;
-      slots32[word] = 0;
-      slots32[word + 1] = 0;
-      slots32[word + 2] = 0x0001_0000;
-      const total = chains.total[i] as number;
-      let most = GATHERED;
-      if (this.#usesContext(i)) {
-        const needed = headerBytesNeeded(this.#contexts, i * CONTEXT_WORDS);
-        if (needed > most) most = Math.min(needed, GATHERED_MOST);
-      }
-      const bytes = total < most ? total : most;
-      const tag = this.#special[i] !== 0 && bytes >= ADDRESSES ? VLAN_TAG_BYTES : 0;
-      const frame = at + NET_HEADER_BYTES;
-      const head = tag === 0 ? bytes : ADDRESSES;
-      if (chains.more[i] === 0) {
-        const from = chains.address[i] as number;
-        copies.push(frame, from, head);
-        if (tag !== 0 && bytes > head) copies.push(frame + head + tag, from + head, bytes - head);
-      } else {
-        burst.copyFromChain(i, 0, head, frame);
-        if (tag !== 0) burst.copyFromChain(i, head, bytes - head, frame + head + tag);
-      }
-      burst.headerAt[i] = at;
-      burst.headerLength[i] = NET_HEADER_BYTES + bytes + tag;
-      burst.skip[i] = bytes;
-      burst.frameLength[i] = total + tag;
+    burst.sourceHeaderBytes = 0;
+    burst.gather();
+    for (let i = 0; i < burst.count; i++) {
+      if (!this.#usesContext(i)) continue;
+      gatherMore(burst, i, headerBytesNeeded(this.#contexts, i * CONTEXT_WORDS));
     }
-    copies.flush();
   }
 
   #usesContext(slot: number): boolean {
-    const extended = ((this.#command[slot] as number) & TXD_EXTENDED) !== 0;
-    return extended && ((this.#options[slot] as number) & OPTIONS) !== 0;
+    const command = this.#command[slot] as number;
+    if ((command & TXD_EXTENDED) === 0) return false;
+    return (command & TXD_TSE) !== 0 || ((this.#options[slot] as number) & OPTIONS) !== 0;
   }
 
   /** Tags, metadata and statistics of the gathered frames; what is contradictory is dropped. */
@@ -465,16 +435,9 @@ export class TransmitRing implements DmaClient {
       const options = this.#options[i] as number;
       const legacy = (command & TXD_EXTENDED) === 0;
       const frame = (burst.headerAt[i] as number) - burst.slotsAt + NET_HEADER_BYTES;
-      const length = burst.frameLength[i] as number;
       const special = this.#special[i] as number;
-      const shift = special !== 0 && length >= ADDRESSES + VLAN_TAG_BYTES ? VLAN_TAG_BYTES : 0;
-      if (shift !== 0) {
-        const type = this.#words[VET] as number;
-        bytes[frame + ADDRESSES] = type >>> 8;
-        bytes[frame + ADDRESSES + 1] = type;
-        bytes[frame + ADDRESSES + 2] = special >>> 8;
-        bytes[frame + ADDRESSES + 3] = special;
-      }
+      const shift = special === 0 ? 0 : insertTag(burst, i, this.#words[VET] as number, special);
+      const length = burst.frameLength[i] as number;
       const at = i * CONTEXT_WORDS;
       if (!applyDescriptors(burst, i, command, options, this.#contexts, at, shift)) {
         this.#bad[i] = 1;
@@ -534,11 +497,9 @@ export class TransmitRing implements DmaClient {
   }
 }
 
-/** Destination and source: a tag goes behind them. */
-const ADDRESSES = 12;
 /** In `#special`: there is a tag, whatever it says. */
 const TAG = 0x1_0000;
-/** Data descriptors with a use for the context: TSE comes with these (SDM §3.3.7.2). */
+/** Data descriptors with a use for the context, besides TSE (SDM §3.3.7.2). */
 const OPTIONS = 0x300;
 const REPORTED = 1;
 const AT_ONCE = 2;

@@ -7,7 +7,7 @@ import type { DataPath } from '../../net/data-path.ts';
 import { MAX_FRAME_BYTES, read16le } from '../../net/frame.ts';
 import { BAD_OFFLOAD, classifyOffload } from '../../net/offload.ts';
 import { BATCH, MORE_SEGMENTS } from '../../ring/chain-batch.ts';
-import { ETHERNET_HEADER_BYTES, VLAN_TAG_BYTES } from '../../spec/ethernet.ts';
+import { ETHERNET_HEADER_BYTES } from '../../spec/ethernet.ts';
 import {
   IXGBE_TXD_ADVANCED,
   IXGBE_TXD_END,
@@ -21,7 +21,6 @@ import {
   IXGBE_TXD_VLAN,
 } from '../../spec/ixgbe-descriptors.ts';
 import {
-  NET_HEADER_BYTES,
   NET_HEADER_FLAGS,
   NET_HEADER_GSO_SIZE,
   NET_HEADER_GSO_TYPE,
@@ -30,6 +29,7 @@ import {
 } from '../../spec/virtio-net.ts';
 import { type DeviceMemory, iova, withinPage } from '../device-memory.ts';
 import { WORK_SEGMENT } from '../transmit-context.ts';
+import { gatherMore, insertTag } from '../transmit-headers.ts';
 import {
   applyDescriptors,
   CONTEXT_TAG,
@@ -43,10 +43,6 @@ import {
 const WORDS = 4;
 /** The longest frame without segmentation (§7.2.1.1). */
 const LONGEST = 15_872;
-/** Destination and source: a tag goes behind them. */
-const ADDRESSES = 12;
-/** Most bytes of a frame in its slot: what there is room for with a tag. */
-const GATHERED_MOST = 92;
 
 /** A data descriptor that is a whole frame and wants nothing done, but for FCS and report. */
 const PLAIN_MASK =
@@ -318,9 +314,8 @@ export class TransmitFrames {
     const tag = this.#tag[slot] as number;
     if (work === 0 && tag === 0) return true;
     const at = slot * QUEUE_CONTEXT_WORDS;
-    if (work !== 0) this.#gatherMore(burst, slot, slotBytesNeeded(work, this.#contexts, at));
-    const shift = tag === 0 ? 0 : VLAN_TAG_BYTES;
-    if (tag !== 0) insertTag(burst, slot, vlanType, tag);
+    if (work !== 0) gatherMore(burst, slot, slotBytesNeeded(work, this.#contexts, at));
+    const shift = tag === 0 ? 0 : insertTag(burst, slot, vlanType, tag);
     if (work === 0) return true;
     const command = this.#command[slot] as number;
     const options = this.#options[slot] as number;
@@ -333,19 +328,6 @@ export class TransmitFrames {
     }
     this.badOffload++;
     return false;
-  }
-
-  /** Brings more of a frame's start into its slot, if headers are that long. */
-  #gatherMore(burst: Burst, slot: number, needed: number): void {
-    const skip = burst.skip[slot] as number;
-    const most = Math.min(needed, GATHERED_MOST, burst.chains.total[slot] as number);
-    if (most <= skip) return;
-    const header = burst.headerAt[slot] as number;
-    const length = burst.headerLength[slot] as number;
-    burst.copyFromChain(slot, skip, most - skip, header + length);
-    burst.copies.flush();
-    burst.headerLength[slot] = length + most - skip;
-    burst.skip[slot] = most;
   }
 
   /** What the frame is on a wire: with segmentation, many. */
@@ -370,19 +352,4 @@ function classifyFrame(burst: Burst, slot: number): number {
   const bytes = burst.slots8;
   if (bytes[at + NET_HEADER_FLAGS] === 0 && bytes[at + NET_HEADER_GSO_TYPE] === 0) return 0;
   return classifyOffload(burst, slot);
-}
-
-/** Puts an 802.1Q tag behind the addresses of frame `slot`, which the slot has room for. */
-function insertTag(burst: Burst, slot: number, vlanType: number, tag: number): void {
-  const bytes = burst.slots8;
-  const at = (burst.headerAt[slot] as number) - burst.slotsAt;
-  const length = burst.headerLength[slot] as number;
-  const tagAt = at + NET_HEADER_BYTES + ADDRESSES;
-  bytes.copyWithin(tagAt + VLAN_TAG_BYTES, tagAt, at + length);
-  bytes[tagAt] = vlanType >>> 8;
-  bytes[tagAt + 1] = vlanType;
-  bytes[tagAt + 2] = tag >>> 8;
-  bytes[tagAt + 3] = tag;
-  burst.headerLength[slot] = length + VLAN_TAG_BYTES;
-  burst.frameLength[slot] = (burst.frameLength[slot] as number) + VLAN_TAG_BYTES;
 }
