@@ -314,15 +314,16 @@ export abstract class NicFunction extends PciDevice implements Poller {
 
   // Poller
 
-  /** It may look for frames to send. Without bus mastering it asks for no DMA that would be refused. */
-  get #drives(): boolean {
-    return this.attached && this.config.busMaster && this.transmitting;
+  /** Without bus mastering it asks for no DMA that would be refused. */
+  get #isMaster(): boolean {
+    return this.attached && this.config.busMaster;
   }
 
   poll(): number {
     let work = this.irq.poll();
-    if (!this.#drives) return work;
+    if (!this.#isMaster) return work;
     if (this.#bounce.used) for (const queue of this.receiveQueues) queue.poll();
+    if (!this.transmitting) return work;
     if (this.uplink?.admits?.(this) === false) return work;
     work += this.#pollActive();
     if (work === 0 || ++this.#turns >= TURNS_PER_SEARCH) {
@@ -334,7 +335,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
 
   arm(): boolean {
     if (this.irq.arm()) return true;
-    if (!this.#drives || this.#doorbells() === 0) return false;
+    if (!this.#isMaster || !this.transmitting || this.#doorbells() === 0) return false;
     if (this.pending) {
       const waitNs = this.uplink?.waitNs?.(this) ?? 0;
       if (waitNs < SHORTEST_SLEEP_NS) return true;
