@@ -212,6 +212,17 @@ describe('registers', () => {
     assert.equal(r.get('EERD') >>> 16, 0xe665);
   });
 
+  test('an EEPROM word that was written stays over resets, until the next guest comes', () => {
+    const r = rig();
+    r.set('EEWR', ((0x0123 << 16) | (0x101 << 2) | 1) >>> 0);
+    assert.notEqual(r.get('EEWR') & 2, 0);
+    r.set('CTRL', IXGBE_CTRL_RESET);
+    assert.equal(r.get('RAL') & 0xffff, 0x0123, 'its address');
+    r.pf.detach();
+    new TestTransport(r.pf, r.memory).enumerate();
+    assert.equal(r.get('RAL'), Buffer.from(MAC_A).readUInt32LE(0));
+  });
+
   test('a reset brings all back, with the address of the EEPROM', () => {
     const r = rig();
     const low = r.get('RAL');

@@ -106,7 +106,8 @@ export class PhysicalFunction extends NicFunction {
   readonly link: Link;
   readonly statistics: Statistics;
   readonly #registers: RegisterFile;
-  readonly #eeprom: Eeprom;
+  readonly #mac: Uint8Array;
+  #eeprom: Eeprom;
   readonly #sfp = new SfpModule();
   readonly #filters: QueueFilters;
   readonly #rss = new Rss();
@@ -123,6 +124,7 @@ export class PhysicalFunction extends NicFunction {
     super(options, pfDeclaration(name, mac, memory.areas), memory, PF_LAYOUT);
     this.port = port;
     this.#registers = new RegisterFile(this.words);
+    this.#mac = mac;
     this.#eeprom = new Eeprom(mac, port);
     this.#filters = new QueueFilters(this.words);
     this.statistics = new Statistics(this.words);
@@ -512,6 +514,12 @@ export class PhysicalFunction extends NicFunction {
     settings.fcsBytes =
       ((words[RDRXCTL] as number) & IXGBE_RDRXCTL_CRC_STRIP) !== 0 ? 0 : FCS_BYTES;
     settings.splitHeaders = words[PSRTYPE] as number;
+  }
+
+  /** The next guest gets the EEPROM as it was made, whatever this one wrote to it. */
+  override detach(): void {
+    this.#eeprom = new Eeprom(this.#mac, this.port);
+    super.detach();
   }
 
   /** Both resets of CTRL, and all that is more (§4.2): what the EEPROM has is loaded again. */
