@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { EmbeddedGuests, newFlow } from '../guest/embedded/launcher.ts';
-import { Place } from './testing.ts';
+import { noNamespace, Place } from './testing.ts';
 
 const WEB = '52:54:00:00:00:01';
 const DB = '52:54:00:00:00:02';
@@ -506,12 +506,6 @@ describe('capture', () => {
     assert.ok(bytes.includes(Buffer.from(`${DB}${WEB}`.replaceAll(':', ''), 'hex')));
   });
 });
-
-/** Why a network namespace cannot be made here; false if it can. */
-const noNamespace =
-  spawnSync('unshare', ['-n', 'ip', 'link', 'show', 'lo']).status === 0
-    ? false
-    : 'needs root, for a network namespace of its own';
 
 test('a wire to the host: a tap interface that is there while Sluice runs', {
   skip: noNamespace,

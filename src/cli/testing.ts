@@ -1,6 +1,6 @@
 /** For tests of commands: a directory with a configuration file, and sluice run in it. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -86,3 +86,9 @@ export class Place implements AsyncDisposable {
     rmSync(this.path, { recursive: true });
   }
 }
+
+/** Why a network namespace cannot be made here; false if it can. */
+export const noNamespace =
+  spawnSync('unshare', ['-n', 'ip', 'link', 'show', 'lo']).status === 0
+    ? false
+    : 'needs root, for a network namespace of its own';
