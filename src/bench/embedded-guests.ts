@@ -33,6 +33,8 @@ export interface EmbeddedBenchOptions {
 }
 
 const LATENCY_MS = 100;
+/** Descriptors of rings of guests that wait for interrupts: at 10 Gb/s frames of half a millisecond are more than 400. */
+const INTERRUPT_RING = 1024;
 /** Long enough for both ends and the lane to go to sleep between two round trips. */
 const ASLEEP_INTERVAL_US = 2000;
 const ASLEEP_MS = 500;
@@ -60,7 +62,7 @@ export async function startEmbeddedGuests(
       frame,
       queuePairs: queues,
       wishes: { packed, multiqueue: queues > 1 },
-      ...(itr === undefined ? {} : { interrupts: itr }),
+      ...(itr === undefined ? {} : { interrupts: itr, queueSize: INTERRUPT_RING }),
     });
     if (packed && !info.packed) {
       throw new SluiceError('unsupported', `guest ${name} was offered no packed rings`);

@@ -110,8 +110,10 @@ for (const { name, withIdle = false, ...options } of [
   { name: 'interrupts that adapt', method: 'direct', frame: 1514, guests: 2, itr: 'adaptive' },
 ] as const) {
   test(`through functions of an 82599 (${name}), frames arrive once, whole and in order`, async () => {
+    // Who waits for interrupts must hold in its ring what a late sender makes up for.
+    const rate = 'itr' in options ? PACE / 4 : PACE;
     const report = await runNetBench(
-      parseNetOptions({ ...options, seconds: 0.5, runs: 1, verify: true, rate: PACE }),
+      parseNetOptions({ ...options, seconds: 0.5, runs: 1, verify: true, rate }),
       {},
       withIdle,
     );
