@@ -38,8 +38,8 @@ const STEPS = 60;
 const PAGES = 48;
 const CANARY_BYTES = 4096;
 const CANARY = 0xa5;
-/** Milliseconds until a card without work may keep no lane awake: moderation spins for one. */
-const SPIN_MS = 20;
+/** Milliseconds until a card without work may keep no lane awake: moderation spins for one, on a free processor. */
+const SPIN_MS = 1000;
 const IO_BAR = { 82540: 1, 82574: 2 } as const;
 const NAMES = Object.keys(spec.E1000_REGISTERS) as spec.E1000RegisterName[];
 const RING_NAMES = ['TDBAL', 'TDBAH', 'TDLEN', 'TDH', 'TDT', 'RDBAL', 'RDBAH', 'RDLEN', 'RDH'];

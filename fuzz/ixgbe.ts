@@ -44,8 +44,8 @@ const STEPS = 60;
 const PAGES = 48;
 const CANARY_BYTES = 4096;
 const CANARY = 0xa5;
-/** Milliseconds until a function without work may keep no lane awake: moderation spins for one. */
-const SPIN_MS = 20;
+/** Milliseconds until a function without work may keep no lane awake: moderation spins for one, if free to. */
+const SPIN_MS = 1000;
 const WIDTHS = [1, 2, 4] as const;
 const FRAME = 100;
 const ALL_ON = PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
