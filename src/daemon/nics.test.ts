@@ -14,6 +14,10 @@ import { VfioUserBus } from '../driver/pci/vfio-user-bus.ts';
 import { runLane } from '../engine/lane.ts';
 import { EmbeddedGuests, newFlow } from '../guest/embedded/launcher.ts';
 import { PollLoop } from '../os/poll-loop.ts';
+import { IXGBE_TX_QUEUE_REGISTERS } from '../spec/ixgbe.ts';
+import { IXGBE_QUEUE_ENABLE } from '../spec/ixgbe-descriptors.ts';
+import { IXGBE_VF_TX_QUEUES } from '../spec/ixgbe-mailbox.ts';
+import { PCI_COMMAND, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from '../spec/pci.ts';
 import { loadConfig } from './config.ts';
 import { Daemon } from './daemon.ts';
 import type { LaneCommands, LaneEvent } from './lane-commands.ts';
@@ -318,6 +322,31 @@ if (!isMainThread) {
     await delay(50);
     await daemon.stop();
     assert.equal((await capture).frames, 0);
+  });
+
+  test('a DMA of a function to where no memory is does not happen, and is told', async (t) => {
+    const { socket, start } = stage(t, SHARED);
+    const daemon = await start();
+    const hand = new Hand(t, socket('web-net0'));
+    hand.bus.writeConfig(PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    const { TDBAL, TDLEN, TDT, TXDCTL } = IXGBE_TX_QUEUE_REGISTERS;
+    for (const [{ offset }, value] of [
+      [TDBAL, 0x10_0000],
+      [TDLEN, 1024],
+      [TXDCTL, IXGBE_QUEUE_ENABLE],
+      [TDT, 1],
+    ] as const) {
+      hand.bus.write(0, IXGBE_VF_TX_QUEUES + offset, 4, value);
+    }
+    await until('the fault', async () => (await daemon.dmaFaults()).length > 0);
+    const [fault] = await daemon.dmaFaults();
+    assert.deepEqual(
+      [fault?.function, fault?.iova, fault?.direction, fault?.reason],
+      ['web/net0', 0x10_0000, 'read', 'not mapped'],
+    );
+    const [web, db] = await daemon.functions();
+    assert.ok((web?.counters.dma_faults ?? 0) > 0);
+    assert.equal(db?.counters.dma_faults, 0);
   });
 
   test('a function whose own code fails is lost to its guest, and to nobody else', async (t) => {
