@@ -76,6 +76,8 @@ export class Interrupts {
   readonly #next = new Float64Array(64);
   /** When the first of those that wait may; {@link NEVER}: nothing waits. */
   readonly #due = new Float64Array(1).fill(NEVER);
+  /** Something waits: {@link poll} is to be called. */
+  waiting = false;
   /** Without MSI-X: the present causes have been told. */
   #asserted = false;
   #line = false;
@@ -92,6 +94,7 @@ export class Interrupts {
     this.#state.fill(0);
     this.#next.fill(0);
     this.#due[0] = NEVER;
+    this.waiting = false;
     this.#asserted = false;
     this.#setLine(false);
   }
@@ -278,12 +281,13 @@ export class Interrupts {
 
   /** The loop is about to sleep: true if something waits. A millisecond is the longest that may be. */
   arm(): boolean {
-    return this.#due[0] !== NEVER;
+    return this.waiting;
   }
 
   /** Brings messages and line in accord with causes, masks and throttles. */
   update(): void {
     this.#due[0] = NEVER;
+    this.waiting = false;
     if (this.#isMultiple()) {
       this.#setLine(false);
       this.#sendWord(0);
@@ -417,6 +421,7 @@ export class Interrupts {
     const next = this.#next[vector] as number;
     if (now < next) {
       if (next < (this.#due[0] as number)) this.#due[0] = next;
+      this.waiting = true;
       return false;
     }
     this.#next[vector] = now + wait;

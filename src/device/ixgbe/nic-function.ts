@@ -63,7 +63,7 @@ const CALLS = PORT_COUNTER_INDEX.calls;
 
 const ADDRESSES = 12;
 
-/** While there is traffic, queues that were switched on are looked for once in this many turns. */
+/** Once in so many turns a function that looks as if it had nothing to do is looked at more closely. */
 const TURNS_PER_SEARCH = 16;
 
 /**
@@ -133,8 +133,12 @@ export abstract class NicFunction extends PciDevice implements Poller {
   readonly #mapped: boolean;
   /** Transmit queues that are enabled, the first {@link #active} of them. */
   readonly #enabled: Uint8Array;
+  /** Where their registers are. */
+  readonly #blocks: Uint32Array;
   #active = 0;
   #turns = 0;
+  /** Nothing but a doorbell brings work: no accesses are by messages. */
+  #rests = false;
   /** Receive queues that got frames since the last flush, the first {@link #filled} of them. */
   readonly #touched: Uint8Array;
   readonly #isTouched: Uint8Array;
@@ -168,6 +172,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
     this.#doorbellPollUs = options.doorbellPollUs ?? DEFAULT_DOORBELL_POLL_US;
     this.#mapped = options.mapped ?? true;
     this.#enabled = new Uint8Array(queues);
+    this.#blocks = new Uint32Array(queues);
     this.#touched = new Uint8Array(queues);
     this.#isTouched = new Uint8Array(queues);
     this.#bounce = new QueueBounce(path.arena, queues);
@@ -320,16 +325,19 @@ export abstract class NicFunction extends PciDevice implements Poller {
   }
 
   poll(): number {
-    let work = this.irq.poll();
+    let work = this.irq.waiting ? this.irq.poll() : 0;
+    // Functions at rest are most of a lane with many: they are to cost it next to nothing.
+    if (++this.#turns < TURNS_PER_SEARCH && this.#rests && !this.#isRung()) return work;
     if (!this.#isMaster) return work;
-    if (this.#bounce.used) for (const queue of this.receiveQueues) queue.poll();
+    const { used } = this.#bounce;
+    if (used) for (const queue of this.receiveQueues) queue.poll();
     if (!this.transmitting) return work;
-    if (this.uplink?.admits?.(this) === false) return work;
-    work += this.#pollActive();
-    if (work === 0 || ++this.#turns >= TURNS_PER_SEARCH) {
+    if (this.#turns >= TURNS_PER_SEARCH || this.#active === 0) {
       this.#turns = 0;
-      if (this.#search()) work += this.#pollActive();
+      this.#search();
+      this.#rests = this.#active > 0 && !used;
     }
+    if (this.pending && this.uplink?.admits?.(this) !== false) work += this.#pollActive();
     return work;
   }
 
@@ -352,6 +360,17 @@ export abstract class NicFunction extends PciDevice implements Poller {
     // A trap is a message: it wakes the loop in any case. Doorbells are polled.
   }
 
+  /** A tail is not where its head is. */
+  #isRung(): boolean {
+    const { words } = this;
+    const blocks = this.#blocks;
+    for (let i = 0; i < this.#active; i++) {
+      const block = blocks[i] as number;
+      if (words[block + TX.TDT] !== words[block + TX.TDH]) return true;
+    }
+    return false;
+  }
+
   #pollActive(): number {
     let work = 0;
     for (let i = 0; i < this.#active; i++) {
@@ -361,23 +380,17 @@ export abstract class NicFunction extends PciDevice implements Poller {
     return work;
   }
 
-  /** Which queues are enabled now. True if that has changed. */
-  #search(): boolean {
+  /** Which queues are enabled now. */
+  #search(): void {
     const { transmit } = this.#layout;
     let count = 0;
-    let changed = false;
     for (let queue = 0; queue < transmit.length; queue++) {
       const control = this.words[(transmit[queue] as number) + TX.TXDCTL] as number;
       if ((control & IXGBE_QUEUE_ENABLE) === 0) continue;
-      if (this.#enabled[count] !== queue) {
-        this.#enabled[count] = queue;
-        changed = true;
-      }
-      count++;
+      this.#blocks[count] = transmit[queue] as number;
+      this.#enabled[count++] = queue;
     }
-    if (count !== this.#active) changed = true;
     this.#active = count;
-    return changed;
   }
 
   /** Doorbells that may ring without a trap. */
@@ -419,6 +432,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
     this.#filled = 0;
     this.#active = 0;
     this.#turns = 0;
+    this.#rests = false;
   }
 
   override detach(): void {
