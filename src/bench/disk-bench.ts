@@ -15,7 +15,7 @@ import type { DiskOptions } from './disk-options.ts';
 import { type DiskRig, startDiskRig } from './disk-rig.ts';
 import { measureIdle } from './idle.ts';
 import { describeMachine } from './machine.ts';
-import { measureMemcpyLimit } from './memcpy-limit.ts';
+import { BRIEF_WINDOWS, measureMemcpyLimit } from './memcpy-limit.ts';
 import type { DomainSample } from './private-domain.ts';
 import type { DiskReport } from './report-schema.ts';
 import { significant } from './statistics.ts';
@@ -44,6 +44,7 @@ export async function runDiskBench(
     frame: options.bs,
     footprint,
     cpus: placement.lane,
+    windows: withIdle ? undefined : BRIEF_WINDOWS,
   });
   const idle = withIdle ? await measureIdle(rig, control) : undefined;
   const runs: DiskRun[] = [];

@@ -24,13 +24,21 @@ export interface MemcpyWork {
   readonly footprint: number;
   /** Processors to run on; undefined leaves it to the kernel. */
   readonly cpus: readonly number[] | undefined;
+  /** How many short windows there are, of which the fastest counts; {@link WINDOWS} unless given. */
+  readonly windows?: number | undefined;
 }
 
 const WINDOWS = 8;
+/** For one of many benches. */
+export const BRIEF_WINDOWS = 4;
 const WINDOW_NS = 40e6;
 
 /** Gb/s of the fastest of some short windows: of a limit, what disturbs it is no part. */
-export function measureMemcpy({ frame, footprint }: Omit<MemcpyWork, 'cpus'>): number {
+export function measureMemcpy({
+  frame,
+  footprint,
+  windows = WINDOWS,
+}: Omit<MemcpyWork, 'cpus'>): number {
   const arena = Arena.create(WINDOW_BYTES);
   const copies = new CopyQueue(arena);
   const stride = BufferPool.bytesFor(1, NET_HEADER_BYTES + frame);
@@ -41,7 +49,7 @@ export function measureMemcpy({ frame, footprint }: Omit<MemcpyWork, 'cpus'>): n
   // Memory has pages once it was written.
   arena.bytes.fill(0x5a, from, from + half);
   let best = 0;
-  for (let window = 0; window < WINDOWS; window++) {
+  for (let window = 0; window < windows; window++) {
     const start = monotonicNs();
     let bytes = 0;
     let elapsed = 0;

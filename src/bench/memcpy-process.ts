@@ -8,6 +8,7 @@ const work = z
     frame: z.int().min(1),
     footprint: z.int().min(1),
     cpus: z.array(z.int().min(0)).optional(),
+    windows: z.int().min(1).optional(),
   })
   .parse(JSON.parse(process.argv[2] ?? '{}'));
 if (work.cpus !== undefined) pinThread(work.cpus);

@@ -14,7 +14,7 @@ import type { Latency } from './bench-guests.ts';
 import { flowsOf } from './flows.ts';
 import { measureIdle } from './idle.ts';
 import { describeMachine } from './machine.ts';
-import { measureMemcpyLimit } from './memcpy-limit.ts';
+import { BRIEF_WINDOWS, measureMemcpyLimit } from './memcpy-limit.ts';
 import { type NetRun, summarizeNetRuns } from './net-accounting.ts';
 import { hasNic, type NetOptions } from './net-options.ts';
 import { type NetRig, REAL_WARM_UP_MS, startNetRig } from './net-rig.ts';
@@ -44,6 +44,7 @@ export async function runNetBench(
     frame: guests.copyBytes,
     footprint: guests.footprint,
     cpus: placement.lane,
+    windows: isWhole ? undefined : BRIEF_WINDOWS,
   });
   const idle = isWhole ? await measureIdle(rig, control) : undefined;
   const delivery = hasNic(options.method) ? await measureDelivery(rig, control) : undefined;

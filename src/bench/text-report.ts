@@ -139,7 +139,8 @@ export function matrixCells(row: NetReport): (string | number)[] {
     results.gbps / limit.memcpy_gbps,
     results.mpps,
     results.ns_per_frame,
-    results.cpu_pct.driver_domain,
+    // One of them is 0.
+    results.cpu_pct.driver_domain + results.cpu_pct.device_model,
     results.cpu_pct.guests,
     results.traps_per_frame,
     results.interrupts_per_s,
