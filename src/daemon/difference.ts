@@ -216,8 +216,14 @@ export function differenceOf(running: readonly Part[], desired: readonly Part[])
   ];
 }
 
-/** Whether one becomes the other without its guest losing it: what is said of a virtual function. */
+/**
+ * Whether one becomes the other without its guest losing it: what is said of a virtual function, and what
+ * a port of a NIC shows to another.
+ */
 function canChange(from: Part, to: Part): boolean {
+  if (from.kind === 'nic' && to.kind === 'nic') {
+    return isDeepStrictEqual({ ...from, nic: { ...from.nic, mirrors: to.nic.mirrors } }, to);
+  }
   if (from.kind !== 'port' || to.kind !== 'port') return false;
   if (from.net.method !== 'sriov' || to.net.method !== 'sriov') return false;
   return isDeepStrictEqual({ ...from, net: { ...from.net, words: to.net.words } }, to);

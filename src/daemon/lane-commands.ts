@@ -196,6 +196,11 @@ export type LaneCommands = {
     readonly args: Omit<NicPortConfig, 'wire'>;
     readonly reply: readonly PortCounters[];
   };
+  /** Sets what of a port's traffic virtual functions get a copy of. */
+  readonly setMirrors: {
+    readonly args: Omit<NicPortConfig, 'wire'>;
+    readonly reply: undefined;
+  };
   readonly removeNic: { readonly args: string; readonly reply: undefined };
   readonly plugNic: {
     readonly args: { readonly nic: string; readonly wire: NicWireConfig };

@@ -1,6 +1,7 @@
 /** The ports of NICs of a lane, what they are plugged into, and the functions that guests have of them. */
 import { SluiceError } from '../base/errors.ts';
 import { SlotLimit } from '../device/ixgbe/link-limit.ts';
+import { VEB_MIRRORS } from '../device/ixgbe/veb.ts';
 import type { LaneHost } from '../engine/lane.ts';
 import type { Later } from '../engine/later.ts';
 import { DirectPort } from '../method/direct.ts';
@@ -89,7 +90,16 @@ export class LaneNics {
       this.#path,
     );
     this.#nics.set(name, { config, port: made, plug: undefined });
+    setMirrors(made, config);
     return made.card;
+  }
+
+  /** Puts the rules of a port that runs in place of those before. */
+  setMirrors(config: Omit<NicPortConfig, 'wire'>): undefined {
+    const { port, plug } = this.#nic(config.name);
+    this.#nics.set(config.name, { config, port, plug });
+    setMirrors(port, config);
+    return undefined;
   }
 
   /** @throws SluiceError `state` while it is plugged in, or a guest has a function of it */
@@ -329,4 +339,9 @@ function vfState(config: SriovNetConfig, port: SriovPort, connected: boolean): V
     address: address ?? ZERO_MAC,
     spoofed: (values[TX_DROP_SPOOF] as number) + (values[TX_DROP_VLAN] as number),
   };
+}
+
+/** Rules that there are not any more end. */
+function setMirrors({ card }: NicPort, { mirrors }: Omit<NicPortConfig, 'wire'>): void {
+  for (let rule = 0; rule < VEB_MIRRORS; rule++) card.setMirror(rule, mirrors[rule]);
 }

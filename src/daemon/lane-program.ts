@@ -87,6 +87,7 @@ export class DomainLane implements LaneProgram<LaneCommands> {
       return undefined;
     },
     addNic: (config) => [countersOf(this.#nics.add(config))],
+    setMirrors: (config) => this.#nics.setMirrors(config),
     removeNic: (name) => this.#nics.remove(name),
     plugNic: ({ nic, wire }) =>
       this.#nics

@@ -50,6 +50,7 @@ test('ports with their defaults, and who has them', () => {
     doorbells: 'mapped',
     doorbellPollUs: 1000,
     mode: 'sriov',
+    mirrors: [],
     wire: { kind: 'switch', switch: 'lan', trunk: [1, 2] },
   });
   const [, second] = nicPorts;
@@ -68,6 +69,7 @@ test('ports with their defaults, and who has them', () => {
       doorbells: 'mapped',
       doorbellPollUs: 1000,
       mode: 'direct',
+      mirrors: [],
       wire: { kind: 'tap', tap: 'sluice1' },
     },
   );
@@ -119,6 +121,34 @@ test('functions of guests, with every word of ip link', () => {
   assert.ok(plain?.method === 'sriov');
   assert.deepEqual(plain.words, {});
   assert.match(plain.mac, /^[0-9a-f][26ae](:[0-9a-f]{2}){5}$/);
+});
+
+test('mirroring rules, and what of them cannot be', () => {
+  const nic = (port: string): string => `nics: { nic0: { model: 82599, ports: [${port}] } }\n`;
+  const text = nic('{ mirrors: [{ vfs: [1, 2], vlans: [0], to: 3 }, { uplink: on, to: 3 }] }');
+  const { nicPorts } = parse('{ method: sriov, nic: nic0, port: 0, vf: 1 }', text);
+  assert.deepEqual(nicPorts[0]?.mirrors, [
+    { pools: [1, 2], uplink: false, downlink: false, vlans: [0], to: 3 },
+    { pools: [], uplink: true, downlink: false, vlans: [], to: 3 },
+  ]);
+  const none = '{ method: sriov, nic: nic0, port: 0, vf: 1 }';
+  assert.deepEqual(problems(none, nic('{ vfs: 3, mirrors: [{ vfs: [1], to: 3 }] }')), [
+    'nics.nic0.ports[0].mirrors[0]: the port has no virtual function 3: its vfs: 3 makes 0 to 2',
+  ]);
+  assert.match(
+    problems(none, nic('{ mirrors: [{ uplink: on }] }')).join('\n'),
+    /nics\.nic0\.ports\[0\]\.mirrors\[0\]\.to/,
+  );
+  const five = Array.from({ length: 5 }, () => '{ uplink: on, to: 0 }').join(', ');
+  assert.deepEqual(problems(none, nic(`{ mirrors: [${five}] }`)), [
+    'nics.nic0.ports[0].mirrors: a list: expected at most 4 mirroring rules',
+  ]);
+  assert.deepEqual(
+    problems('{ method: direct, nic: nic0, port: 0 }', nic('{ mirrors: [{ uplink: on, to: 0 }] }')),
+    [
+      'nics.nic0.ports[0].mirrors: nic0/0 has mirrors, which are for virtual functions, and web/net0 has all of it (method: direct)',
+    ],
+  );
 });
 
 describe('what cannot be is told, and what it contradicts:', () => {

@@ -1,6 +1,8 @@
 /** NICs of the desired state, and guests' functions of them, with every default filled in. */
 import { resolve } from 'node:path';
+import type { MirrorRule } from '../device/ixgbe/veb.ts';
 import type { NetDocument } from './card-schema.ts';
+import { isOn } from './config-values.ts';
 import { defaultMac } from './mac-address.ts';
 import type { DOORBELLS, LINKS, NIC_MODELS, NicDocument, PCIE_LIMITS } from './nic-schema.ts';
 import { type VfWords, vfWordsOf } from './vf-schema.ts';
@@ -45,6 +47,8 @@ export interface NicPortConfig {
   readonly doorbellPollUs: number;
   /** Who has the physical function: a guest, or the driver domain, which gives guests virtual functions. */
   readonly mode: 'direct' | 'sriov';
+  /** What is copied to a virtual function. */
+  readonly mirrors: readonly MirrorRule[];
   readonly wire: NicWireConfig | undefined;
 }
 
@@ -102,9 +106,20 @@ export function toNicPorts(
       doorbells,
       doorbellPollUs,
       mode: isDirect(name) ? 'direct' : 'sriov',
+      mirrors: item.mirrors.map(toMirror),
       wire: item.wire === 'none' ? undefined : toNicWire(item.wire),
     };
   });
+}
+
+function toMirror({
+  vfs = [],
+  uplink,
+  downlink,
+  vlans = [],
+  to,
+}: NicDocument['ports'][number]['mirrors'][number]): MirrorRule {
+  return { pools: vfs, uplink: isOn(uplink), downlink: isOn(downlink), vlans, to };
 }
 
 function toNicWire(

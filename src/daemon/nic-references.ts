@@ -73,7 +73,7 @@ interface Use {
 /** Checks the functions that guests have. */
 export function checkFunctions(source: ConfigSource, guests: Mapping, nics: Mapping): void {
   for (const [nicPort, list] of functionsByPort(source, guests, nics)) {
-    checkOwner(source, nicPort, list);
+    checkOwner(source, nicPort, list, nics);
     checkVfs(source, nicPort, list, nics);
     checkSettings(source, nicPort, list, nics);
   }
@@ -147,9 +147,23 @@ function checkPort(
 }
 
 /** A port is a guest's whole, or shared by its virtual functions. */
-function checkOwner(source: ConfigSource, nicPort: string, list: readonly Use[]): void {
+function checkOwner(
+  source: ConfigSource,
+  nicPort: string,
+  list: readonly Use[],
+  nics: Mapping,
+): void {
   const owner = list.find(({ method }) => method === 'direct');
   if (owner === undefined) return;
+  const [nic = '', port = ''] = nicPort.split('/');
+  const path = ['nics', nic, 'ports', Number(port)];
+  const { mirrors } = mapping(portsOf(nics[nic])[Number(port)]);
+  if (Array.isArray(mirrors) && mirrors.length > 0) {
+    source.report(
+      [...path, 'mirrors'],
+      `${nicPort} has mirrors, which are for virtual functions, and ${owner.card} has all of it (method: direct)`,
+    );
+  }
   for (const other of list) {
     if (other === owner) continue;
     source.report(

@@ -1,9 +1,10 @@
 /** The form of NICs with physical and virtual functions in the configuration file: `nics`. */
 import { z } from 'zod';
 import { DEFAULT_DOORBELL_POLL_US } from '../device/ixgbe/nic-function.ts';
-import { choice, integer, name } from './config-values.ts';
-import { mac, tapName, trunk, vlan } from './net-values.ts';
-import { MAX_VFS } from './vf-schema.ts';
+import { VEB_MIRRORS } from '../device/ixgbe/veb.ts';
+import { choice, integer, name, onOff } from './config-values.ts';
+import { anyVlan, mac, tapName, trunk, vlan } from './net-values.ts';
+import { MAX_VFS, vfNumber } from './vf-schema.ts';
 
 export const NIC_MODELS = ['82599'] as const;
 /** The 82599 has two. */
@@ -37,28 +38,61 @@ const wireObject = z
     error: `expected exactly one of ${WIRE_KINDS.join(', ')}`,
   });
 
-const port = z.strictObject(
+const mirroredVf = vfNumber.describe('The number of a virtual function of the port.');
+
+const mirror = z.strictObject(
   {
-    wire: z
-      .union([z.literal('none'), wireObject], { error: wireError })
-      .default('none')
-      .describe('What the port is plugged into. Default: none, its functions only.'),
-    link: choice(LINKS)
-      .default('10G')
-      .describe('`10G`: the wire carries 10 Gb/s each way; `none`: as much as it can.'),
-    mac: mac
+    vfs: z
+      .array(mirroredVf, { error: 'expected a list of virtual functions' })
       .optional()
-      .describe(
-        "The port's MAC address. Default: one made of the NIC's name and the port's number.",
-      ),
-    vfs: integer(1, MAX_VFS, 'a number of virtual functions')
-      .default(MAX_VFS)
-      .describe(
-        'Virtual functions that there may be: each has 2 queue pairs, with up to 31 of them 4.',
-      ),
+      .describe('What these functions receive.'),
+    uplink: onOff.default('off').describe('What comes from the wire.'),
+    downlink: onOff.default('off').describe('What goes to the wire.'),
+    vlans: z
+      .array(anyVlan, { error: 'expected a list of VLANs' })
+      .optional()
+      .describe('What is of these VLANs; 0: of none.'),
+    to: mirroredVf.describe('The virtual function that gets a copy.'),
   },
-  { error: 'expected a mapping, such as { wire: { switch: lan }, link: 10G }' },
+  { error: 'expected a mapping, such as { vfs: [1, 2], to: 3 }' },
 );
+
+const port = z
+  .strictObject(
+    {
+      wire: z
+        .union([z.literal('none'), wireObject], { error: wireError })
+        .default('none')
+        .describe('What the port is plugged into. Default: none, its functions only.'),
+      link: choice(LINKS)
+        .default('10G')
+        .describe('`10G`: the wire carries 10 Gb/s each way; `none`: as much as it can.'),
+      mac: mac
+        .optional()
+        .describe(
+          "The port's MAC address. Default: one made of the NIC's name and the port's number.",
+        ),
+      vfs: integer(1, MAX_VFS, 'a number of virtual functions')
+        .default(MAX_VFS)
+        .describe(
+          'Virtual functions that there may be: each has 2 queue pairs, with up to 31 of them 4.',
+        ),
+      mirrors: z
+        .array(mirror, { error: 'expected a list of mirroring rules' })
+        .max(VEB_MIRRORS, { error: `expected at most ${VEB_MIRRORS} mirroring rules` })
+        .default([])
+        .describe('Method sriov: rules that copy traffic of the port to a virtual function.'),
+    },
+    { error: 'expected a mapping, such as { wire: { switch: lan }, link: 10G }' },
+  )
+  .superRefine(({ mirrors, vfs }, context) => {
+    for (const [index, { to, vfs: mirrored = [] }] of mirrors.entries()) {
+      const absent = [to, ...mirrored].find((vf) => vf >= vfs);
+      if (absent === undefined) continue;
+      const message = `the port has no virtual function ${absent}: its vfs: ${vfs} makes 0 to ${vfs - 1}`;
+      context.addIssue({ code: 'custom', message, path: ['mirrors', index] });
+    }
+  });
 
 const models = NIC_MODELS.map((model) => z.literal(Number(model)));
 

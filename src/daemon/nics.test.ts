@@ -198,6 +198,22 @@ if (!isMainThread) {
     assert.deepEqual(lost, []);
   });
 
+  test('what a port shows to a function changes by a reload, and nobody is disconnected', async (t) => {
+    const { socket, start, write } = stage(t, SHARED);
+    const daemon = await start();
+    const hand = new Hand(t, socket('web-net0'));
+    const mirrored = SHARED.replace(
+      'link: none }',
+      'link: none, mirrors: [{ vfs: [0], downlink: on, to: 5 }] }',
+    );
+    for (const text of [mirrored, SHARED]) {
+      write(text);
+      assert.deepEqual(await daemon.reload(), { done: ['change nic nic0/0'], failed: [] });
+    }
+    hand.look();
+    assert.equal(hand.lost, false);
+  });
+
   test('words are set under a running guest, and by a reload; a contradiction changes nothing', async (t) => {
     const { socket, start, write } = stage(t, SHARED);
     const daemon = await start();

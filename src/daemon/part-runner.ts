@@ -63,6 +63,10 @@ export class PartRunner {
       await lane.request('setVf', part.net);
       return;
     }
+    if (part.kind === 'nic') {
+      await lane.request('setMirrors', part.nic);
+      return;
+    }
     throw new SluiceError('state', `${partTitle(part)} cannot be changed while it runs`);
   }
 

@@ -156,11 +156,7 @@ export class IxgbeCard implements Port, FrameSink {
         remedy: 'choose another port for VFs, or method sriov for all its guests',
       });
     }
-    if (!Number.isInteger(index) || index < 0 || index >= this.mostVfs) {
-      throw new SluiceError('not-found', `${this.name} has no VF ${index}`, {
-        remedy: `choose one from 0 to ${this.mostVfs - 1}`,
-      });
-    }
+    this.#checkNumber(index);
     if (this.#vfs.has(index))
       throw new SluiceError('state', `${this.name} has a VF ${index} already`);
     const vf = new VirtualFunction({
@@ -228,8 +224,9 @@ export class IxgbeCard implements Port, FrameSink {
   }
 
   /**
-   * Copies traffic to one VF (§7.10.3.8), by one of four rules; undefined ends it.
-   * @throws SluiceError `not-found`
+   * Copies traffic to one VF (§7.10.3.8), by one of four rules; undefined ends it. VFs that are named may
+   * come later.
+   * @throws SluiceError `not-found` for a number that the port has not
    */
   setMirror(index: number, rule: MirrorRule | undefined): void {
     if (!Number.isInteger(index) || index < 0 || index >= VEB_MIRRORS) {
@@ -238,8 +235,8 @@ export class IxgbeCard implements Port, FrameSink {
       });
     }
     if (rule !== undefined) {
-      this.#vf(rule.to);
-      for (const pool of rule.pools ?? []) this.#vf(pool);
+      this.#checkNumber(rule.to);
+      for (const pool of rule.pools ?? []) this.#checkNumber(pool);
     }
     this.#veb.setMirror(index, rule);
   }
@@ -382,6 +379,13 @@ export class IxgbeCard implements Port, FrameSink {
       most === 0 ? undefined : megabitBucket(most, now),
       least === 0 ? undefined : megabitBucket(least, now),
     );
+  }
+
+  #checkNumber(index: number): void {
+    if (Number.isInteger(index) && index >= 0 && index < this.mostVfs) return;
+    throw new SluiceError('not-found', `${this.name} has no VF ${index}`, {
+      remedy: `choose one from 0 to ${this.mostVfs - 1}`,
+    });
   }
 
   #vf(index: number): VirtualFunction {
