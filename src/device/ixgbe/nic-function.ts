@@ -269,6 +269,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
     const control = this.words[(this.#layout.receive[index] as number) + RX.RXDCTL] as number;
     const strips = (control & IXGBE_RXDCTL_VLAN_STRIP) !== 0;
     let vlan = 0;
+    let isCut = false;
     if (tagged) {
       if (strips) {
         vlan = burst.tci[slot] as number;
@@ -284,6 +285,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
     ) {
       vlan = read16(bytes, at + ADDRESSES + 2);
       status |= IXGBE_RXD_VLAN;
+      isCut = true;
       at = withoutTag(burst, slot, at, length);
       length -= VLAN_TAG_BYTES;
     }
@@ -292,6 +294,8 @@ export abstract class NicFunction extends PciDevice implements Poller {
     if (queue.put(burst, slot, at, length, status, type | this.rssType, hash, vlan) === DELIVERED) {
       this.#touch(index);
     }
+    // The header without tag is in the place of tagged ones, which the next receiver may need.
+    if (isCut) burst.copies.flush();
   }
 
   /** The copies are done: descriptors are written back, the guest is interrupted. */
@@ -508,6 +512,8 @@ function localStatus(bytes: Uint8Array, header: number, type: number): number {
 /** The header of frame `slot` at `at` without its tag, in the place of tagged headers; others may want it whole. */
 function withoutTag(burst: Burst, slot: number, at: number, length: number): number {
   const bytes = burst.slots8;
+  // What stands there may not be copied yet.
+  burst.copies.flush();
   const to = burst.taggedAt - burst.slotsAt + slot * burst.slotBytes;
   bytes.copyWithin(to, at, at + ADDRESSES);
   bytes.copyWithin(to + ADDRESSES, at + ADDRESSES + VLAN_TAG_BYTES, at + length);

@@ -389,6 +389,40 @@ describe('frames', () => {
     );
   });
 
+  test('with two tags are whole for each receiver, whatever another one strips', () => {
+    const [a, b] = pair();
+    const c = rig(MAC_B);
+    a.start();
+    b.start();
+    c.start(1, IXGBE_RXDCTL_VLAN_STRIP);
+    const slots = Uint8Array.of(0);
+    a.pf.uplink = {
+      send: (_from, burst) => {
+        burst.tci[0] = 7;
+        b.pf.deliver(burst, slots, 1, true);
+        c.pf.deliver(burst, slots, 1, false);
+        b.pf.deliver(burst, slots, 1, true);
+        burst.copies.flush();
+      },
+      publish: () => {
+        b.pf.flush();
+        c.pf.flush();
+      },
+    };
+    const tagged = frame(MAC_B, 64, 0x88b5, 5);
+    a.send(tagged);
+    const outer = Buffer.from([0x81, 0, 0, 7]);
+    const whole = Buffer.concat([tagged.subarray(0, 12), outer, tagged.subarray(12)]);
+    assert.deepEqual(
+      b.received().map(({ bytes }) => bytes),
+      [whole, whole],
+    );
+    const [cut] = c.received();
+    const plain = Buffer.concat([tagged.subarray(0, 12), tagged.subarray(16)]);
+    assert.deepEqual(cut?.bytes.subarray(0, plain.length), plain);
+    assert.equal(cut?.vlan, 5);
+  });
+
   test('are no longer than the guest wants them', () => {
     const [a, b] = pair();
     a.start();
