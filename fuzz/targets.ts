@@ -2,6 +2,7 @@
 import { ahci } from './ahci.ts';
 import { e1000 } from './e1000.ts';
 import { ixgbe } from './ixgbe.ts';
+import { ixgbevf } from './ixgbevf.ts';
 import { nbdClient } from './nbd-client.ts';
 import { packedRing } from './packed-ring.ts';
 import { pciConfig } from './pci-config.ts';
@@ -26,4 +27,5 @@ export const TARGETS: readonly FuzzTarget[] = [
   e1000,
   ahci,
   ixgbe,
+  ixgbevf,
 ];
