@@ -8,10 +8,12 @@ import { parseMac } from '../../net/mac.ts';
 import { PollLoop } from '../../os/poll-loop.ts';
 import { IXGBE_QUEUE_ENABLE } from '../../spec/ixgbe-descriptors.ts';
 import {
+  IXGBE_MESSAGE_INFO_SHIFT,
   IXGBE_VF_MAILBOX,
   IXGBE_VF_MAILBOX_MEMORY,
   IXGBE_VF_REGISTER_BYTES,
   IXGBE_VF_RX_QUEUES,
+  IXGBE_VF_SET_VLAN,
   IXGBE_VF_TX_QUEUES,
 } from '../../spec/ixgbe-mailbox.ts';
 import { TEST_BASE } from '../e1000/testing.ts';
@@ -167,6 +169,28 @@ test('a mailbox that is flooded keeps nobody’s words but its own', () => {
   bad.start();
   one.send(frame(macOf(1), macOf(2)));
   assert.equal(bad.received().length, 1, 'and is of use again after a reset');
+});
+
+test('no tag of a VLAN hides behind one of none, or in padding', () => {
+  const trunk = new VfRig(card.createVf(9, { mac: macOf(9) }), arena);
+  trunk.start();
+  trunk.driver.ask(IXGBE_VF_SET_VLAN | (1 << IXGBE_MESSAGE_INFO_SHIFT), 20);
+  const tag = (tci: number): Buffer => Buffer.of(0x81, 0, 0, tci);
+  const addresses = Buffer.concat([parseMac(macOf(9)), parseMac(macOf(1))]);
+  const within = Buffer.alloc(50, 7);
+  bad.memory.reach = 'mapped';
+  bad.start();
+  const before = bad.vf.counters.snapshot();
+  bad.send(Buffer.concat([addresses, tag(0), tag(20), within]));
+  bad.send(Buffer.concat([addresses, tag(20)]));
+  const after = bad.vf.counters.snapshot();
+  assert.equal(after.tx_drop_vlan - before.tx_drop_vlan, 1, 'behind a tag without VLAN');
+  assert.equal(after.tx_drop_bad_length - before.tx_drop_bad_length, 1, 'a tag, and nothing else');
+  bad.send(Buffer.concat([addresses, tag(0), within]));
+  assert.equal(trunk.received().length, 1, 'a tag without VLAN by itself may be sent');
+  assert.deepEqual(wire.take(), []);
+  trunk.vf.detach();
+  card.removeVf(9).close();
 });
 
 test('VFs that come and go between frames leave nothing behind', () => {

@@ -241,13 +241,19 @@ export class VebPath implements FrameTaker {
     const port = this.#portTci[pool] as number;
     const isTagged = slots16[at * 2 + 12] === TPID_LE;
     let tag = port;
-    if (port === 0 && isTagged && length >= ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES) {
+    let hidden = false;
+    if (port === 0 && isTagged) {
+      // Padding would make one of what there is of a tag.
+      if (length < ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES) return drop(values, TX_DROP_BAD_LENGTH);
       burst.untag(i);
       tag = tci[i] as number;
+      // A tag behind one of no VLAN would be looked at by nobody here, and by whoever gets the frame.
+      hidden = (tag & VLAN_ID_MASK) === 0 && slots16[at * 2 + 14] === TPID_LE;
     }
     tci[i] = tag;
     const vlan = tag & VLAN_ID_MASK;
     if (!veb.allowsSource(pool, sourceLow, sourceHigh)) return drop(values, TX_DROP_SPOOF);
+    if (hidden) return drop(values, TX_DROP_VLAN);
     if (!veb.allowsVlan(pool, vlan)) return drop(values, TX_DROP_VLAN);
     const target = veb.route(pool, low, high, vlan);
     if (target === MANY) this.#keepPools(i);
@@ -441,12 +447,9 @@ export class VebPath implements FrameTaker {
     const bytes = burst.slots8;
     const at = (burst.headerAt[slot] as number) - burst.slotsAt + NET_HEADER_BYTES;
     const gathered = (burst.headerLength[slot] as number) - NET_HEADER_BYTES;
-    const isInside =
-      !tagged &&
-      gathered >= ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES &&
-      read16(bytes, at + ADDRESSES) === ETHERTYPE_VLAN;
-    if (isInside) {
-      this.#targets[slot] = TAG_INSIDE;
+    if (!tagged && read16(bytes, at + ADDRESSES) === ETHERTYPE_VLAN) {
+      const isWhole = gathered >= ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES;
+      this.#targets[slot] = isWhole ? TAG_INSIDE : NOBODY;
       return;
     }
     const vlan = tagged ? (burst.tci[slot] as number) & VLAN_ID_MASK : 0;
@@ -484,7 +487,10 @@ export class VebPath implements FrameTaker {
     appendFrame(out, burst, slot, false);
     out.untag(0);
     const at = (out.headerAt[0] as number) - out.slotsAt + NET_HEADER_BYTES;
-    const target = this.#route(out.slots8, at, (out.tci[0] as number) & VLAN_ID_MASK);
+    const vlan = (out.tci[0] as number) & VLAN_ID_MASK;
+    // As from a pool: what stands behind a tag of no VLAN is of one that nobody has looked at.
+    if (vlan === 0 && read16(out.slots8, at + ADDRESSES) === ETHERTYPE_VLAN) return;
+    const target = this.#route(out.slots8, at, vlan);
     const single = this.#single;
     const { targets } = this.#veb;
     single[0] = 0;
