@@ -12,7 +12,7 @@ import { threadSchedule } from '../os/schedule.ts';
 import { NET_HEADER_BYTES } from '../spec/virtio-net.ts';
 import type { BenchGuests, GuestSample, Latency, RunTotals } from './bench-guests.ts';
 import type { Flow } from './flows.ts';
-import { type Member, startGuestProcesses } from './guest-processes.ts';
+import { type GuestHomes, type Member, settleGuests, startGuestHomes } from './guest-processes.ts';
 import type { DomainCard, DomainSample } from './private-domain.ts';
 import type { Method } from './report-schema.ts';
 import { mean } from './statistics.ts';
@@ -28,8 +28,6 @@ export interface EmbeddedBenchOptions {
   readonly rate?: number | undefined;
   /** Guests are driven by interrupts. */
   readonly itr?: number | 'adaptive' | undefined;
-  /** Processors for the guests; undefined leaves it to the kernel. */
-  readonly cpus: readonly number[] | undefined;
 }
 
 const LATENCY_MS = 100;
@@ -46,13 +44,21 @@ const FIND_MS = 50;
 const SETTLE_MS = 3;
 const SETTLE_LOOKS = 200;
 
-/** Starts guests, one process for each processor that they may use, and attaches them. */
+/** Starts processes for the guests of a bench: that takes no driver domain yet. */
+export function startBenchHomes(
+  { guests, itr }: { readonly guests: number; readonly itr?: EmbeddedBenchOptions['itr'] },
+  cpus: readonly number[] | undefined,
+): Promise<GuestHomes> {
+  // Who waits for interrupts sleeps at once when there is nothing to do.
+  return startGuestHomes(guests, cpus, itr === undefined ? {} : { idlePollUs: 0 });
+}
+
+/** Attaches guests in processes that were started for them, which are theirs from now on. */
 export async function startEmbeddedGuests(
   options: EmbeddedBenchOptions,
+  homes: GuestHomes,
 ): Promise<EmbeddedBenchGuests> {
-  const { guests, cpus, method, packed, queues, frame, itr } = options;
-  // Who waits for interrupts sleeps at once when there is nothing to do.
-  const settings = itr === undefined ? {} : { idlePollUs: 0 };
+  const { guests, method, packed, queues, frame, itr } = options;
   const attach = async (home: EmbeddedGuests, { name, socket, mac }: DomainCard) => {
     const info = await home.attach({
       name,
@@ -69,7 +75,7 @@ export async function startEmbeddedGuests(
     }
     return info;
   };
-  const started = await startGuestProcesses(guests, cpus, attach, settings);
+  const started = await settleGuests(homes, guests, attach);
   return new EmbeddedBenchGuests(options, started.processes, started.members, started.lost);
 }
 

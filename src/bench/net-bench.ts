@@ -25,7 +25,7 @@ import { significant } from './statistics.ts';
 /** Traffic before the counted part of a run; before the first run, more: less where there are many benches. */
 const WARM_UP_MS = 100;
 const FIRST_WARM_UP_MS = 600;
-const BRIEF_WARM_UP_MS = 400;
+const BRIEF_WARM_UP_MS = 300;
 
 /**
  * Runs the bench. Everything that it started has ended when it settles.

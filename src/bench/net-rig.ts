@@ -4,8 +4,9 @@ import { ETHERNET_DEFAULT_MTU, ETHERNET_HEADER_BYTES } from '../spec/ethernet.ts
 import { IXGBE_VFS } from '../spec/ixgbe.ts';
 import type { BenchControl } from './bench-control.ts';
 import type { BenchGuests } from './bench-guests.ts';
-import { startEmbeddedGuests } from './embedded-guests.ts';
+import { startBenchHomes, startEmbeddedGuests } from './embedded-guests.ts';
 import { flowsOf } from './flows.ts';
+import { endGuestHomes, NO_HOMES } from './guest-processes.ts';
 import { allowedCpus, type Placement, placeOn } from './machine.ts';
 import { hasNic, type NetOptions } from './net-options.ts';
 import { PrivateDomain } from './private-domain.ts';
@@ -95,20 +96,22 @@ export async function startNetRig(options: NetOptions, control: BenchControl): P
   const mtu = isLarge ? options.frame - ETHERNET_HEADER_BYTES : undefined;
   const stack = new AsyncDisposableStack();
   try {
-    const domain = stack.use(
-      await PrivateDomain.start({ cpus: placement.lane, config: netConfig(options, mtu) }),
-    );
+    const { guest: kind, frame, packed, queues } = options;
+    // Neither needs the other to start, and each has processors of its own.
+    const [starting, homing] = await Promise.allSettled([
+      PrivateDomain.start({ cpus: placement.lane, config: netConfig(options, mtu) }),
+      kind === 'embedded' ? startBenchHomes(options, placement.guests) : NO_HOMES,
+    ]);
+    if (starting.status === 'fulfilled') stack.use(starting.value);
+    if (homing.status === 'fulfilled') stack.adopt(homing.value, endGuestHomes);
+    if (starting.status === 'rejected') throw starting.reason;
+    if (homing.status === 'rejected') throw homing.reason;
+    const domain = starting.value;
     control.onStep?.(`starting ${options.guests} guests`);
     const flows = flowsOf(options.direction, options.guests);
-    const { guest: kind, frame, packed, queues } = options;
     const guests = stack.use(
       kind === 'embedded'
-        ? await startEmbeddedGuests({
-            ...options,
-            flows,
-            guests: domain.cards,
-            cpus: placement.guests,
-          })
+        ? await startEmbeddedGuests({ ...options, flows, guests: domain.cards }, homing.value)
         : await startRealGuests({
             kind,
             guests: domain.cards,
