@@ -570,6 +570,8 @@ export const IXGBE_EEPROM_PBA = 0x15;
 export const IXGBE_EEPROM_SAN_MAC_POINTER = 0x28;
 export const IXGBE_EEPROM_SFP_POINTER = 0x2b;
 export const IXGBE_EEPROM_DEVICE_CAPS = 0x2c;
+/** In that word: there are no offloads for FCoE. */
+export const IXGBE_CAPS_NO_FCOE = 0x0002;
 export const IXGBE_EEPROM_VERSION = 0x2d;
 export const IXGBE_EEPROM_CHECKSUM = 0x3f;
 /** Ends the list of SFP+ modules, and each module's sequence. */

@@ -3,6 +3,7 @@
  * SFP+ modules without which a driver takes none.
  */
 import {
+  IXGBE_CAPS_NO_FCOE,
   IXGBE_EEPROM_CHECKSUM,
   IXGBE_EEPROM_DEVICE_CAPS,
   IXGBE_EEPROM_END,
@@ -68,7 +69,7 @@ export class Eeprom {
     words[IXGBE_EEPROM_SAN_MAC_POINTER] = ERASED;
     words[IXGBE_EEPROM_PBA] = PBA_HIGH;
     words[IXGBE_EEPROM_PBA + 1] = PBA_LOW;
-    words[IXGBE_EEPROM_DEVICE_CAPS] = 0;
+    words[IXGBE_EEPROM_DEVICE_CAPS] = IXGBE_CAPS_NO_FCOE;
     words[IXGBE_EEPROM_VERSION] = VERSION;
     words[IXGBE_EEPROM_SFP_POINTER] = SFP_LIST;
     this.#listModules(port);
