@@ -97,6 +97,13 @@ export class DeviceMemory {
     return this.space.translate(address, length, write);
   }
 
+  /** As {@link DmaSpace.span}, for any number and any space: false if it is not told. */
+  span(address: number, write: boolean, into: Float64Array): boolean {
+    const { space } = this;
+    if (address < 0 || space?.span === undefined) return false;
+    return space.span(address, write, into);
+  }
+
   /** As {@link DmaSpace.read}; an impossible address is a fault. */
   read(who: number, address: number, length: number, to: number): number {
     const { space } = this;

@@ -124,6 +124,20 @@ export class CopyQueue {
   }
 
   /**
+   * Arena address where WebAssembly can write up to `most` jobs: to, from and length of each, u32, both
+   * ends in the window. {@link wrote} tells how many it wrote.
+   */
+  place(most: number): number {
+    if (this.#next + most * JOB_WORDS > this.#jobs.length) this.flush();
+    return this.#jobsAt + 4 * this.#next;
+  }
+
+  wrote(jobs: number): void {
+    this.#next += jobs * JOB_WORDS;
+    if (this.#next === this.#jobs.length) this.flush();
+  }
+
+  /**
    * Copies the first {@link GATHER_COPY_BYTES} bytes of each frame of a table, from frame `first` on,
    * to `to + stride * index + shift`, at once, and completes the table for it. A frame may be shorter:
    * what lies behind it comes along. Its virtio_net_hdr has 12 - `shift` bytes. Stops at a frame that is

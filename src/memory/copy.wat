@@ -8,8 +8,8 @@
 ;; begins with a virtio_net_hdr of 12 - shift bytes.
 ;;
 ;; gather(table, first, count, to, stride, shift): copies the first 80 bytes of frames first … count - 1
-;; to `to + stride * i + shift`, always 80, whatever the frame's length; sets num_buffers to 1 (shift 0)
-;; and fills in headerAt, headerLength, skip and frameLength. Stops at the first frame that is in several
+;; to `to + stride * i + shift`, always 80, whatever the frame's length; sets num_buffers to 1 (shift 0),
+;; or makes a header that asks for nothing (shift 12), and fills in headerAt, headerLength, skip and frameLength. Stops at the first frame that is in several
 ;; pieces or not in the window and returns its index, or count.
 ;;
 ;; alike(table, first, count, at, stride, min, max, addresses): looks at the gathered starts at
@@ -127,6 +127,11 @@
         (v128.store offset=32 (local.get $n) (v128.load offset=32 (local.get $from)))
         (v128.store offset=48 (local.get $n) (v128.load offset=48 (local.get $from)))
         (v128.store offset=64 (local.get $n) (v128.load offset=64 (local.get $from)))
+        ;; without a header: one that asks for nothing
+        (if (i32.eq (local.get $shift) (i32.const 12))
+          (then
+            (i64.store (local.get $to) (i64.const 0))
+            (i32.store offset=8 (local.get $to) (i32.const 0x10000))))
         ;; num_buffers: one
         (if (i32.eqz (local.get $shift)) (then (i32.store16 offset=10 (local.get $to) (i32.const 1))))
         (local.set $total (i32.load offset=1024 (local.get $word)))

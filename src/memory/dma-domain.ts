@@ -310,6 +310,15 @@ export class DmaDomain implements DmaSpace {
     return iova + (this.#delta[slot] as number);
   }
 
+  span(iova: number, write: boolean, into: Float64Array): boolean {
+    if (this.translate(iova, 1, write) < 0) return false;
+    const slot = this.#last[write ? 1 : 0] as number;
+    into[0] = this.#start[slot] as number;
+    into[1] = this.#end[slot] as number;
+    into[2] = this.#delta[slot] as number;
+    return true;
+  }
+
   /** As {@link translate}, over several maps that lie one behind the other in the arena too. */
   #translateOver(first: number, iova: number, length: number, write: boolean): number {
     const wanted = write ? WRITABLE : READABLE;

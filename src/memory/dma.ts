@@ -59,6 +59,12 @@ export interface DmaSpace {
   translate(iova: number, length: number, write: boolean): number;
 
   /**
+   * The map that {@link translate} would find an address in: where it begins, where it ends, and what is
+   * added to its addresses, to `into`. False if there is none. Good until {@link generation} changes.
+   */
+  span?(iova: number, write: boolean, into: Float64Array): boolean;
+
+  /**
    * Copies guest memory, in however many pieces it is mapped, to lane memory at the arena address
    * `to`. {@link DMA_DONE}; {@link DMA_PENDING}: `onDone(tag, ok)` follows, never from within this
    * call, and the lane memory must stay until then; {@link DMA_REFUSED}: a fault was recorded and

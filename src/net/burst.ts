@@ -128,8 +128,7 @@ export class Burst {
       this.#gatherPieces(done, slots + done * slotBytes, shift);
       done++;
     }
-    if (sourceHeaderBytes === 0) this.#makeHeaders(count);
-    else if (shift !== 0) this.#padLegacyHeaders(count);
+    if (shift !== 0 && sourceHeaderBytes !== 0) this.#padLegacyHeaders(count);
   }
 
   /**
@@ -231,24 +230,15 @@ export class Burst {
     const gathered = Math.min(total, GATHER_BYTES - shift);
     this.copyFromChain(slot, 0, gathered, at + shift);
     this.copies.flush();
-    if (shift === 0) this.slots16[(at - this.slotsAt + NET_HEADER_NUM_BUFFERS) >>> 1] = 1;
+    const words = (at - this.slotsAt) >>> 1;
+    if (shift === NET_HEADER_BYTES) this.slots16.fill(0, words, words + NET_HEADER_BYTES / 2);
+    if (shift === 0 || shift === NET_HEADER_BYTES) {
+      this.slots16[words + NET_HEADER_NUM_BUFFERS / 2] = 1;
+    }
     this.headerAt[slot] = at;
     this.headerLength[slot] = gathered + shift;
     this.skip[slot] = gathered;
     this.frameLength[slot] = Math.max(0, total - this.sourceHeaderBytes);
-  }
-
-  /** Frames that came without a virtio_net_hdr get one without offloads. */
-  #makeHeaders(count: number): void {
-    const { slots32 } = this;
-    const words = this.slotBytes >>> 2;
-    for (let i = 0; i < count; i++) {
-      const at = i * words + (SLOT_HEADROOM >>> 2);
-      slots32[at] = 0;
-      slots32[at + 1] = 0;
-      // Flags and type are in the first word, num_buffers is in the upper half of the third.
-      slots32[at + 2] = 0x0001_0000;
-    }
   }
 
   #padLegacyHeaders(count: number): void {

@@ -44,6 +44,14 @@ export class TestMemory implements DmaSpace {
     return this.#at + iova - TEST_BASE;
   }
 
+  span(iova: number, _write: boolean, into: Float64Array): boolean {
+    if (this.reach !== 'mapped' || !this.#inside(iova, 1)) return false;
+    into[0] = TEST_BASE;
+    into[1] = TEST_BASE + this.#bytes;
+    into[2] = this.#at - TEST_BASE;
+    return true;
+  }
+
   read(iova: number, length: number, to: number, tag: number): number {
     return this.#move(iova, length, false, tag, () => {
       const at = this.#at + iova - TEST_BASE;

@@ -2,6 +2,7 @@
  * Descriptors of one turn of a ring: brought to memory of the lane, which all queues of a lane use one
  * after the other, and where each of them lies in the guest's memory.
  */
+import { WINDOW_BYTES } from '../../memory/arena.ts';
 import type { DataPath } from '../../net/data-path.ts';
 import { IXGBE_DESCRIPTOR_BYTES } from '../../spec/ixgbe-descriptors.ts';
 import { type DeviceMemory, withinPage } from '../device-memory.ts';
@@ -24,21 +25,31 @@ export class RingWindow {
   /** The descriptors that {@link load} brought, four words each. */
   readonly words: Uint32Array;
   /** Arena address of each descriptor of the last {@link locate}. */
-  readonly where = new Float64Array(WINDOW);
+  readonly where: Float64Array;
+  /** Arena addresses of {@link words} and of {@link where}. */
+  readonly wordsAt: number;
+  readonly whereAt: number;
+  /** All that the last {@link locate} found lies in the window of WebAssembly, and so does this. */
+  isNear = false;
   /** Descriptors of the last {@link find}: they lie behind one another from `where[0]` on. */
   found = 0;
   /** Arena address of 64 zeros. */
   readonly zerosAt: number;
   readonly #fence = new Int32Array(new SharedArrayBuffer(4));
   readonly #bytes: Uint8Array;
-  readonly #wordsAt: number;
+  readonly #canBeNear: boolean;
 
   private constructor(path: DataPath) {
     const { arena } = path;
-    this.#wordsAt = arena.allocate(WINDOW * BYTES + ZEROS_BYTES, 'sluice-ring-window');
-    this.zerosAt = this.#wordsAt + WINDOW * BYTES;
+    const wordBytes = WINDOW * BYTES;
+    const whereBytes = WINDOW * Float64Array.BYTES_PER_ELEMENT;
+    this.wordsAt = arena.allocate(wordBytes + whereBytes + ZEROS_BYTES, 'sluice-ring-window');
+    this.whereAt = this.wordsAt + wordBytes;
+    this.zerosAt = this.whereAt + whereBytes;
     this.#bytes = arena.bytes;
-    this.words = new Uint32Array(arena.buffer, this.#wordsAt, (WINDOW * BYTES) / 4);
+    this.#canBeNear = this.zerosAt < WINDOW_BYTES;
+    this.words = new Uint32Array(arena.buffer, this.wordsAt, wordBytes / 4);
+    this.where = new Float64Array(arena.buffer, this.whereAt, WINDOW);
   }
 
   /** The one of a lane's transmit queues. */
@@ -107,6 +118,7 @@ export class RingWindow {
     const { where } = this;
     const base = this.base[0] as number;
     if (base < 0) return false;
+    let isNear = this.#canBeNear;
     for (let done = 0; done < count; ) {
       const first = index + done < entries ? index + done : index + done - entries;
       const address = base + first * BYTES;
@@ -119,9 +131,11 @@ export class RingWindow {
         if (at < 0) return false;
       }
       if (write) for (let i = 0; i < part; i++) where[done + i] = at + i * BYTES;
-      else this.#bytes.copyWithin(this.#wordsAt + done * BYTES, at, at + part * BYTES);
+      else this.#bytes.copyWithin(this.wordsAt + done * BYTES, at, at + part * BYTES);
+      if (at + part * BYTES > WINDOW_BYTES) isNear = false;
       done += part;
     }
+    this.isNear = isNear;
     return true;
   }
 }

@@ -2,6 +2,7 @@
  * From transmit descriptors to a burst (§7.2.3): which of them are one frame, where its bytes lie, and
  * its offloads as metadata. One for all queues of a lane: what is kept here lasts for one turn.
  */
+import { WINDOW_BYTES } from '../../memory/arena.ts';
 import type { Burst } from '../../net/burst.ts';
 import type { DataPath } from '../../net/data-path.ts';
 import { MAX_FRAME_BYTES, read16le } from '../../net/frame.ts';
@@ -30,6 +31,7 @@ import {
 import { type DeviceMemory, iova, withinPage } from '../device-memory.ts';
 import { WORK_SEGMENT } from '../transmit-context.ts';
 import { gatherMore, insertTag } from '../transmit-headers.ts';
+import { type PlainFrames, plainFramesFor } from './plain-frames.ts';
 import {
   applyDescriptors,
   CONTEXT_TAG,
@@ -53,6 +55,10 @@ const CONTEXT_MASK = IXGBE_TXD_ADVANCED | IXGBE_TXD_TYPE;
 const CONTEXT = IXGBE_TXD_ADVANCED | IXGBE_TXD_TYPE_CONTEXT;
 /** In `#tag`: there is one, whatever it says. */
 const TAG = 0x1_0000;
+
+/** Runs of plain frames shorter than this make the loop for them a loss; so many of them are tried. */
+const FEW = 4;
+const TRIES = 2;
 
 /** Why {@link TransmitFrames.collect} ended where it did. */
 export const COLLECTED = 0;
@@ -82,12 +88,18 @@ export class TransmitFrames {
   readonly #bad = new Uint8Array(BATCH);
   readonly #tag = new Uint32Array(BATCH);
   readonly #contexts = new Uint32Array(BATCH * QUEUE_CONTEXT_WORDS);
+  readonly #plain: PlainFrames;
+  readonly #span = new Float64Array(3);
+
+  private constructor(path: DataPath) {
+    this.#plain = plainFramesFor(path.arena);
+  }
 
   /** The one of a lane. */
   static of(path: DataPath): TransmitFrames {
     let frames = shared.get(path);
     if (frames === undefined) {
-      frames = new TransmitFrames();
+      frames = new TransmitFrames(path);
       shared.set(path, frames);
     }
     return frames;
@@ -100,12 +112,16 @@ export class TransmitFrames {
     this.badOffload = 0;
     this.frames = 0;
     this.bytes = 0;
+    if (!this.#worked) return;
     this.#worked = false;
+    this.#work.fill(0);
+    this.#tag.fill(0);
   }
 
   /**
    * Adds the frames of descriptors `first…end) of `words` to the burst, as many as it has room for;
-   * `contexts` are those of the queue. Returns where it ended: {@link ended} tells why.
+   * `contexts` are those of the queue. Returns where it ended: {@link ended} tells why. `wordsAt` is the
+   * arena address of the words if that is in the window, else 0.
    */
   collect(
     burst: Burst,
@@ -114,14 +130,24 @@ export class TransmitFrames {
     first: number,
     end: number,
     contexts: Uint32Array,
+    wordsAt: number,
   ): number {
     const { chains } = burst;
     const { address, length, total } = chains;
     let index = first;
+    let tries = wordsAt === 0 ? 0 : TRIES;
     this.ended = COLLECTED;
     while (index < end && chains.count < BATCH) {
-      const at = index * WORDS;
-      const command = words[at + 2] as number;
+      let at = index * WORDS;
+      let command = words[at + 2] as number;
+      if (tries > 0 && (command & PLAIN_MASK) === PLAIN) {
+        const run = this.#collectRun(burst, memory, words, wordsAt, index, end);
+        if (run < FEW) tries--;
+        index += run;
+        if (index === end || chains.count === BATCH) break;
+        at = index * WORDS;
+        command = words[at + 2] as number;
+      }
       const bytes = command & IXGBE_TXD_LENGTH;
       if (
         (command & PLAIN_MASK) === PLAIN &&
@@ -139,8 +165,6 @@ export class TransmitFrames {
           address[slot] = from;
           length[slot] = bytes;
           total[slot] = bytes;
-          this.#work[slot] = 0;
-          this.#tag[slot] = 0;
           chains.count = slot + 1;
           index++;
           continue;
@@ -156,6 +180,31 @@ export class TransmitFrames {
       index = next;
     }
     return index;
+  }
+
+  /** Plain frames from `index` on, in memory that lies in one piece. Returns how many there were. */
+  #collectRun(
+    burst: Burst,
+    memory: DeviceMemory,
+    words: Uint32Array,
+    wordsAt: number,
+    index: number,
+    end: number,
+  ): number {
+    const { chains } = burst;
+    const span = this.#span;
+    const at = index * WORDS;
+    const address = iova(words[at] as number, words[at + 1] as number);
+    if (!memory.span(address, false, span)) return 0;
+    const low = span[0] as number;
+    const high = span[1] as number;
+    const delta = span[2] as number;
+    if (high + delta > WINDOW_BYTES) return 0;
+    const from = chains.count;
+    const { tableAt } = burst;
+    const to = this.#plain.collect(wordsAt, index, end, tableAt, from, BATCH, low, high, delta);
+    chains.count = to;
+    return to - from;
   }
 
   /** Adds the frame of descriptors `first…last`, whose bytes were brought to lane memory. */
@@ -258,7 +307,6 @@ export class TransmitFrames {
     this.#command[slot] = command;
     this.#options[slot] = options;
     this.#work[slot] = work;
-    this.#tag[slot] = 0;
     // Lengths are looked at with them.
     this.#worked = true;
     if (!advanced) {

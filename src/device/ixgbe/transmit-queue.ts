@@ -6,6 +6,7 @@
  * head that stands there is where the queue goes on. Frames of which a piece cannot be reached at an
  * address of ours are copied to the lane first, one at a time; nothing waits meanwhile but this queue.
  */
+import { WINDOW_BYTES } from '../../memory/arena.ts';
 import { DMA_DONE, DMA_PENDING, DMA_REFUSED } from '../../memory/dma.ts';
 import type { Burst } from '../../net/burst.ts';
 import {
@@ -18,6 +19,7 @@ import {
   IXGBE_TXD_REPORT,
 } from '../../spec/ixgbe-descriptors.ts';
 import { type DmaClient, iova } from '../device-memory.ts';
+import { type PlainFrames, plainFramesFor } from './plain-frames.ts';
 import { type BounceHolder, TRANSMIT_BOUNCE_BYTES } from './queue-bounce.ts';
 import {
   MALFORMED_LENGTH,
@@ -58,6 +60,7 @@ export class TransmitQueue implements DmaClient, BounceHolder {
   readonly #client: number;
   readonly #window: RingWindow;
   readonly #frames: TransmitFrames;
+  readonly #plain: PlainFrames;
   readonly #contexts = new Uint32Array(QUEUE_CONTEXTS_WORDS);
   /** Until when the queue is left alone, unless tail or map change: {@link PollLoop.now}. */
   readonly #stalledUntil = new Float64Array(1);
@@ -91,6 +94,7 @@ export class TransmitQueue implements DmaClient, BounceHolder {
     this.#client = transmitClient(index);
     this.#window = RingWindow.ofTransmit(parts.path);
     this.#frames = TransmitFrames.of(parts.path);
+    this.#plain = plainFramesFor(parts.path.arena);
     parts.memory.setClient(this.#client, this);
   }
 
@@ -218,7 +222,9 @@ export class TransmitQueue implements DmaClient, BounceHolder {
     const { burst } = path;
     const frames = this.#frames;
     frames.begin(burst);
-    const next = frames.collect(burst, memory, this.#window.words, 0, count, this.#contexts);
+    const { words, wordsAt } = this.#window;
+    const at = wordsAt < WINDOW_BYTES ? wordsAt : 0;
+    const next = frames.collect(burst, memory, words, 0, count, this.#contexts, at);
     if (next > 0) {
       const sent = this.#send(sink, burst);
       this.#giveBack(this.#window.words, 0, next, entries, head, sent ? sink : undefined);
@@ -294,23 +300,25 @@ export class TransmitQueue implements DmaClient, BounceHolder {
     next: number,
   ): boolean {
     const { memory } = this.#parts;
-    let reports = 0;
-    for (let i = first; i < end; i++) {
-      if (((words[i * WORDS + 2] as number) & IXGBE_TXD_REPORT) !== 0) reports++;
-    }
-    if (reports === 0) return false;
     const low = this.#words[this.#block + TX.TDWBAL] as number;
     if ((low & IXGBE_HEAD_WRITE_BACK) !== 0) {
-      this.#reportHead(low, next);
-      return true;
+      const asked = countReports(words, first, end) > 0;
+      if (asked) this.#reportHead(low, next);
+      return asked;
     }
-    const isDirect = this.#window.locate(memory, entries, head, end - first);
+    const window = this.#window;
+    const isDirect = window.locate(memory, entries, head, end - first);
     const { view } = memory.arena;
-    const { where } = this.#window;
+    const { where } = window;
     const { logging } = memory;
+    if (isDirect && window.isNear && !logging && words === window.words) {
+      return this.#plain.report(window.wordsAt, first, end, window.whereAt) > 0;
+    }
+    let reports = 0;
     for (let i = first; i < end; i++) {
       const at = i * WORDS;
       if (((words[at + 2] as number) & IXGBE_TXD_REPORT) === 0) continue;
+      reports++;
       const status = ((words[at + 3] as number) | IXGBE_TXD_DONE) >>> 0;
       if (isDirect) {
         const to = (where[i - first] as number) + STATUS_OFFSET;
@@ -320,7 +328,7 @@ export class TransmitQueue implements DmaClient, BounceHolder {
       }
       this.#reportByMessage(i, first, status, entries, head);
     }
-    return true;
+    return reports > 0;
   }
 
   #reportByMessage(i: number, first: number, status: number, entries: number, head: number): void {
@@ -410,7 +418,7 @@ export class TransmitQueue implements DmaClient, BounceHolder {
     frames.begin(burst);
     let next = first;
     if (this.#bounced === NONE) {
-      next = frames.collect(burst, memory, own, first, this.#fetched, this.#contexts);
+      next = frames.collect(burst, memory, own, first, this.#fetched, this.#contexts, 0);
     }
     if (next === first && (this.#bounced !== NONE || frames.ended === UNREACHABLE)) {
       next = this.#bounce(burst, own, first);
@@ -494,6 +502,14 @@ export class TransmitQueue implements DmaClient, BounceHolder {
     }
     this.#bounceBytes = bytes;
   }
+}
+
+function countReports(words: Uint32Array, first: number, end: number): number {
+  let reports = 0;
+  for (let i = first; i < end; i++) {
+    if (((words[i * WORDS + 2] as number) & IXGBE_TXD_REPORT) !== 0) reports++;
+  }
+  return reports;
 }
 
 function ringEntries(words: Uint32Array, block: number): number {
