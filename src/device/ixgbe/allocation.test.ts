@@ -7,7 +7,7 @@ import { createDataPath } from '../../net/data-path.ts';
 import { PollLoop } from '../../os/poll-loop.ts';
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 import { TEST_BASE } from '../e1000/testing.ts';
-import { QueueRig } from './queue-testing.ts';
+import { QueueRig } from './testing-queue.ts';
 
 /** Until the engine has compiled all of it. */
 const WARM_UP = 1500;

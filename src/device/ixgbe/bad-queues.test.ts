@@ -12,7 +12,7 @@ import { MAX_FRAME_BYTES } from '../../net/frame.ts';
 import { PollLoop } from '../../os/poll-loop.ts';
 import { type Reach, TEST_BASE } from '../e1000/testing.ts';
 import { RX, type TransmitSink, TX } from './queue-parts.ts';
-import { LoopCard, QueueRig, RIG_BYTES } from './queue-testing.ts';
+import { LoopCard, QueueRig, RIG_BYTES } from './testing-queue.ts';
 
 const arena = Arena.create();
 const path = createDataPath(arena, new PollLoop());

@@ -18,7 +18,7 @@ import {
 } from '../../spec/ixgbe-mailbox.ts';
 import { TEST_BASE } from '../e1000/testing.ts';
 import { IxgbeCard } from './card.ts';
-import { TestWire, VfRig } from './virtual-function-testing.ts';
+import { TestWire, VfRig } from './testing-virtual-function.ts';
 
 const arena = Arena.create();
 const path = createDataPath(arena, new PollLoop());

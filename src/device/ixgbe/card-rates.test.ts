@@ -6,8 +6,8 @@ import { createDataPath } from '../../net/data-path.ts';
 import { parseMac } from '../../net/mac.ts';
 import { PollLoop } from '../../os/poll-loop.ts';
 import { IxgbeCard, type IxgbeCardOptions } from './card.ts';
+import { TestWire, VF_ENTRIES, VfRig } from './testing-virtual-function.ts';
 import type { VfChange } from './vf-policy-settings.ts';
-import { TestWire, VF_ENTRIES, VfRig } from './virtual-function-testing.ts';
 
 const arena = Arena.create();
 const loop = new PollLoop();

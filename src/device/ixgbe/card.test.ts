@@ -36,8 +36,8 @@ import {
   IXGBE_XCAST_PROMISCUOUS,
 } from '../../spec/ixgbe-mailbox.ts';
 import { IxgbeCard, type IxgbeCardOptions } from './card.ts';
+import { MAILBOX_VECTOR, TestWire, VfRig } from './testing-virtual-function.ts';
 import type { VfChange } from './vf-policy-settings.ts';
-import { MAILBOX_VECTOR, TestWire, VfRig } from './virtual-function-testing.ts';
 
 const arena = Arena.create();
 const path = createDataPath(arena, new PollLoop());

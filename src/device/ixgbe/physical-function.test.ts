@@ -56,7 +56,7 @@ import {
 } from '../../spec/ixgbe-descriptors.ts';
 import { PCI_COMMAND, PCI_COMMAND_MASTER } from '../../spec/pci.ts';
 import { PhysicalFunction } from './physical-function.ts';
-import { PortRig } from './port-testing.ts';
+import { PortRig } from './testing-port.ts';
 
 const loop = new PollLoop();
 const arena = Arena.create();

@@ -30,7 +30,7 @@ import {
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 import { type Reach, TEST_BASE } from '../e1000/testing.ts';
 import { DELIVERED, NO_BUFFER, TOO_BIG } from './queue-parts.ts';
-import { LoopCard, QueueRig, type ReceiveShape, RIG_BYTES } from './queue-testing.ts';
+import { LoopCard, QueueRig, type ReceiveShape, RIG_BYTES } from './testing-queue.ts';
 
 const arena = Arena.create();
 const path = createDataPath(arena, new PollLoop());

@@ -23,7 +23,7 @@ import {
 } from '../../spec/ixgbe-descriptors.ts';
 import { type Reach, TEST_BASE } from '../e1000/testing.ts';
 import { MALFORMED_LENGTH, MALFORMED_OFFLOAD } from './queue-parts.ts';
-import { LoopCard, QueueRig, RIG_BYTES } from './queue-testing.ts';
+import { LoopCard, QueueRig, RIG_BYTES } from './testing-queue.ts';
 
 const arena = Arena.create();
 const path = createDataPath(arena, new PollLoop());

@@ -27,8 +27,8 @@ import {
   IXGBE_VFMAILBOX_VF_OWNS,
 } from '../../spec/ixgbe-mailbox.ts';
 import { IxgbeCard } from './card.ts';
+import { MAILBOX_VECTOR, VfRig } from './testing-virtual-function.ts';
 import type { VirtualFunction } from './virtual-function.ts';
-import { MAILBOX_VECTOR, VfRig } from './virtual-function-testing.ts';
 
 const arena = Arena.create();
 const path = createDataPath(arena, new PollLoop());

@@ -47,7 +47,7 @@ import {
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 import { TEST_BASE, TestMemory } from '../e1000/testing.ts';
 import { RX, TX } from './queue-parts.ts';
-import { MailboxDriver } from './vf-policy-testing.ts';
+import { MailboxDriver } from './testing-vf-policy.ts';
 import type { VirtualFunction } from './virtual-function.ts';
 
 export const VF_ENTRIES = 64;
