@@ -92,7 +92,6 @@ export class IxgbeDriver {
   readonly mac: Uint8Array;
   /** Times that the link went up or down since the start. */
   linkChanges = 0;
-  readonly #function: BoundFunction;
   readonly #registers: RegisterAccess;
   readonly #queues: QueuePairs;
 
@@ -102,8 +101,8 @@ export class IxgbeDriver {
    */
   constructor(plan: IxgbePlan, memory: DriverMemory, bus: PciBus) {
     this.plan = plan;
-    this.#function = new BoundFunction(bus);
-    this.#function.expect(IXGBE_VENDOR_INTEL, [IXGBE_DEVICE_SFP], 'an 82599');
+    const fn = new BoundFunction(bus);
+    fn.expect(IXGBE_VENDOR_INTEL, [IXGBE_DEVICE_SFP], 'an 82599');
     const count = plan.pairs.length;
     if (count > IXGBE_MOST_PAIRS) {
       throw new SluiceError('config', `${count} queue pairs of an 82599`, {
@@ -113,7 +112,7 @@ export class IxgbeDriver {
     this.#registers = new RegisterAccess(bus);
     this.#reset();
     this.mac = this.#stationAddress();
-    this.vectors = new Vectors(this.#registers, VECTORS, this.#function, count, () => {
+    this.vectors = new Vectors(this.#registers, VECTORS, fn, count, () => {
       this.linkChanges++;
       this.set('EICR', IXGBE_INT_LINK);
     });
@@ -224,10 +223,5 @@ export class IxgbeDriver {
       this.set('RETA', entries, word);
     }
     this.set('MRQC', IXGBE_MRQC_RSS | IXGBE_MRQC_IPV4 | IXGBE_MRQC_IPV4_TCP | IXGBE_MRQC_IPV4_UDP);
-  }
-
-  /** Ends interrupts and DMA, and leaves the port. */
-  close(): void {
-    this.#function.close();
   }
 }

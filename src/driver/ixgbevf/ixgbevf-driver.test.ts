@@ -137,6 +137,19 @@ test('either driver knows the other’s function from its own', () => {
   assert.throws(() => new IxgbeDriver(many, memory, to), /16 queue pairs/);
 });
 
+test('a port’s driver is told when its link goes and comes', () => {
+  const port = card('direct');
+  assert.ok(port.pf !== undefined);
+  const { bus: to, memory } = bus(port.pf);
+  const driver = new IxgbeDriver(planIxgbe(OPTIONS, TEST_BASE), memory, to);
+  driver.start();
+  const before = driver.linkChanges;
+  port.setLink(false);
+  assert.deepEqual([driver.linkUp, driver.linkChanges], [false, before + 1]);
+  port.setLink(true);
+  assert.deepEqual([driver.linkUp, driver.linkChanges], [true, before + 2]);
+});
+
 test('registers of queues are stored without traps, all others by one each', () => {
   const { driver, bus: to } = vf({ mac: formatMac(GIVEN) });
   driver.start();

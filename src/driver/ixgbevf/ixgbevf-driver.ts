@@ -85,7 +85,6 @@ export class IxgbevfDriver {
   onRevoked: (() => void) | undefined;
   /** Times that the physical function said that something has changed. */
   notices = 0;
-  readonly #function: BoundFunction;
   readonly #registers: RegisterAccess;
   readonly #queues: QueuePairs;
 
@@ -96,8 +95,8 @@ export class IxgbevfDriver {
    */
   constructor(plan: IxgbePlan, memory: DriverMemory, bus: PciBus, mac: Uint8Array) {
     this.plan = plan;
-    this.#function = new BoundFunction(bus);
-    this.#function.expect(IXGBE_VENDOR_INTEL, [IXGBE_DEVICE_VF], 'a virtual function of an 82599');
+    const fn = new BoundFunction(bus);
+    fn.expect(IXGBE_VENDOR_INTEL, [IXGBE_DEVICE_VF], 'a virtual function of an 82599');
     const registers = new RegisterAccess(bus);
     this.#registers = registers;
     this.mailbox = new VfMailbox(registers);
@@ -113,9 +112,7 @@ export class IxgbevfDriver {
     this.api = this.#negotiate();
     this.mac = answer === undefined ? this.#takeMac(mac) : macOf(answer);
     const queueVectors = Math.min(plan.pairs.length, QUEUE_VECTORS);
-    const vectors = new Vectors(registers, VECTORS, this.#function, queueVectors, () =>
-      this.mailbox.look(),
-    );
+    const vectors = new Vectors(registers, VECTORS, fn, queueVectors, () => this.mailbox.look());
     this.vectors = vectors;
     this.#queues = new QueuePairs({
       plan,
@@ -178,11 +175,6 @@ export class IxgbevfDriver {
   /** Asks for one of the modes of UPDATE_XCAST_MODE. The one that was granted; undefined: refused. */
   setMode(mode: number): number | undefined {
     return this.mailbox.request(IXGBE_VF_UPDATE_XCAST_MODE, [mode])?.[1];
-  }
-
-  /** Ends interrupts and DMA, and leaves the function. */
-  close(): void {
-    this.#function.close();
   }
 
   #takeMac(mac: Uint8Array): Uint8Array {
