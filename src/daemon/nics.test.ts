@@ -214,6 +214,42 @@ if (!isMainThread) {
     assert.equal(hand.lost, false);
   });
 
+  test('guests with whole ports reach each other over the switch of their wires', async (t) => {
+    const port = (mac: string): string => `{ wire: { switch: lan }, link: none, mac: "${mac}" }`;
+    const { socket, start } = stage(
+      t,
+      config(
+        'web: { net: [{ method: direct, nic: nic0, port: 0 }] }, db: { net: [{ method: direct, nic: nic0, port: 1 }] }',
+        `${port(MACS.web)}, ${port(MACS.db)}`,
+      ),
+    );
+    const daemon = await start();
+    const guests = await EmbeddedGuests.start();
+    t.after(() => guests[Symbol.asyncDispose]());
+    for (const name of ['web', 'db'] as const) {
+      const spec = { name, method: 'direct', socket: socket(`${name}-net0`) } as const;
+      assert.equal((await guests.attach({ ...spec, mac: MACS.old })).mac, MACS[name]);
+    }
+    const source = (to: 'web' | 'db') =>
+      [
+        {
+          role: 'traffic',
+          verifyEvery: 1,
+          source: {
+            targets: [{ mac: MACS[to], flow: newFlow() }],
+            frame: 1514,
+            frames: 100,
+            rate: 20_000,
+          },
+        },
+      ] as const;
+    await guests.start({ web: source('db'), db: source('web') });
+    const got = (name: string): number => daemon.countersOf(name).rx_frames;
+    await until('all frames', () => ['web/net0', 'db/net0'].every((name) => got(name) >= 100));
+    // As the switch sees them, with the first, which go to all.
+    assert.ok(got('nic0/0') >= 100 && got('nic0/1') >= 100);
+  });
+
   test('words are set under a running guest, and by a reload; a contradiction changes nothing', async (t) => {
     const { socket, start, write } = stage(t, SHARED);
     const daemon = await start();
