@@ -225,7 +225,24 @@ export abstract class NicFunction extends PciDevice implements Poller {
       this.count(RX_DROP_NO_BUFFER, count);
       return;
     }
-    for (let i = 0; i < count; i++) this.#acceptOne(burst, frames[i] as number, tagged, local);
+    let index = local && !tagged ? this.onlyQueue : -1;
+    let i = 0;
+    while (i < count) {
+      const queue = this.receiveQueues[index];
+      if (queue !== undefined) {
+        const run = queue.putRun(burst, frames, i, count);
+        i += run;
+        if (run === 0) index = -1;
+        else this.#touch(index);
+        if (i === count) return;
+      }
+      this.#acceptOne(burst, frames[i++] as number, tagged, local);
+    }
+  }
+
+  /** The receive queue that all frames go to, with nothing to be told of how it was found; -1: it differs. */
+  protected get onlyQueue(): number {
+    return -1;
   }
 
   /**

@@ -6,6 +6,7 @@
  * buffer is remembered from one turn to the next. Where descriptors must be brought by messages they
  * are, by {@link ReceiveQueue.poll}, since no frame can wait for them.
  */
+import { WINDOW_BYTES } from '../../memory/arena.ts';
 import { DMA_DONE, DMA_PENDING, DMA_REFUSED } from '../../memory/dma.ts';
 import type { Burst } from '../../net/burst.ts';
 import { ETHERNET_MIN_FRAME_BYTES } from '../../spec/ethernet.ts';
@@ -25,7 +26,9 @@ import {
   IXGBE_SRRCTL_TYPE_SHIFT,
 } from '../../spec/ixgbe-descriptors.ts';
 import { type DmaClient, iova } from '../device-memory.ts';
+import { DoneDescriptors } from './done-descriptors.ts';
 import { HeaderSplit } from './header-split.ts';
+import { type PlainFrames, plainFramesFor } from './plain-frames.ts';
 import {
   DELIVERED,
   NO_BUFFER,
@@ -42,9 +45,6 @@ import { RingWindow } from './ring-window.ts';
 
 const BYTES = IXGBE_DESCRIPTOR_BYTES;
 const WORDS = BYTES / 4;
-/** Where status and errors stand in what is written back: the word with the DD bit. */
-const STATUS = 2;
-const LEGACY_STATUS = 3;
 /** No descriptor at an address of ours. */
 const NOWHERE = -1;
 
@@ -58,7 +58,9 @@ export class ReceiveQueue implements DmaClient {
   readonly #buffers: ReceiveBuffers;
   readonly #split: HeaderSplit;
   /** What is written back of the descriptors that were used. */
-  readonly #done = new Uint32Array(WINDOW * WORDS);
+  readonly #done: DoneDescriptors;
+  readonly #plain: PlainFrames;
+  readonly #span = new Float64Array(3);
   #used = 0;
   /** Frames that were put since the last write-back. */
   #frames = 0;
@@ -101,6 +103,8 @@ export class ReceiveQueue implements DmaClient {
     this.#window = RingWindow.ofReceive(parts.path);
     this.#buffers = new ReceiveBuffers(parts, index, this.#client);
     this.#split = new HeaderSplit();
+    this.#done = new DoneDescriptors(parts.path);
+    this.#plain = plainFramesFor(parts.path.arena);
     parts.memory.setClient(this.#client, this);
   }
 
@@ -131,6 +135,7 @@ export class ReceiveQueue implements DmaClient {
     this.#draining = false;
     this.#forgetOwn();
     this.#buffers.forget();
+    this.#done.release();
   }
 
   /**
@@ -176,7 +181,7 @@ export class ReceiveQueue implements DmaClient {
           }
           if (bytes > frame) copies.push(to + frame, this.#window.zerosAt, bytes - frame);
           if (memory.logging) memory.markWritten(to, bytes);
-          const done = this.#done;
+          const done = this.#done.words;
           const word = this.#used * WORDS;
           done[word] = types;
           done[word + 1] = hash;
@@ -192,6 +197,55 @@ export class ReceiveQueue implements DmaClient {
       }
     }
     return this.#spill(burst, slot, at, length, bytes, wire, status, types, hash, vlan);
+  }
+
+  /**
+   * As {@link put} for frames `frames[first…count)` of which nothing is to be told but their type: of the
+   * same card, without RSS, tag and metadata. As long as each fits a buffer; returns how many were put,
+   * and 0 where none can be put this way.
+   */
+  putRun(burst: Burst, frames: Uint8Array, first: number, count: number): number {
+    if ((this.#used === 0 || this.#writing > 0) && !this.#begin()) return 0;
+    const { memory, path, settings } = this.#parts;
+    const { arena, copies } = path;
+    const isPlain =
+      this.#layout === IXGBE_DESCTYPE_ONE_BUFFER &&
+      settings.fcsBytes === 0 &&
+      !memory.logging &&
+      this.#done.isNear &&
+      frames.buffer === arena.buffer;
+    if (!isPlain || (this.#used === WINDOW && !this.#makeRoom())) return 0;
+    const ring = this.#descriptor();
+    if (ring < 0) return 0;
+    const room = WINDOW - this.#used;
+    const end = ring + BYTES * (this.#run < room ? this.#run : room);
+    const { view } = arena;
+    const address = iova(view.getUint32(ring, true), view.getUint32(ring + 4, true));
+    const span = this.#span;
+    if (end > WINDOW_BYTES || !memory.span(address, true, span)) return 0;
+    if ((span[1] as number) + (span[2] as number) > WINDOW_BYTES) return 0;
+    const result = this.#plain.fill(
+      burst.tableAt,
+      frames.byteOffset,
+      first,
+      count,
+      ring,
+      end,
+      span[0] as number,
+      span[1] as number,
+      span[2] as number,
+      this.#packetBytes,
+      copies.place(2 * room),
+      this.#done.at + BYTES * this.#used,
+    );
+    const done = result & 0xff;
+    copies.wrote(result >>> 8);
+    this.#used += done;
+    this.#run -= done;
+    this.#at[0] = ring + BYTES * done;
+    this.#frames += done;
+    this.#bytes += burst.chains.sum[0] as number;
+    return done;
   }
 
   /** The copies are done: descriptors go back to the driver, and it is interrupted. */
@@ -280,6 +334,7 @@ export class ReceiveQueue implements DmaClient {
     this.#packetBytes = 1024 * (control & IXGBE_SRRCTL_PACKET_SIZE);
     this.#headerBytes =
       64 * ((control >>> IXGBE_SRRCTL_HEADER_SIZE_SHIFT) & IXGBE_SRRCTL_HEADER_SIZE);
+    this.#done.hold();
     this.#entries = entries;
     this.#base[0] = base;
     this.#head = head;
@@ -430,7 +485,7 @@ export class ReceiveQueue implements DmaClient {
     hash: number,
     vlan: number,
   ): void {
-    const done = this.#done;
+    const done = this.#done.words;
     const split = this.#split;
     let left = bytes - split.bytes;
     for (let d = 0; d < count; d++) {
@@ -480,47 +535,19 @@ export class ReceiveQueue implements DmaClient {
       this.#buffers.forget();
       return;
     }
-    if (this.#aimed().locate(memory, entries, head, used)) this.#store(used);
-    else this.#writeDone(head, used);
+    if (this.#aimed().locate(memory, entries, head, used)) {
+      const isLegacy = this.#layout === IXGBE_DESCTYPE_LEGACY;
+      this.#done.store(memory, this.#window, used, isLegacy);
+    } else this.#writeDone(head, used);
     this.#words[this.#block + RX.RDH] = (head + used) % entries;
     if (this.#writing > 0) this.#owed = true;
     else interrupts.received(this.index);
   }
 
-  /** Each descriptor to where it belongs, its status behind all else. */
-  #store(used: number): void {
-    const { memory } = this.#parts;
-    const { view } = memory.arena;
-    const { where } = this.#window;
-    const done = this.#done;
-    const isLegacy = this.#layout === IXGBE_DESCTYPE_LEGACY;
-    for (let i = 0; i < used; i++) {
-      const at = where[i] as number;
-      const word = i * WORDS;
-      if (isLegacy) {
-        view.setUint32(at + 8, done[word + 2] as number, true);
-      } else {
-        view.setUint32(at, done[word] as number, true);
-        view.setUint32(at + 4, done[word + 1] as number, true);
-        view.setUint32(at + 12, done[word + 3] as number, true);
-      }
-    }
-    // What was copied comes before what says so.
-    this.#window.fence();
-    const status = isLegacy ? LEGACY_STATUS : STATUS;
-    for (let i = 0; i < used; i++) {
-      view.setUint32((where[i] as number) + 4 * status, done[i * WORDS + status] as number, true);
-    }
-    if (!memory.logging) return;
-    for (let i = 0; i < used; i++) memory.markWritten(where[i] as number, BYTES);
-  }
-
   #writeDone(head: number, used: number): void {
     const { memory, bounce } = this.#parts;
     const from = bounce.doneWindow(this.index);
-    const { view } = memory.arena;
-    for (let i = 0; i < used * WORDS; i++)
-      view.setUint32(from + 4 * i, this.#done[i] as number, true);
+    memory.arena.bytes.copyWithin(from, this.#done.at, this.#done.at + used * BYTES);
     for (let i = 0; i < used; i++) {
       const address = this.#baseNow + ((head + i) % this.#entries) * BYTES;
       const result = memory.write(this.#client, address, BYTES, from + i * BYTES);

@@ -223,6 +223,10 @@ export class VirtualFunction extends NicFunction implements PolicedVf {
     return fitting;
   }
 
+  protected override get onlyQueue(): number {
+    return this.#spread === 0 ? 0 : -1;
+  }
+
   protected override selectQueue(bytes: Uint8Array, at: number, length: number): number {
     this.rssType = IXGBE_RXD_RSS_NONE;
     this.rssHash[0] = 0;
