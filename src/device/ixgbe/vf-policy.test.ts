@@ -42,8 +42,8 @@ import {
   IXGBE_XCAST_NONE,
   IXGBE_XCAST_PROMISCUOUS,
 } from '../../spec/ixgbe-mailbox.ts';
-import { isAcked, isNacked, TestPort, type TestVf } from './testing-vf-policy.ts';
 import { NOBODY, WIRE } from './veb.ts';
+import { isAcked, isNacked, TestPort, type TestVf } from './vf-policy-testing.ts';
 
 const ADD = 1 << 16;
 const MAC = '52:54:00:00:00:03';
@@ -176,6 +176,26 @@ test('the address that is set cannot be changed without trust', () => {
   assert.equal(pool(port, OTHER), 3);
   assert.equal(pool(port, MAC), NOBODY);
   assert.equal(port.policy.describe(3).address, OTHER);
+});
+
+test('addresses that a guest chose end with its trust, and where one is set', () => {
+  const { port, vf } = begun({ mac: MAC, trust: true });
+  const further = '52:54:00:00:00:77';
+  vf.driver.ask(IXGBE_VF_SET_MAC, ...words(OTHER));
+  vf.driver.ask(IXGBE_VF_SET_MACVLAN | ADD, ...words(further));
+  assert.deepEqual([pool(port, OTHER), pool(port, further)], [3, 3]);
+  port.policy.set(3, { trust: false });
+  assert.deepEqual(
+    [MAC, OTHER, further].map((mac) => pool(port, mac)),
+    [3, NOBODY, NOBODY],
+  );
+  assert.equal(vf.driver.read()[0], IXGBE_PF_CONTROL, 'it is to begin anew');
+  const free = port.add(4);
+  free.driver.begin(IXGBE_API_13);
+  free.driver.ask(IXGBE_VF_SET_MACVLAN | ADD, ...words(further));
+  assert.equal(pool(port, further), 4);
+  port.policy.set(4, { mac: OTHER });
+  assert.deepEqual([pool(port, OTHER), pool(port, further)], [4, NOBODY]);
 });
 
 test('addresses of groups and zeros are refused', () => {

@@ -344,8 +344,13 @@ export class VfPolicy {
     }
     this.#applyLink(state);
     const isReadressed = before.mac !== settings.mac && settings.mac !== undefined;
-    if (isReadressed || before.vlan !== settings.vlan) this.#setOwnAddress(state);
-    if (isReadressed || before.state !== settings.state) this.#restart(state);
+    // Who may not choose any more has no address but the one that was set.
+    const isBound = settings.mac !== undefined && !settings.trust && (isReadressed || before.trust);
+    const { macLow: low, macHigh: high } = state;
+    if (isBound) this.clearMacvlans(state);
+    if (isReadressed || isBound || before.vlan !== settings.vlan) this.#setOwnAddress(state);
+    const isTakenBack = isBound && (state.macLow !== low || state.macHigh !== high);
+    if (isReadressed || isTakenBack || before.state !== settings.state) this.#restart(state);
     this.#changed(pool);
   }
 
