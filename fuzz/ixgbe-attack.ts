@@ -46,10 +46,10 @@ export interface Place {
   readonly io: number | undefined;
 }
 
-/** Whom a frame of the guest may be to and from. */
+/** Whom a frame of the guest may be to and from: anybody of these. */
 export interface Addresses {
-  readonly to: readonly [Uint8Array, ...Uint8Array[]];
-  readonly from: readonly [Uint8Array, ...Uint8Array[]];
+  readonly to: () => Uint8Array;
+  readonly from: () => Uint8Array;
 }
 
 export interface AttackOptions {
@@ -61,6 +61,8 @@ export interface AttackOptions {
   readonly addresses: Addresses;
   /** Arena addresses that are of other guests. */
   readonly isForeign: (address: number) => boolean;
+  /** Begins anew, by {@link Attack.start} and what goes with it. */
+  readonly begin: () => void;
 }
 
 export class Attack {
@@ -74,20 +76,25 @@ export class Attack {
   forwarded = 0;
   readonly #loop: PollLoop;
   readonly #isForeign: (address: number) => boolean;
+  readonly #begin: () => void;
+  /** Once in so many times it does what no driver would. */
+  readonly #sanity: number;
   readonly #words: Uint32Array;
   /** Where device control stands in configuration space. */
   readonly #control: number;
-  #tail = 0;
   #queue = 0;
+  #receiveQueue = 0;
 
   constructor(options: AttackOptions) {
-    const { random, arena, loop, device, place, addresses, isForeign } = options;
+    const { random, arena, loop, device, place, addresses, isForeign, begin } = options;
     this.random = random;
     this.device = device;
     this.place = place;
     this.addresses = addresses;
     this.#loop = loop;
     this.#isForeign = isForeign;
+    this.#begin = begin;
+    this.#sanity = random.pick([2, 8, 30]);
     this.#words = device.words;
     this.guest = new GuardedGuest(random, arena, device.name, PAGES);
     // Some of it is always of use: rings, and buffers.
@@ -145,7 +152,8 @@ export class Attack {
     const entries = 8 * (1 + random.below(8));
     this.#queue = random.oneIn(3) ? random.below(place.queues) : 0;
     const transmit = place.transmit(this.#queue);
-    const receive = place.receive(random.oneIn(4) ? this.#queue : 0);
+    this.#receiveQueue = random.oneIn(4) ? this.#queue : 0;
+    const receive = place.receive(this.#receiveQueue);
     const high = (address: number): number => Math.floor(address / 2 ** 32);
     for (const [block, at] of [
       [transmit, guest.base],
@@ -162,7 +170,7 @@ export class Attack {
       this.set(transmit + TX.TDWBAL.offset, (at % 2 ** 32) | 1);
       this.set(transmit + TX.TDWBAH.offset, high(at));
     }
-    const type = random.oneIn(3) ? random.below(8) : descriptors.IXGBE_DESCTYPE_ONE_BUFFER;
+    const type = random.oneIn(4) ? random.below(8) : descriptors.IXGBE_DESCTYPE_ONE_BUFFER;
     const sizes = random.oneIn(3) ? random.u32() & 0x3f1f : 0x402;
     this.set(receive + RX.SRRCTL.offset, sizes | (type << descriptors.IXGBE_SRRCTL_TYPE_SHIFT));
     const strip = random.oneIn(3) ? descriptors.IXGBE_RXDCTL_VLAN_STRIP : 0;
@@ -170,23 +178,36 @@ export class Attack {
     this.set(receive + RX.RXDCTL.offset, descriptors.IXGBE_QUEUE_ENABLE | strip);
     for (let i = 0; i < entries; i++) this.receiveDescriptor(i);
     this.set(receive + RX.RDT.offset, random.below(entries));
-    this.#tail = 0;
   }
 
   receiveDescriptor(index = this.random.below(64)): void {
+    const { random, guest } = this;
     const bytes = Buffer.alloc(16);
-    bytes.writeBigUInt64LE(BigInt(this.guest.address()) & 0xffff_ffff_ffff_ffffn);
-    if (this.random.oneIn(2)) bytes.writeUInt32LE(this.guest.address() % 2 ** 32, 8);
-    this.guest.write(this.guest.base + PAGE + 16 * index, bytes);
+    const address = (): bigint => BigInt(random.oneIn(2) ? guest.address() : this.#buffer());
+    bytes.writeBigUInt64LE(address() & 0xffff_ffff_ffff_ffffn);
+    if (random.oneIn(2)) bytes.writeBigUInt64LE(address() & 0xffff_ffff_ffff_ffffn, 8);
+    guest.write(guest.base + PAGE + 16 * index, bytes);
+  }
+
+  /** Gives the card descriptors to receive. */
+  refill(): void {
+    const { random, place } = this;
+    const block = place.receive(this.#receiveQueue);
+    if (!this.#isAlive(block)) this.#begin();
+    for (let n = random.below(16); n > 0; n--) this.receiveDescriptor();
+    const entries = this.#entries(block);
+    const head = this.#words[(block + RX.RDH.offset) / 4] as number;
+    const wanted = random.oneIn(this.#sanity) ? random.nasty(16) : (head + entries - 1) % entries;
+    this.set(block + RX.RDT.offset, wanted);
   }
 
   /** A frame that filters and offloads make sense of, somewhere in its memory. */
   packet(at = this.guest.address()): number {
     const { random, guest, addresses } = this;
     const bytes = Buffer.from(random.bytes(80 + random.below(200)));
-    bytes.set([...random.pick(addresses.to), ...random.pick(addresses.from)], 0);
+    bytes.set([...addresses.to(), ...addresses.from()], 0);
     if (random.oneIn(4)) bytes.fill(0xff, 0, 6);
-    bytes.writeUInt16BE(random.pick([0x0800, 0x86dd, 0x8100]), 12);
+    bytes.writeUInt16BE(random.pick([0x0800, 0x0800, 0x86dd, 0x88b5, 0x8100]), 12);
     if (bytes.readUInt16BE(12) === 0x8100)
       bytes.writeUInt16BE(random.pick([0, 10, 20, 0x600a]), 14);
     else bytes[14] = random.pick([0x45, 0x60, 0x4f]);
@@ -199,14 +220,22 @@ export class Attack {
   /** Fills transmit descriptors: whole frames that make sense, or anything. */
   transmit(): void {
     const { random, guest, place } = this;
-    for (let n = 1 + random.below(random.oneIn(8) ? 70 : 6); n > 0; n--) {
+    const block = place.transmit(this.#queue);
+    if (!this.#isAlive(block) || random.oneIn(20)) this.#begin();
+    const entries = this.#entries(block);
+    if (entries === 0) return;
+    const [head, tail] = [TX.TDH, TX.TDT].map(
+      ({ offset }) => this.#words[(block + offset) / 4] ?? 0,
+    );
+    let index = (tail as number) < entries ? (tail as number) : (head as number) % entries;
+    for (let n = 1 + random.below(random.oneIn(8) ? 70 : 8); n > 0; n--) {
       const bytes = Buffer.alloc(16);
-      const words = random.oneIn(2) ? this.#plain() : this.#anything();
+      const words = random.oneIn(this.#sanity) ? this.#anything() : this.#plain();
       for (const [i, word] of words.entries()) bytes.writeUInt32LE(word >>> 0, 4 * i);
-      guest.write(guest.base + 16 * this.#tail, bytes);
-      this.#tail = (this.#tail + 1) % 64;
+      guest.write(guest.base + 16 * index, bytes);
+      index = (index + 1) % Math.min(entries, 256);
     }
-    if (!random.oneIn(6)) this.set(place.transmit(this.#queue) + TX.TDT.offset, this.#tail);
+    if (!random.oneIn(6)) this.set(block + TX.TDT.offset, index);
   }
 
   /** One access to a register. */
@@ -238,7 +267,7 @@ export class Attack {
   /** What another of the guest's processors does while the lane is in the midst of a turn. */
   meddle(): void {
     const { random, guest } = this;
-    if (!random.oneIn(5)) return;
+    if (!random.oneIn(2 * this.#sanity)) return;
     for (let n = 1 + random.below(4); n > 0; n--) {
       const offset = this.#ring() + 4 * random.below(BLOCK_WORDS);
       if (random.oneIn(2)) this.receiveDescriptor();
@@ -279,8 +308,10 @@ export class Attack {
   }
 
   turn(): void {
-    this.device.poll();
-    if (this.random.oneIn(2)) this.guest.settle();
+    for (let n = this.random.below(3); n >= 0; n--) {
+      this.device.poll();
+      if (this.random.oneIn(2)) this.guest.settle();
+    }
   }
 
   check(): void {
@@ -300,6 +331,22 @@ export class Attack {
     this.quiet();
     this.device.detach();
     Reflect.deleteProperty(this.device, 'accept');
+  }
+
+  /** The ring is one, and enabled. */
+  #isAlive(block: number): boolean {
+    const control = this.#words[(block + TX.TXDCTL.offset) / 4] as number;
+    const head = this.#words[(block + TX.TDH.offset) / 4] as number;
+    return (control & descriptors.IXGBE_QUEUE_ENABLE) !== 0 && head < this.#entries(block);
+  }
+
+  #entries(block: number): number {
+    return ((this.#words[(block + TX.TDLEN.offset) / 4] as number) & 0xf_ff80) / 16;
+  }
+
+  /** Where a frame can lie, to be sent or received. */
+  #buffer(): number {
+    return this.guest.base + (2 + this.random.below(2)) * PAGE + this.random.below(3700);
   }
 
   #read(bar: number, offset: number, width: number): void {
@@ -332,7 +379,7 @@ export class Attack {
   /** One descriptor of a whole frame in memory that can be read. */
   #plain(): [number, number, number, number] {
     const { random, guest } = this;
-    const at = guest.base + (2 + random.below(2)) * PAGE + 4 * random.below(900);
+    const at = random.oneIn(4) ? guest.address() : this.#buffer();
     const made = this.packet(at);
     const length = random.oneIn(6) ? 12 + random.below(10) : made;
     const command =

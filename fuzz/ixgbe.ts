@@ -18,19 +18,18 @@ import { PORT_COUNTER_INDEX, type PortCounter } from '../src/net/port.ts';
 import { Switch } from '../src/net/switch.ts';
 import { PollLoop } from '../src/os/poll-loop.ts';
 import * as spec from '../src/spec/ixgbe.ts';
-import { type Addresses, Attack, type Place } from './ixgbe-attack.ts';
+import { Attack, type Place } from './ixgbe-attack.ts';
 import { frame, GoodGuest } from './ixgbe-guest.ts';
 import type { Random } from './random.ts';
 import type { FuzzTarget } from './runner.ts';
 
-const STEPS = 60;
+const STEPS = 100;
 const CANARY_BYTES = 4096;
 const CANARY = 0xa5;
 
 const BAD = parseMac('52:54:00:00:00:01');
 const GOOD = parseMac('52:54:00:00:00:02');
 const OTHER = parseMac('52:54:00:00:00:03');
-const ADDRESSES: Addresses = { to: [GOOD, OTHER, BAD], from: [BAD] };
 const { CTRL, FCTRL, RXCTRL, DMATXCTL, EIMS, MRQC, HLREG0, RDRXCTL } = spec.IXGBE_REGISTERS;
 /** Broadcasts, and all unicasts and multicasts. */
 const ALL_FRAMES =
@@ -124,7 +123,8 @@ class Rig {
       loop,
       device: this.device,
       place: PLACE,
-      addresses: ADDRESSES,
+      addresses: { to: () => random.pick([GOOD, OTHER, BAD]), from: () => BAD },
+      begin: () => this.start(),
       isForeign: (address) => beside.isTheirs(address),
     });
     const send = this.device.send.bind(this.device);
@@ -153,7 +153,7 @@ class Rig {
   /** A neighbour sends it something. */
   incoming(): void {
     const { random, beside } = this;
-    const sent = frame(BAD, GOOD, random.pick([60, 100, 1514, 14 + random.below(1500)]));
+    const sent = frame(BAD, GOOD, random.pick([60, 100, 1514, 16 + random.below(1499)]));
     if (random.oneIn(3)) sent.fill(0xff, 0, 6);
     if (random.oneIn(6)) sent.writeUInt32BE(0x8100_0000 + random.below(4096), 12);
     for (let n = random.below(6); n >= 0; n--) beside.good.send(sent);
@@ -197,9 +197,13 @@ function step(rig: Rig): void {
   random.pick<() => void>([
     () => attack.transmit(),
     () => attack.transmit(),
+    () => attack.transmit(),
     () => attack.register(),
     () => attack.register(),
     () => attack.meddle(),
+    () => attack.refill(),
+    () => attack.refill(),
+    () => rig.incoming(),
     () => rig.incoming(),
     () => attack.packet(),
     () => attack.turn(),

@@ -153,9 +153,15 @@ class Rig {
       device: this.vf,
       place: PLACE,
       addresses: {
-        to: [...GOOD, FAR, GROUP, BROADCAST, this.mac, mac(0x40)],
-        from: [this.mac, this.mac, this.mac, GOOD[0], FAR],
+        to: () => random.pick([...GOOD, FAR, GROUP, BROADCAST, this.mac, mac(0x40)]),
+        from: () => {
+          const { address } = beside.card.describeVf(pool);
+          if (address === undefined || random.oneIn(6))
+            return random.pick([this.mac, GOOD[0], FAR]);
+          return parseMac(address);
+        },
       },
+      begin: () => this.start(),
       isForeign: (at) => beside.guests.some((guest) => guest.owns(at)) || isForeign(at),
     });
     this.vf.uplink = this.attack.watch(sink);
@@ -215,7 +221,7 @@ class Rig {
     const { random, port: beside } = this;
     const from = random.pick([beside.guest(0), beside.guest(2), beside.far]);
     const to = random.pick([this.mac, this.mac, BROADCAST, GROUP]);
-    const sent = frame(to, from.mac, random.pick([60, 100, 1514, 14 + random.below(1500)]));
+    const sent = frame(to, from.mac, random.pick([60, 100, 1514, 16 + random.below(1499)]));
     if (from === beside.far && random.oneIn(2)) {
       sent.writeUInt32BE(0x8100_0000 + random.pick([0, VLAN, 20, 0xe014]), 12);
     }
@@ -320,9 +326,13 @@ function step(rig: Rig): void {
   random.pick<() => void>([
     () => attack.transmit(),
     () => attack.transmit(),
-    () => attack.register(),
+    () => attack.transmit(),
+    () => attack.transmit(),
     () => attack.register(),
     () => attack.meddle(),
+    () => attack.refill(),
+    () => attack.refill(),
+    () => rig.incoming(),
     () => rig.incoming(),
     () => attack.packet(),
     () => attack.turn(),
