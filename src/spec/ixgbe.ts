@@ -203,6 +203,17 @@ export const IXGBE_REGISTERS = {
   // Flow director (§8.2.3.21)
   FDIRCTRL: one(0x0ee00, 'rw', 'flow director control'),
   FDIRFREE: one(0x0ee38, 'ro', 'free flow director filters'),
+  FDIRSIPV6: row(0x0ee0c, 3, 'rw', 'flow director filter: IPv6 address'),
+  FDIRIPSA: one(0x0ee18, 'rw', 'flow director filter: source address'),
+  FDIRIPDA: one(0x0ee1c, 'rw', 'flow director filter: destination address'),
+  FDIRPORT: one(0x0ee20, 'rw', 'flow director filter: ports'),
+  FDIRVLAN: one(0x0ee24, 'rw', 'flow director filter: tag, two other bytes'),
+  FDIRDIP4M: one(0x0ee3c, 'rw', 'flow director mask: destination address'),
+  FDIRSIP4M: one(0x0ee40, 'rw', 'flow director mask: source address'),
+  FDIRTCPM: one(0x0ee44, 'rw', 'flow director mask: ports of TCP'),
+  FDIRUDPM: one(0x0ee48, 'rw', 'flow director mask: ports of UDP'),
+  FDIRIP6M: one(0x0ee74, 'rw', 'flow director mask: IPv6 addresses'),
+  FDIRSCTPM: one(0x0ee78, 'rw', 'flow director mask: ports of SCTP'),
   FDIRCMD: one(0x0ee2c, 'rw', 'flow director command'),
   FDIRHASH: one(0x0ee28, 'rw', 'flow director hash'),
   FDIRHKEY: one(0x0ee68, 'rw', 'flow director bucket key'),
@@ -467,6 +478,27 @@ export const IXGBE_SEC_OFFLOAD_DISABLED = 0x2;
 /** FDIRCTRL: the tables are laid out; FDIRCMD: the command that is being done (§8.2.3.21). */
 export const IXGBE_FDIRCTRL_INIT_DONE = 0x8;
 export const IXGBE_FDIRCMD_COMMAND = 0x3;
+export const IXGBE_FDIRCTRL_PERFECT = 0x10;
+/** Where the two bytes of any place are, in words from the frame's start. */
+export const IXGBE_FDIRCTRL_FLEX_SHIFT = 16;
+export const IXGBE_FDIRCTRL_FLEX = 0x1f;
+export const IXGBE_FDIRCMD_ADD = 1;
+export const IXGBE_FDIRCMD_REMOVE = 2;
+export const IXGBE_FDIRCMD_QUERY = 3;
+export const IXGBE_FDIRCMD_VALID = 0x4;
+export const IXGBE_FDIRCMD_L4_SHIFT = 5;
+export const IXGBE_FDIRCMD_L4TYPE = 0x3;
+export const IXGBE_FDIRCMD_L4_UDP = 1;
+export const IXGBE_FDIRCMD_L4_TCP = 2;
+export const IXGBE_FDIRCMD_L4_SCTP = 3;
+export const IXGBE_FDIRCMD_IPV6 = 0x80;
+export const IXGBE_FDIRCMD_DROP = 0x200;
+export const IXGBE_FDIRCMD_QUEUE_SHIFT = 16;
+/** FDIRM: what is not compared. */
+export const IXGBE_FDIRM_VLAN_ID = 0x01;
+export const IXGBE_FDIRM_VLAN_PRIORITY = 0x02;
+export const IXGBE_FDIRM_L4 = 0x08;
+export const IXGBE_FDIRM_FLEX = 0x10;
 /** VLAN EtherTypes: VLNCTRL in bits 15:0, DMATXCTL in bits 31:16. */
 export const IXGBE_VLNCTRL_VET = 0xffff;
 export const IXGBE_DMATXCTL_VT_SHIFT = 16;

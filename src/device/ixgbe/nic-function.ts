@@ -246,10 +246,15 @@ export abstract class NicFunction extends PciDevice implements Poller {
   }
 
   /**
-   * The receive queue for a frame whose first `length` bytes are at `at`; sets {@link rssType} and
-   * {@link rssHash}. Any number that is no queue's drops the frame.
+   * The receive queue for a frame whose first `length` bytes are at `at`, and whose tag beside it is `tci`
+   * (0: none); sets {@link rssType} and {@link rssHash}. Any number that is no queue's drops the frame.
    */
-  protected abstract selectQueue(bytes: Uint8Array, at: number, length: number): number;
+  protected abstract selectQueue(
+    bytes: Uint8Array,
+    at: number,
+    length: number,
+    tci: number,
+  ): number;
 
   /** Of the frame that {@link selectQueue} saw last: one of IXGBE_RXD_RSS_*, and its hash. */
   protected rssType = IXGBE_RXD_RSS_NONE;
@@ -269,7 +274,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
     const bytes = burst.slots8;
     let at = (burst.headerAt[slot] as number) - burst.slotsAt + NET_HEADER_BYTES;
     let length = (burst.headerLength[slot] as number) - NET_HEADER_BYTES;
-    const index = this.selectQueue(bytes, at, length);
+    const index = this.selectQueue(bytes, at, length, tagged ? (burst.tci[slot] as number) : 0);
     const queue = this.receiveQueues[index];
     if (queue === undefined) {
       this.count(RX_DROP_NO_BUFFER, 1);

@@ -21,8 +21,6 @@ import {
   IXGBE_EEC_SIZE_SHIFT,
   IXGBE_EEPROM_MAC0_POINTER,
   IXGBE_EITRS,
-  IXGBE_FDIRCMD_COMMAND,
-  IXGBE_FDIRCTRL_INIT_DONE,
   IXGBE_FWSM_VALID,
   IXGBE_HLREG0_JUMBO,
   IXGBE_HLREG0_LOOPBACK,
@@ -59,6 +57,7 @@ import {
 } from '../../spec/virtio-net.ts';
 import { EEPROM_SIZE_CODE, Eeprom } from './eeprom.ts';
 import { EXACT, filterAddress, filterVlan, REJECTED } from './filter.ts';
+import { FlowDirector, NO_FLOW } from './flow-director.ts';
 import { PF_LAYOUT, PF_PAGES, pfDeclaration } from './function.ts';
 import { Link } from './link.ts';
 import { NicFunction, type NicFunctionOptions } from './nic-function.ts';
@@ -69,7 +68,8 @@ import { Rss, rssQueue } from './rss.ts';
 import { SfpModule } from './sfp-module.ts';
 import { FCS_BYTES, onWire, Statistics } from './statistics.ts';
 
-const { CTRL, STATUS, CTRL_EXT, ESDP, I2CCTL, EEC, EERD, EEWR, SWSM, FWSM, FDIRCTRL, FDIRCMD } = R;
+const { CTRL, STATUS, CTRL_EXT, ESDP, I2CCTL, EEC, EERD, EEWR, SWSM, FWSM } = R;
+const { FDIRCTRL, FDIRCMD, FDIRM, FDIRSIP4M, FDIRDIP4M, FDIRTCPM, FDIRUDPM, FDIRSCTPM } = R;
 const { EICR, EICS, EIMS, EIMC, EIAC, EIAM, GPIE, EITR, EITR_HIGH, IVAR, IVAR_MISC } = R;
 const { EICS_EX, EIMS_EX, EIMC_EX, EIAM_EX } = R;
 const { RDRXCTL, RXCTRL, HLREG0, MAXFRS, VLNCTRL, DMATXCTL, MRQC, RETA, RSSRK } = R;
@@ -110,6 +110,7 @@ export class PhysicalFunction extends NicFunction {
   #eeprom: Eeprom;
   readonly #sfp = new SfpModule();
   readonly #filters: QueueFilters;
+  readonly #flows: FlowDirector;
   readonly #rss = new Rss();
   #keyChanged = true;
   #ioAddress = 0;
@@ -127,6 +128,7 @@ export class PhysicalFunction extends NicFunction {
     this.#mac = mac;
     this.#eeprom = new Eeprom(mac, port);
     this.#filters = new QueueFilters(this.words);
+    this.#flows = new FlowDirector(this.words);
     this.statistics = new Statistics(this.words);
     this.link = new Link(this.words, () => this.irq.raiseOther(IXGBE_INT_LINK));
     this.resetFunction();
@@ -234,7 +236,12 @@ export class PhysicalFunction extends NicFunction {
     return this.#exact[slot] === 1;
   }
 
-  protected override selectQueue(bytes: Uint8Array, at: number, length: number): number {
+  protected override selectQueue(
+    bytes: Uint8Array,
+    at: number,
+    length: number,
+    tci: number,
+  ): number {
     const { words } = this;
     this.rssType = IXGBE_RXD_RSS_NONE;
     this.rssHash[0] = 0;
@@ -256,6 +263,10 @@ export class PhysicalFunction extends NicFunction {
         if ((match & IMMEDIATE) !== 0) this.irq.hurry(queue);
         return queue;
       }
+    }
+    if (this.#flows.any) {
+      const queue = this.#flows.match(bytes, at, length, tci);
+      if (queue !== NO_FLOW) return queue;
     }
     if (this.rssType === IXGBE_RXD_RSS_NONE) return 0;
     return rssQueue(words, RETA, this.rssHash[0] as number);
@@ -411,10 +422,18 @@ export class PhysicalFunction extends NicFunction {
         this.link.accessMdio(value);
         break;
       case FDIRCTRL:
-        words[FDIRCTRL] = value | IXGBE_FDIRCTRL_INIT_DONE;
+        this.#flows.control(value);
         break;
       case FDIRCMD:
-        words[FDIRCMD] = value & ~IXGBE_FDIRCMD_COMMAND;
+        this.#flows.command(value);
+        break;
+      case FDIRM:
+      case FDIRSIP4M:
+      case FDIRDIP4M:
+      case FDIRTCPM:
+      case FDIRUDPM:
+      case FDIRSCTPM:
+        this.#flows.update();
         break;
       case RDRXCTL:
       case DMATXCTL:
@@ -543,6 +562,7 @@ export class PhysicalFunction extends NicFunction {
     words[CTRL_EXT] = 0;
     this.#loadAddress();
     this.#filters.update();
+    this.#flows.reset();
     this.#keyChanged = true;
     this.#applySettings();
     this.link.reset();

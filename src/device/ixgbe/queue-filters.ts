@@ -2,7 +2,7 @@
  * Filters that choose a frame's queue before RSS does (§7.1.2.3 to §7.1.2.5): by EtherType, for TCP
  * SYN, by 5-tuple.
  */
-import { networkOffset, read16 } from '../../net/frame.ts';
+import { networkOffset, read16, read32le } from '../../net/frame.ts';
 import {
   ETHERTYPE_IPV4,
   IP_PROTOCOL_TCP,
@@ -193,14 +193,4 @@ function isProtocol(control: number, protocol: number): boolean {
         protocol !== IP_PROTOCOL_SCTP
       );
   }
-}
-
-function read32le(bytes: Uint8Array, at: number): number {
-  return (
-    ((bytes[at] as number) |
-      ((bytes[at + 1] as number) << 8) |
-      ((bytes[at + 2] as number) << 16) |
-      ((bytes[at + 3] as number) << 24)) >>>
-    0
-  );
 }
