@@ -2,6 +2,7 @@
  * A driver in the same thread as its card, for tests and fuzzers of the device: registers by name, and
  * descriptors one by one, so that it can do what no good driver does.
  */
+import { TWO_32 } from '../../base/bits.ts';
 import type { E1000 } from '../../device/e1000/e1000.ts';
 import { TEST_BASE, type TestMemory } from '../../device/e1000/testing.ts';
 import {
@@ -125,7 +126,7 @@ export class TestDriver {
   }
 
   descriptor(address: number, command: number, options: number): void {
-    this.transmit.putFrom(Float64Array.of(address), 0, 0, command, options);
+    this.transmit.put(...halves(address), command, options);
   }
 
   context(words: readonly [number, number, number, number]): void {
@@ -182,6 +183,11 @@ export class TestDriver {
   }
 
   #give(): void {
-    this.receive.putFrom(this.#buffers, this.receive.next, 0, 0, 0);
+    this.receive.put(...halves(this.#buffers[this.receive.next] ?? 0), 0, 0);
   }
+}
+
+/** An address as a descriptor has it. */
+function halves(address: number): [low: number, high: number] {
+  return [address % TWO_32, Math.floor(address / TWO_32)];
 }

@@ -56,6 +56,8 @@ export function descriptorsOf(bytes: number): number {
 
 export class IxgbeTransmitQueue extends CardTransmitQueue {
   readonly #checkContext: boolean;
+  /** The card has the context of plain frames. */
+  #plain = false;
 
   /**
    * @param checkContext every frame refers to a context: who sends through the card's switch says by it
@@ -74,13 +76,16 @@ export class IxgbeTransmitQueue extends CardTransmitQueue {
     this.options = length << IXGBE_TXD_PAYLOAD_SHIFT;
     if ((flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0 && gso === VIRTIO_NET_HDR_GSO_NONE) {
       if (!this.#checkContext) return;
+      this.options |= IXGBE_TXD_CHECK_CONTEXT;
+      if (this.#plain) return;
       wanted[0] = MAC_LENGTH;
       wanted[2] = CONTEXT;
       wanted[3] = 0;
       this.putContext();
-      this.options |= IXGBE_TXD_CHECK_CONTEXT;
+      this.#plain = true;
       return;
     }
+    this.#plain = false;
     const start = read16le(bytes, offset + NET_HEADER_CSUM_START);
     const field = read16le(bytes, offset + NET_HEADER_CSUM_OFFSET);
     wanted[0] = MAC_LENGTH | (start - L3);

@@ -41,6 +41,9 @@ export class DescriptorRing {
   kicks = 0;
   readonly #registers: RingRegisters;
   readonly #statusWord: number;
+  /** Guest physical address of the memory's first byte, in halves. */
+  readonly #low: number;
+  readonly #high: number;
   /** What the tail register holds. */
   #tail = 0;
 
@@ -59,6 +62,8 @@ export class DescriptorRing {
     this.#statusWord = statusWord;
     this.entries = entries;
     this.address = guestAddress + offset;
+    this.#low = guestAddress % TWO_32;
+    this.#high = Math.floor(guestAddress / TWO_32);
     this.words = new Uint32Array(arena.buffer, arenaAddress + offset, entries * WORDS);
   }
 
@@ -87,13 +92,13 @@ export class DescriptorRing {
     return count < 0 ? count + this.entries : count;
   }
 
-  /** Fills the next descriptor; an address that stands in an array is no object on the heap. */
-  putFrom(addresses: Float64Array, index: number, offset: number, word2: number, word3: number) {
+  /** Fills the next descriptor, whose buffer begins `offset` bytes from the beginning of the memory. */
+  putAt(offset: number, word2: number, word3: number): void {
     const { words } = this;
     const at = WORDS * this.next;
-    const address = (addresses[index] as number) + offset;
-    words[at] = address;
-    words[at + 1] = address / TWO_32;
+    const low = this.#low + offset;
+    words[at] = low;
+    words[at + 1] = low < TWO_32 ? this.#high : this.#high + 1;
     words[at + 2] = word2;
     words[at + 3] = word3;
     this.next = at + WORDS === words.length ? 0 : this.next + 1;
@@ -117,6 +122,30 @@ export class DescriptorRing {
     this.#registers.setTail(this.next);
     this.kicks++;
     return true;
+  }
+
+  /**
+   * How many descriptors, at most `most`, the card is done with, from the oldest on. All that it wrote before
+   * saying so is to be seen.
+   */
+  countDone(most: number): number {
+    const { words, entries, next } = this;
+    const statusWord = this.#statusWord;
+    let index = this.clean;
+    let last = -1;
+    let count = 0;
+    while (
+      count < most &&
+      index !== next &&
+      ((words[WORDS * index + statusWord] as number) & DONE) !== 0
+    ) {
+      last = WORDS * index + statusWord;
+      index = index + 1 === entries ? 0 : index + 1;
+      count++;
+    }
+    // What is read from here on is read after what was just read.
+    if (count > 0) Atomics.load(words, last);
+    return count;
   }
 
   /** The card is done with a descriptor, and all that it wrote before saying so is to be seen. */

@@ -67,6 +67,9 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
   readonly #gate: CallGate;
   readonly #format: ReceiveFormat;
   readonly #own: BufferPool;
+  /** Where the card writes into buffer 0, and from there to the next. */
+  readonly #first: number;
+  readonly #stride: number;
   readonly #addresses: Float64Array;
   /** By descriptor: its buffer. */
   readonly #bufferOf: Uint16Array;
@@ -84,6 +87,8 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
     this.#gate = gate;
     this.#format = format;
     this.#own = own;
+    this.#first = own.first + NET_HEADER_BYTES;
+    this.#stride = own.stride;
     this.size = own.count;
     this.#memory32 = new Uint32Array(memory.arena.buffer, memory.arenaAddress, memory.size / 4);
     this.#bufferOf = new Uint16Array(ring.entries);
@@ -128,7 +133,7 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
     }
     if (ring.free === 0) throw brokenDevice('has no descriptor for a buffer that it returned');
     this.#bufferOf[ring.next] = buffer;
-    ring.putFrom(this.#addresses, buffer, NET_HEADER_BYTES, 0, 0);
+    ring.putAt(this.#first + buffer * this.#stride, 0, 0);
   }
 
   publish(): boolean {
@@ -144,8 +149,9 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
     const { statusWord, lengthWord, checkedMask, checked } = this.#format;
     let index = ring.clean;
     let count = 0;
-    // The card's own are those between; what lies behind has never had the bit set since it was given.
-    while (count < RECEIVE_BATCH && index !== ring.next && ring.isDone(index)) {
+    // Segments take descriptors, and are no frames yet.
+    const done = ring.countDone(coalescer === undefined ? RECEIVE_BATCH : entries);
+    for (let i = 0; i < done && count < RECEIVE_BATCH; i++) {
       // Nowhere to put segments together: they wait until a large buffer is given back.
       if (coalescer !== undefined && coalescer.at < 0) break;
       const word = DESCRIPTOR_WORDS * index;
@@ -153,6 +159,7 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
       const length = (words[word + lengthWord] as number) & 0xffff;
       const buffer = this.#bufferOf[index] as number;
       index = index + 1 === entries ? 0 : index + 1;
+      // Now: a segment's buffer is given back at once.
       ring.clean = index;
       if ((status & END) === 0) throw brokenDevice('wrote a frame beyond its buffer');
       const at = first + buffer * stride;

@@ -36,7 +36,7 @@ const REPORT = 0x0800_0000;
 
 /** Descriptors of a frame of so many bytes, its context included. @param most bytes of one of them */
 export function descriptorsFor(bytes: number, most: number): number {
-  return 1 + Math.ceil(bytes / most);
+  return bytes <= most ? 2 : 1 + Math.ceil(bytes / most);
 }
 
 export abstract class CardTransmitQueue implements NetTransmitter, NetQueue {
@@ -96,8 +96,9 @@ export abstract class CardTransmitQueue implements NetTransmitter, NetQueue {
     const ring = this.#ring;
     const bytes = length - NET_HEADER_BYTES;
     if (ring.free < descriptorsFor(bytes, this.#most)) return false;
-    this.prepare((addresses[index] as number) - this.#guestAddress, bytes);
-    this.#putData(addresses, index, NET_HEADER_BYTES, bytes, true);
+    const offset = ((addresses[index] as number) - this.#guestAddress) | 0;
+    this.prepare(offset, bytes);
+    this.#putData(offset + NET_HEADER_BYTES, bytes, true);
     this.#end(tag);
     return true;
   }
@@ -112,10 +113,11 @@ export abstract class CardTransmitQueue implements NetTransmitter, NetQueue {
       bytes += length[i] as number;
     }
     if (ring.free < needed) return false;
-    this.prepare((address[0] as number) - this.#guestAddress, bytes);
+    this.prepare(((address[0] as number) - this.#guestAddress) | 0, bytes);
     for (let i = 0; i < count; i++) {
+      const offset = ((address[i] as number) - this.#guestAddress) | 0;
       const skip = i === 0 ? NET_HEADER_BYTES : 0;
-      this.#putData(address, i, skip, (length[i] as number) - skip, i === count - 1);
+      this.#putData(offset + skip, (length[i] as number) - skip, i === count - 1);
     }
     this.#end(tag);
     return true;
@@ -163,14 +165,8 @@ export abstract class CardTransmitQueue implements NetTransmitter, NetQueue {
     this.#gate.close();
   }
 
-  /** Data descriptors for bytes [offset, offset + bytes) of a piece. */
-  #putData(
-    addresses: Float64Array,
-    index: number,
-    offset: number,
-    bytes: number,
-    isLast: boolean,
-  ): void {
+  /** Data descriptors for bytes [offset, offset + bytes) of the memory: a piece. */
+  #putData(offset: number, bytes: number, isLast: boolean): void {
     const ring = this.#ring;
     const most = this.#most;
     const { command, options } = this;
@@ -179,7 +175,7 @@ export abstract class CardTransmitQueue implements NetTransmitter, NetQueue {
       const part = bytes - done < most ? bytes - done : most;
       const end = isLast && done + part === bytes ? END : 0;
       this.#lastEnd = ring.next;
-      ring.putFrom(addresses, index, offset + done, command | end | part, options);
+      ring.putAt(offset + done, command | end | part, options);
       done += part;
     }
   }
