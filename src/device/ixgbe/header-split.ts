@@ -1,5 +1,9 @@
 /** Which bytes of a received frame go to the header buffer, and what its descriptor says of it (§7.1.10). */
 import {
+  IXGBE_DESCTYPE_LEGACY,
+  IXGBE_DESCTYPE_ONE_BUFFER,
+  IXGBE_DESCTYPE_SPLIT,
+  IXGBE_DESCTYPE_SPLIT_ALWAYS,
   IXGBE_RXD_ERROR_HEADER,
   IXGBE_RXD_HEADER_LENGTH_MAX,
   IXGBE_RXD_HEADER_LENGTH_SHIFT,
@@ -20,6 +24,24 @@ export class HeaderSplit {
     this.bytes = 0;
     this.info = 0;
     this.error = 0;
+  }
+
+  /** As {@link plan}, for any layout of descriptors (SRRCTL). False if there is no such layout. */
+  choose(
+    layout: number,
+    frame: Uint8Array,
+    at: number,
+    length: number,
+    total: number,
+    wanted: number,
+    room: number,
+  ): boolean {
+    this.none();
+    if (layout === IXGBE_DESCTYPE_LEGACY || layout === IXGBE_DESCTYPE_ONE_BUFFER) return true;
+    const always = layout === IXGBE_DESCTYPE_SPLIT_ALWAYS;
+    if (!always && layout !== IXGBE_DESCTYPE_SPLIT) return false;
+    this.plan(frame, at, length, total, wanted, room, always);
+    return true;
   }
 
   /**

@@ -14,9 +14,6 @@ import {
   IXGBE_DESCRIPTOR_BYTES,
   IXGBE_DESCTYPE_LEGACY,
   IXGBE_DESCTYPE_ONE_BUFFER,
-  IXGBE_DESCTYPE_SPLIT,
-  IXGBE_DESCTYPE_SPLIT_ALWAYS,
-  IXGBE_QUEUE_ENABLE,
   IXGBE_RXD_DONE,
   IXGBE_RXD_END,
   IXGBE_SRRCTL_HEADER_SIZE,
@@ -27,6 +24,7 @@ import {
 } from '../../spec/ixgbe-descriptors.ts';
 import { type DmaClient, iova } from '../device-memory.ts';
 import { DoneDescriptors } from './done-descriptors.ts';
+import { EnableBit } from './enable-bit.ts';
 import { HeaderSplit } from './header-split.ts';
 import { type PlainFrames, plainFramesFor } from './plain-frames.ts';
 import {
@@ -54,6 +52,7 @@ export class ReceiveQueue implements DmaClient {
   readonly #words: Uint32Array;
   readonly #block: number;
   readonly #client: number;
+  readonly #enable: EnableBit;
   readonly #window: RingWindow;
   readonly #buffers: ReceiveBuffers;
   readonly #split: HeaderSplit;
@@ -92,7 +91,6 @@ export class ReceiveQueue implements DmaClient {
   #writing = 0;
   #late = false;
   #owed = false;
-  #draining = false;
 
   constructor(parts: QueueParts, index: number, blockWord: number) {
     this.index = index;
@@ -100,6 +98,7 @@ export class ReceiveQueue implements DmaClient {
     this.#words = parts.words;
     this.#block = blockWord;
     this.#client = receiveClient(index);
+    this.#enable = new EnableBit(parts.words, blockWord + RX.RXDCTL);
     this.#window = RingWindow.ofReceive(parts.path);
     this.#buffers = new ReceiveBuffers(parts, index, this.#client);
     this.#split = new HeaderSplit();
@@ -110,7 +109,7 @@ export class ReceiveQueue implements DmaClient {
 
   /** The driver has enabled the queue. */
   get enabled(): boolean {
-    return ((this.#words[this.#block + RX.RXDCTL] as number) & IXGBE_QUEUE_ENABLE) !== 0;
+    return this.#enable.isSet;
   }
 
   /** Descriptors that the driver has given, as the registers say. */
@@ -132,7 +131,7 @@ export class ReceiveQueue implements DmaClient {
     this.#fetching = 0;
     this.#late = false;
     this.#owed = false;
-    this.#draining = false;
+    this.#enable.isDraining = false;
     this.#forgetOwn();
     this.#buffers.forget();
     this.#done.release();
@@ -269,7 +268,7 @@ export class ReceiveQueue implements DmaClient {
    */
   poll(): void {
     if (this.#writing > 0 || this.#fetching > 0) {
-      this.#watchDisable();
+      this.#enable.hold();
       return;
     }
     if (this.#used > 0 || this.#fetched > 0 || !this.#begin()) return;
@@ -320,7 +319,7 @@ export class ReceiveQueue implements DmaClient {
   #begin(): boolean {
     const words = this.#words;
     const block = this.#block;
-    if (!this.enabled || this.#draining || this.#writing > 0) return false;
+    if (!this.enabled || this.#enable.isDraining || this.#writing > 0) return false;
     if (!this.#parts.memory.ready) return false;
     const entries = ringEntries(words, block);
     const head = words[block + RX.RDH] as number;
@@ -397,7 +396,10 @@ export class ReceiveQueue implements DmaClient {
     vlan: number,
   ): number {
     const split = this.#split;
-    if (!this.#planSplit(burst, at, length, bytes) || this.#packetBytes === 0) return this.#miss();
+    const wanted = this.#parts.settings.splitHeaders;
+    const room = this.#headerBytes;
+    const isKnown = split.choose(this.#layout, burst.slots8, at, length, bytes, wanted, room);
+    if (!isKnown || this.#packetBytes === 0) return this.#miss();
     const needed = Math.max(1, Math.ceil((bytes - split.bytes) / this.#packetBytes));
     if (needed > WINDOW || needed >= this.#entries) return this.#miss(TOO_BIG);
     if (needed > WINDOW - this.#used && !this.#makeRoom()) return this.#miss();
@@ -438,19 +440,6 @@ export class ReceiveQueue implements DmaClient {
     this.#frames++;
     this.#bytes += wire;
     return DELIVERED;
-  }
-
-  /** What goes to the header buffer (§7.1.10). False for a layout that there is not. */
-  #planSplit(burst: Burst, at: number, length: number, bytes: number): boolean {
-    const split = this.#split;
-    const layout = this.#layout;
-    split.none();
-    if (layout === IXGBE_DESCTYPE_LEGACY || layout === IXGBE_DESCTYPE_ONE_BUFFER) return true;
-    const always = layout === IXGBE_DESCTYPE_SPLIT_ALWAYS;
-    if (!always && layout !== IXGBE_DESCTYPE_SPLIT) return false;
-    const wanted = this.#parts.settings.splitHeaders;
-    split.plan(burst.slots8, at, length, bytes, wanted, this.#headerBytes, always);
-    return true;
   }
 
   /** Queues the copies to the destinations. */
@@ -598,20 +587,10 @@ export class ReceiveQueue implements DmaClient {
     return why;
   }
 
-  /** As silicon: a queue reads as enabled until its last access is over (§4.6.7.1). */
-  #watchDisable(): void {
-    if (this.#draining || this.enabled) return;
-    this.#draining = true;
-    const at = this.#block + RX.RXDCTL;
-    this.#words[at] = ((this.#words[at] as number) | IXGBE_QUEUE_ENABLE) >>> 0;
-  }
-
   #drained(): void {
-    if (!this.#draining) return;
-    this.#draining = false;
+    if (!this.#enable.isDraining) return;
+    this.#enable.drained();
     this.#forgetOwn();
-    const at = this.#block + RX.RXDCTL;
-    this.#words[at] = ((this.#words[at] as number) & ~IXGBE_QUEUE_ENABLE) >>> 0;
   }
 }
 

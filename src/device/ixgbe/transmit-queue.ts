@@ -12,13 +12,13 @@ import type { Burst } from '../../net/burst.ts';
 import {
   IXGBE_DESCRIPTOR_BYTES,
   IXGBE_HEAD_WRITE_BACK,
-  IXGBE_QUEUE_ENABLE,
   IXGBE_TXD_DONE,
   IXGBE_TXD_END,
   IXGBE_TXD_LENGTH,
   IXGBE_TXD_REPORT,
 } from '../../spec/ixgbe-descriptors.ts';
 import { type DmaClient, iova } from '../device-memory.ts';
+import { EnableBit } from './enable-bit.ts';
 import { type PlainFrames, plainFramesFor } from './plain-frames.ts';
 import { type BounceHolder, TRANSMIT_BOUNCE_BYTES } from './queue-bounce.ts';
 import {
@@ -58,6 +58,7 @@ export class TransmitQueue implements DmaClient, BounceHolder {
   /** Index of the queue's block in the words. */
   readonly #block: number;
   readonly #client: number;
+  readonly #enable: EnableBit;
   readonly #window: RingWindow;
   readonly #frames: TransmitFrames;
   readonly #plain: PlainFrames;
@@ -83,8 +84,6 @@ export class TransmitQueue implements DmaClient, BounceHolder {
   #bounceBytes = 0;
   /** An interrupt is due when what is written back has arrived. */
   #owed = false;
-  /** The driver has disabled the queue while accesses were on their way. */
-  #draining = false;
 
   constructor(parts: QueueParts, index: number, blockWord: number) {
     this.index = index;
@@ -92,6 +91,7 @@ export class TransmitQueue implements DmaClient, BounceHolder {
     this.#words = parts.words;
     this.#block = blockWord;
     this.#client = transmitClient(index);
+    this.#enable = new EnableBit(parts.words, blockWord + TX.TXDCTL);
     this.#window = RingWindow.ofTransmit(parts.path);
     this.#frames = TransmitFrames.of(parts.path);
     this.#plain = plainFramesFor(parts.path.arena);
@@ -100,12 +100,12 @@ export class TransmitQueue implements DmaClient, BounceHolder {
 
   /** The driver has enabled the queue. */
   get enabled(): boolean {
-    return ((this.#words[this.#block + TX.TXDCTL] as number) & IXGBE_QUEUE_ENABLE) !== 0;
+    return this.#enable.isSet;
   }
 
   /** There is work, and nothing that it waits for. */
   get pending(): boolean {
-    if (this.#waiting > 0) return !this.#draining && !this.enabled;
+    if (this.#waiting > 0) return !this.#enable.isDraining && !this.enabled;
     const words = this.#words;
     const tail = words[this.#block + TX.TDT] as number;
     return tail !== (words[this.#block + TX.TDH] as number) && this.#isReady(tail);
@@ -116,7 +116,7 @@ export class TransmitQueue implements DmaClient, BounceHolder {
     this.#contexts.fill(0);
     this.#waiting = 0;
     this.#owed = false;
-    this.#draining = false;
+    this.#enable.isDraining = false;
     this.#stalledTail = -1;
     this.#leaveOwn();
   }
@@ -136,7 +136,7 @@ export class TransmitQueue implements DmaClient, BounceHolder {
     const words = this.#words;
     const block = this.#block;
     if (this.#waiting > 0) {
-      this.#watchDisable();
+      this.#enable.hold();
       return 0;
     }
     // The barrier: descriptors are read after the tail that says that they are there.
@@ -164,11 +164,7 @@ export class TransmitQueue implements DmaClient, BounceHolder {
     if (!ok) this.#failed = true;
     this.#waiting--;
     if (this.#waiting > 0) return;
-    if (this.#draining) {
-      this.#draining = false;
-      const at = this.#block + TX.TXDCTL;
-      this.#words[at] = ((this.#words[at] as number) & ~IXGBE_QUEUE_ENABLE) >>> 0;
-    }
+    this.#enable.drained();
     if (this.#bounced === COMING) this.#bounced = HERE;
     if (!this.enabled) this.#leaveOwn();
     if (this.#owed) {
@@ -180,7 +176,7 @@ export class TransmitQueue implements DmaClient, BounceHolder {
   #isReady(tail: number): boolean {
     const words = this.#words;
     const block = this.#block;
-    if (((words[block + TX.TXDCTL] as number) & IXGBE_QUEUE_ENABLE) === 0) return false;
+    if (!this.#enable.isSet) return false;
     const entries = ringEntries(words, block);
     const head = words[block + TX.TDH] as number;
     // Outside of the ring: nothing is fetched, and the lane may sleep.
@@ -200,14 +196,6 @@ export class TransmitQueue implements DmaClient, BounceHolder {
     this.#stalledHead = this.#words[this.#block + TX.TDH] as number;
     this.#stalledGeneration = memory.space?.generation ?? 0;
     this.#stalledUntil[0] = path.loop.now + STALL_NS;
-  }
-
-  /** As silicon: a queue reads as enabled until its last access is over (§4.6.8.1). */
-  #watchDisable(): void {
-    if (this.#draining || this.enabled) return;
-    this.#draining = true;
-    const at = this.#block + TX.TXDCTL;
-    this.#words[at] = ((this.#words[at] as number) | IXGBE_QUEUE_ENABLE) >>> 0;
   }
 
   /** Frames of the window, which is in the lane's memory; all of it at addresses of ours. */
