@@ -20,9 +20,14 @@ export function withoutTestbed(): string | false {
   return missingTestbed() ?? false;
 }
 
+/** Whether the larger matrix is asked for: more shapes of what each run looks at. */
+export function isMatrix(): boolean {
+  return process.env['SLUICE_TEST_MATRIX'] === 'full';
+}
+
 /** The `skip` option of a suite of the larger matrix (`SLUICE_TEST_MATRIX=full`). */
 export function withoutMatrix(): string | false {
-  if (process.env['SLUICE_TEST_MATRIX'] !== 'full') return 'only with SLUICE_TEST_MATRIX=full';
+  if (!isMatrix()) return 'only with SLUICE_TEST_MATRIX=full';
   return withoutTestbed();
 }
 
