@@ -48,6 +48,8 @@ export class Msix implements PciCapability {
   readonly #pba: Uint8Array;
   #space: PciConfigSpace | undefined;
   #control = 0;
+  /** What the control register holds: looked at for every interrupt. */
+  #word = 0;
 
   /** @throws SluiceError `config` for what MSI-X does not have. */
   constructor(options: MsixOptions) {
@@ -92,7 +94,11 @@ export class Msix implements PciCapability {
     }
     this.#space = space;
     this.#control = offset + PCI_MSIX_CONTROL;
-    space.onWrite(this.#control, () => this.onChange?.());
+    this.#readControl();
+    space.onWrite(this.#control, () => {
+      this.#readControl();
+      this.onChange?.();
+    });
   }
 
   /** §6.8.2.9: every vector is masked after a reset. */
@@ -102,14 +108,15 @@ export class Msix implements PciCapability {
     for (let vector = 0; vector < this.vectors; vector += 1) {
       this.#table[vector * PCI_MSIX_ENTRY_BYTES + PCI_MSIX_ENTRY_CONTROL] = PCI_MSIX_ENTRY_MASKED;
     }
+    this.#readControl();
   }
 
   get enabled(): boolean {
-    return (this.#word() & PCI_MSIX_CONTROL_ENABLE) !== 0;
+    return (this.#word & PCI_MSIX_CONTROL_ENABLE) !== 0;
   }
 
   get maskedAll(): boolean {
-    return (this.#word() & PCI_MSIX_CONTROL_MASK_ALL) !== 0;
+    return (this.#word & PCI_MSIX_CONTROL_MASK_ALL) !== 0;
   }
 
   masked(vector: number): boolean {
@@ -171,8 +178,8 @@ export class Msix implements PciCapability {
     this.onChange?.();
   }
 
-  #word(): number {
-    return this.#space?.get(this.#control, 2) ?? 0;
+  #readControl(): void {
+    this.#word = this.#space?.get(this.#control, 2) ?? 0;
   }
 }
 
