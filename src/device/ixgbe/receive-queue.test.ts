@@ -1,6 +1,7 @@
 /** Frames in a driver's receive buffers, with descriptors and memory of every kind. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import fc from 'fast-check';
 import { Arena } from '../../memory/arena.ts';
 import type { Burst } from '../../net/burst.ts';
 import { createDataPath } from '../../net/data-path.ts';
@@ -30,6 +31,7 @@ import {
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 import { type Reach, TEST_BASE } from '../e1000/testing.ts';
 import { DELIVERED, NO_BUFFER, TOO_BIG } from './queue-parts.ts';
+import { packetType } from './receive-offload.ts';
 import { LoopCard, QueueRig, type ReceiveShape, RIG_BYTES } from './testing-queue.ts';
 
 const arena = Arena.create();
@@ -260,6 +262,76 @@ for (const reach of REACHES) {
     });
   });
 }
+
+test('a run of frames ends up as each of them by itself', () => {
+  const all = new Uint8Array(arena.buffer, path.tables.take(), 64);
+  for (let i = 0; i < all.length; i++) all[i] = i;
+  const alone = new QueueRig(path, arena);
+  const run = new QueueRig(path, arena);
+  let inRuns = 0;
+  const shapes = fc.array(
+    fc.record({
+      length: fc.oneof(fc.integer({ min: 60, max: 130 }), fc.integer({ min: 14, max: 3000 })),
+      type: fc.constantFrom(0x88b5, 0x0800, 0x86dd, 0x8100, 0x88a8),
+      version: fc.constantFrom(0x45, 0x46, 0x40, 0x60),
+      fragment: fc.constantFrom(0, 0x4000, 0x2000, 0x0001, 0x1fff),
+      protocol: fc.constantFrom(1, 6, 17, 132),
+      pieces: fc.constantFrom(1, 1, 1, 3),
+    }),
+    { minLength: 1, maxLength: 20 },
+  );
+  fc.assert(
+    fc.property(
+      shapes,
+      fc.constantFrom(1, 2, 4),
+      fc.integer({ min: 2, max: 31 }),
+      (list, packetKiB, given) => {
+        for (const rig of [alone, run]) {
+          rig.reset();
+          rig.startReceive({ packetKiB, entries: 32 }, false);
+          rig.give(given);
+        }
+        for (const { length, type, version, fragment, protocol, pieces } of list) {
+          const bytes = frame(length, type);
+          if (length >= 24) {
+            bytes[14] = version;
+            bytes.writeUInt16BE(fragment, 20);
+            bytes[type === 0x86dd ? 20 : 23] = protocol;
+          }
+          sender.data(bytes, 0, 0, Math.ceil(length / pieces));
+        }
+        sender.kick();
+        const each = (rig: QueueRig, burst: Burst, slot: number): void => {
+          const at = (burst.headerAt[slot] as number) - burst.slotsAt + NET_HEADER_BYTES;
+          const length = (burst.headerLength[slot] as number) - NET_HEADER_BYTES;
+          const type = packetType(burst.slots8, at, length);
+          rig.receive.put(burst, slot, at, length, 0, type, 0, 0);
+        };
+        sender.run({
+          send: (burst) => {
+            for (let i = 0; i < burst.count; i++) each(alone, burst, i);
+            burst.copies.flush();
+            for (let i = 0; i < burst.count; ) {
+              const put = run.receive.putRun(burst, all, i, burst.count);
+              inRuns += put;
+              i += put;
+              if (i < burst.count) each(run, burst, i++);
+            }
+            burst.copies.flush();
+          },
+          publish: () => {
+            alone.receive.writeBack();
+            run.receive.writeBack();
+          },
+        });
+        assert.deepEqual(run.counts, alone.counts);
+        assert.deepEqual(run.received(false), alone.received(false));
+      },
+    ),
+  );
+  assert.ok(inRuns > 100, `${inRuns} frames in runs`);
+  path.tables.give(all.byteOffset);
+});
 
 describe('receive queue', () => {
   test('takes nothing while it is disabled or its registers point outside of the ring', () => {
