@@ -20,7 +20,6 @@ import {
   IXGBE_EEC_READ_DONE,
   IXGBE_EEC_SIZE_SHIFT,
   IXGBE_EEPROM_MAC0_POINTER,
-  IXGBE_EITRS,
   IXGBE_FWSM_VALID,
   IXGBE_HLREG0_JUMBO,
   IXGBE_HLREG0_LOOPBACK,
@@ -33,7 +32,6 @@ import {
   IXGBE_MAXFRS_SHIFT,
   IXGBE_MRQC_MODE,
   IXGBE_MRQC_RSS,
-  IXGBE_MSIX_VECTORS,
   IXGBE_QUEUES,
   IXGBE_RAH_VALID,
   IXGBE_RDRXCTL_CRC_STRIP,
@@ -59,6 +57,7 @@ import { EEPROM_SIZE_CODE, Eeprom } from './eeprom.ts';
 import { EXACT, filterAddress, filterVlan, REJECTED } from './filter.ts';
 import { FlowDirector, NO_FLOW } from './flow-director.ts';
 import { PF_LAYOUT, PF_PAGES, pfDeclaration } from './function.ts';
+import { readInterrupts, writeInterrupts } from './interrupt-registers.ts';
 import { Link } from './link.ts';
 import { NicFunction, type NicFunctionOptions } from './nic-function.ts';
 import { IMMEDIATE, NO_QUEUE, QueueFilters } from './queue-filters.ts';
@@ -70,15 +69,11 @@ import { FCS_BYTES, onWire, Statistics } from './statistics.ts';
 
 const { CTRL, STATUS, CTRL_EXT, ESDP, I2CCTL, EEC, EERD, EEWR, SWSM, FWSM } = R;
 const { FDIRCTRL, FDIRCMD, FDIRM, FDIRSIP4M, FDIRDIP4M, FDIRTCPM, FDIRUDPM, FDIRSCTPM } = R;
-const { EICR, EICS, EIMS, EIMC, EIAC, EIAM, GPIE, EITR, EITR_HIGH, IVAR, IVAR_MISC } = R;
-const { EICS_EX, EIMS_EX, EIMC_EX, EIAM_EX } = R;
 const { RDRXCTL, RXCTRL, HLREG0, MAXFRS, VLNCTRL, DMATXCTL, MRQC, RETA, RSSRK } = R;
 const { RXPBSIZE, TXPBSIZE, SECTXSTAT, SECRXSTAT, PSRTYPE, RAL, RAH } = R;
 const { ETQF, ETQS, SYNQF, SAQF, L34TIMIR } = R;
 const { LINKS, ANLP1, AUTOC, AUTOC2, MSCA } = R;
 
-const IVARS = 64;
-const EITRS_HIGH = 105;
 const RSSRK_WORDS = 10;
 const ETYPE_FILTERS = 8;
 const TUPLE_WORDS = 128;
@@ -350,7 +345,7 @@ export class PhysicalFunction extends NicFunction {
   }
 
   #read(index: number): number {
-    const { words, irq } = this;
+    const { words } = this;
     switch (index) {
       case STATUS:
         return this.#status();
@@ -370,31 +365,13 @@ export class PhysicalFunction extends NicFunction {
         return this.link.status;
       case ANLP1:
         return this.link.partner;
-      case EICR:
-        return irq.readCauses();
-      case EICS:
-        return irq.causes;
-      case EIMS:
-        return irq.mask;
-      case EIMS_EX:
-      case EIMS_EX + 1:
-        return irq.vectorMask(index - EIMS_EX);
-      case EIAC:
-        return irq.autoClear;
-      case EIAM:
-        return irq.autoMask;
-      case EIAM_EX:
-      case EIAM_EX + 1:
-        return irq.vectorAutoMask(index - EIAM_EX);
-      case GPIE:
-        return irq.control;
       default:
-        return this.#registers.read(index);
+        return readInterrupts(this.irq, index) ?? this.#registers.read(index);
     }
   }
 
   #write(index: number, value: number): void {
-    if (this.#writeInterrupt(index, value)) return;
+    if (writeInterrupts(this.irq, this.#registers, index, value)) return;
     const { words } = this;
     if (index !== CTRL) this.#registers.write(index, value);
     switch (index) {
@@ -452,62 +429,6 @@ export class PhysicalFunction extends NicFunction {
           this.#filters.update();
         }
     }
-  }
-
-  /** True if the register was one of interrupts. */
-  #writeInterrupt(index: number, value: number): boolean {
-    const { irq } = this;
-    switch (index) {
-      case EICR:
-        irq.writeCauses(value);
-        return true;
-      case EICS:
-        irq.setCauses(value);
-        return true;
-      case EIMS:
-        irq.enable(value);
-        return true;
-      case EIMC:
-        irq.disable(value);
-        return true;
-      case EIAC:
-        irq.autoClear = value;
-        return true;
-      case EIAM:
-        irq.autoMask = value;
-        return true;
-      case GPIE:
-        irq.control = value;
-        return true;
-      case EICS_EX:
-      case EICS_EX + 1:
-        irq.setVectors(index - EICS_EX, value);
-        return true;
-      case EIMS_EX:
-      case EIMS_EX + 1:
-        irq.enableVectors(index - EIMS_EX, value);
-        return true;
-      case EIMC_EX:
-      case EIMC_EX + 1:
-        irq.disableVectors(index - EIMC_EX, value);
-        return true;
-      case EIAM_EX:
-      case EIAM_EX + 1:
-        irq.setVectorAutoMask(index - EIAM_EX, value);
-        return true;
-      default:
-        break;
-    }
-    if (isIn(index, EITR, IXGBE_EITRS)) irq.setModeration(index - EITR, value);
-    else if (isIn(index, EITR_HIGH, EITRS_HIGH)) {
-      const vector = IXGBE_EITRS + index - EITR_HIGH;
-      if (vector >= IXGBE_MSIX_VECTORS) return false;
-      irq.setModeration(vector, value);
-    } else if (isIn(index, IVAR, IVARS) || index === IVAR_MISC) {
-      this.#registers.write(index, value);
-      irq.update();
-    } else return false;
-    return true;
   }
 
   #status(): number {
