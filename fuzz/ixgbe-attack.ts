@@ -32,6 +32,10 @@ const FLR = 0x8000;
 const TX = spec.IXGBE_TX_QUEUE_REGISTERS;
 const RX = spec.IXGBE_RX_QUEUE_REGISTERS;
 const BLOCK_WORDS = spec.IXGBE_QUEUE_BYTES / 4;
+const CONTEXT = descriptors.IXGBE_TXD_ADVANCED | descriptors.IXGBE_TXD_TYPE_CONTEXT;
+const FULL_FRAME = 1514;
+/** Bytes of Ethernet, IPv4 and TCP headers. */
+const TCP_HEADERS = 54;
 /** Most turns that DMA on its way may take to end. */
 const MOST_TURNS = 100;
 
@@ -193,7 +197,7 @@ export class Attack {
   refill(): void {
     const { random, place } = this;
     const block = place.receive(this.#receiveQueue);
-    if (!this.#isAlive(block)) this.#begin();
+    if (!this.#isAlive(block, this.guest.base + PAGE)) this.#begin();
     for (let n = random.below(16); n > 0; n--) this.receiveDescriptor();
     const entries = this.#entries(block);
     const head = this.#words[(block + RX.RDH.offset) / 4] as number;
@@ -201,10 +205,10 @@ export class Attack {
     this.set(block + RX.RDT.offset, wanted);
   }
 
-  /** A frame that filters and offloads make sense of, somewhere in its memory. */
-  packet(at = this.guest.address()): number {
+  /** A frame that filters and offloads make sense of, somewhere in its memory. Returns its length. */
+  packet(at = this.guest.address(), length = 80 + this.random.below(200)): number {
     const { random, guest, addresses } = this;
-    const bytes = Buffer.from(random.bytes(80 + random.below(200)));
+    const bytes = Buffer.from(random.bytes(length));
     bytes.set([...addresses.to(), ...addresses.from()], 0);
     if (random.oneIn(4)) bytes.fill(0xff, 0, 6);
     bytes.writeUInt16BE(random.pick([0x0800, 0x0800, 0x86dd, 0x88b5, 0x8100]), 12);
@@ -218,24 +222,39 @@ export class Attack {
   }
 
   /** Fills transmit descriptors: whole frames that make sense, or anything. */
-  transmit(): void {
+  transmit(most = this.random.oneIn(8) ? 70 : 8): void {
     const { random, guest, place } = this;
     const block = place.transmit(this.#queue);
-    if (!this.#isAlive(block) || random.oneIn(20)) this.#begin();
+    if (!this.#isAlive(block, guest.base) || random.oneIn(20)) this.#begin();
     const entries = this.#entries(block);
     if (entries === 0) return;
     const [head, tail] = [TX.TDH, TX.TDT].map(
       ({ offset }) => this.#words[(block + offset) / 4] ?? 0,
     );
     let index = (tail as number) < entries ? (tail as number) : (head as number) % entries;
-    for (let n = 1 + random.below(random.oneIn(8) ? 70 : 8); n > 0; n--) {
-      const bytes = Buffer.alloc(16);
-      const words = random.oneIn(this.#sanity) ? this.#anything() : this.#plain();
-      for (const [i, word] of words.entries()) bytes.writeUInt32LE(word >>> 0, 4 * i);
-      guest.write(guest.base + 16 * index, bytes);
-      index = (index + 1) % Math.min(entries, 256);
+    const length = random.oneIn(4) ? FULL_FRAME : undefined;
+    for (let n = 1 + random.below(most); n > 0; n--) {
+      const words = random.pick<() => readonly number[]>([
+        () => this.#plain(length),
+        () => this.#plain(length),
+        () => this.#worked(),
+        () => this.#anything(),
+      ])();
+      const bytes = Buffer.from(Uint32Array.from(words).buffer);
+      for (let at = 0; at < bytes.length; at += 16) {
+        guest.write(guest.base + 16 * index, bytes.subarray(at, at + 16));
+        index = (index + 1) % Math.min(entries, 256);
+      }
     }
     if (!random.oneIn(6)) this.set(block + TX.TDT.offset, index);
+  }
+
+  /** Sends as much as it can for a while. */
+  blast(): void {
+    for (let n = this.random.below(12); n >= 0; n--) {
+      this.transmit(70);
+      this.turn();
+    }
   }
 
   /** One access to a register. */
@@ -333,8 +352,10 @@ export class Attack {
     Reflect.deleteProperty(this.device, 'accept');
   }
 
-  /** The ring is one, and enabled. */
-  #isAlive(block: number): boolean {
+  /** The ring is one, and enabled; where it should be, or left to be elsewhere for now. */
+  #isAlive(block: number, base: number): boolean {
+    const low = this.#words[(block + TX.TDBAL.offset) / 4] as number;
+    if (low !== base % 2 ** 32 && this.random.oneIn(2)) return false;
     const control = this.#words[(block + TX.TXDCTL.offset) / 4] as number;
     const head = this.#words[(block + TX.TDH.offset) / 4] as number;
     return (control & descriptors.IXGBE_QUEUE_ENABLE) !== 0 && head < this.#entries(block);
@@ -376,24 +397,57 @@ export class Attack {
     ])();
   }
 
-  /** One descriptor of a whole frame in memory that can be read. */
-  #plain(): [number, number, number, number] {
+  /** One descriptor of a whole frame, mostly in memory that can be read. */
+  #plain(wanted: number | undefined): readonly number[] {
     const { random, guest } = this;
     const at = random.oneIn(4) ? guest.address() : this.#buffer();
-    const made = this.packet(at);
-    const length = random.oneIn(6) ? 12 + random.below(10) : made;
+    const made = this.packet(at, wanted);
+    const length = random.oneIn(8) ? 12 + random.below(10) : made;
+    const tagged = random.oneIn(5) ? descriptors.IXGBE_TXD_VLAN : 0;
+    return this.#data(at, length, tagged, length << descriptors.IXGBE_TXD_PAYLOAD_SHIFT);
+  }
+
+  /** A TCP frame that is to be cut, and the context that says how. */
+  #worked(): readonly number[] {
+    const { random, guest, addresses } = this;
+    const at = this.#buffer();
+    const bytes = Buffer.from(random.bytes(TCP_HEADERS + random.below(3000)));
+    bytes.set([...addresses.to(), ...addresses.from(), 0x08, 0x00, 0x45]);
+    bytes.writeUInt16BE(0, 20);
+    bytes[23] = 6;
+    bytes[46] = 0x50;
+    guest.write(at, bytes);
+    const tag = random.pick([0, 10, 20]) << descriptors.IXGBE_TXC_VLAN_SHIFT;
+    const segment = random.pick([100, 536, 1460, 3000]) << descriptors.IXGBE_TXC_MSS_SHIFT;
+    return [
+      tag | (14 << descriptors.IXGBE_TXC_MAC_LENGTH_SHIFT) | 20,
+      0,
+      CONTEXT | descriptors.IXGBE_TXC_IPV4 | descriptors.IXGBE_TXC_L4_TCP,
+      segment | (20 << descriptors.IXGBE_TXC_L4_LENGTH_SHIFT),
+      ...this.#data(
+        at,
+        bytes.length,
+        descriptors.IXGBE_TXD_SEGMENT | (random.oneIn(4) ? descriptors.IXGBE_TXD_VLAN : 0),
+        ((bytes.length - TCP_HEADERS) << descriptors.IXGBE_TXD_PAYLOAD_SHIFT) |
+          descriptors.IXGBE_TXD_IP_CHECKSUM |
+          descriptors.IXGBE_TXD_L4_CHECKSUM,
+      ),
+    ];
+  }
+
+  #data(at: number, length: number, more: number, options: number): readonly number[] {
     const command =
       descriptors.IXGBE_TXD_ADVANCED |
       descriptors.IXGBE_TXD_TYPE_DATA |
       descriptors.IXGBE_TXD_END |
       descriptors.IXGBE_TXD_REPORT |
-      (random.oneIn(5) ? descriptors.IXGBE_TXD_VLAN : 0);
-    const options = length << descriptors.IXGBE_TXD_PAYLOAD_SHIFT;
-    return [at % 2 ** 32, Math.floor(at / 2 ** 32), command | length, options];
+      more |
+      length;
+    return [at % 2 ** 32, Math.floor(at / 2 ** 32), command, options];
   }
 
   /** A descriptor to send something, or a context that may fit it. */
-  #anything(): [number, number, number, number] {
+  #anything(): readonly number[] {
     const { random } = this;
     const address = this.guest.address();
     const length = random.pick([random.below(200), random.below(2000), random.nasty(16), 0]);
@@ -416,7 +470,7 @@ export class Attack {
     return [low, high, flags | advanced | descriptors.IXGBE_TXD_TYPE_DATA | cut, options];
   }
 
-  #context(): [number, number, number, number] {
+  #context(): readonly number[] {
     const { random } = this;
     const tag = random.pick([0, 10, 20, random.nasty(16)]) << descriptors.IXGBE_TXC_VLAN_SHIFT;
     const lengths = random.oneIn(3) ? random.u32() : tag | (14 << 9) | random.pick([20, 40, 24]);
@@ -424,8 +478,7 @@ export class Attack {
     const segment = random.pick([0, 1, 536, 1460, random.nasty(16)]);
     const index = random.oneIn(6) ? random.below(16) : random.below(2);
     const sizes = (segment << 16) | (random.pick([20, 8, random.nasty(8)]) << 8) | (index << 4);
-    const type = descriptors.IXGBE_TXD_ADVANCED | descriptors.IXGBE_TXD_TYPE_CONTEXT;
-    return [lengths, random.u32(), type | types, sizes];
+    return [lengths, random.u32(), CONTEXT | types, sizes];
   }
 
   #look(burst: Burst): void {

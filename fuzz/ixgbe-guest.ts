@@ -35,6 +35,7 @@ export class GoodGuest {
   readonly device: NicFunction;
   readonly memory: TestMemory;
   readonly bus: DirectBus;
+  readonly driver: IxgbeDriver | IxgbevfDriver;
   readonly pair: NetPair;
   readonly mac: Uint8Array;
   readonly #sendTo: Float64Array;
@@ -55,6 +56,7 @@ export class GoodGuest {
       ? new IxgbeDriver(plan, memory.driver, this.bus)
       : new IxgbevfDriver(plan, memory.driver, this.bus, mac);
     driver.start();
+    this.driver = driver;
     const [pair] = driver.pairs;
     assert.ok(pair);
     this.pair = pair;

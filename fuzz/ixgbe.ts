@@ -213,6 +213,9 @@ function step(rig: Rig): void {
       if (random.oneIn(3)) rig.start();
     },
     () => {
+      if (random.oneIn(4)) attack.blast();
+    },
+    () => {
       if (random.oneIn(4)) rig.card.setLink(random.oneIn(2));
     },
     () => {

@@ -14,6 +14,7 @@ import { IxgbeCard } from '../src/device/ixgbe/card.ts';
 import type { MirrorRule } from '../src/device/ixgbe/veb.ts';
 import { VF_DEFAULTS, type VfChange } from '../src/device/ixgbe/vf-policy-settings.ts';
 import type { VirtualFunction } from '../src/device/ixgbe/virtual-function.ts';
+import { IxgbevfDriver } from '../src/driver/ixgbevf/ixgbevf-driver.ts';
 import { Arena } from '../src/memory/arena.ts';
 import { createDataPath } from '../src/net/data-path.ts';
 import { formatMac, macHigh, macLow, parseMac } from '../src/net/mac.ts';
@@ -33,12 +34,23 @@ const CANARY_BYTES = 4096;
 const CANARY = 0xa5;
 /** Pools of hostile guests: in both words of a set of pools. */
 const POOLS = [0, 1, 40] as const;
-/** Where guests with good drivers are: two in no VLAN, two in this one. */
+/**
+ * Guests with good drivers: two in no VLAN, two on ports of this one, and one that gets the frames of both
+ * by asking for it.
+ */
 const VLAN = 10;
+const GUESTS = [
+  { pool: 2, vlan: 0 },
+  { pool: 3, vlan: 0 },
+  { pool: 33, vlan: VLAN },
+  { pool: 34, vlan: VLAN },
+  { pool: 35, vlan: 0 },
+] as const;
+const TRUNK = 4;
 const BROADCAST = parseMac('ff:ff:ff:ff:ff:ff');
 const GROUP = parseMac('01:00:5e:00:00:01');
 const FAR = mac(0x99);
-const GOOD = [mac(2), mac(3), mac(33), mac(34)] as const;
+const GOOD = [mac(2), mac(3), mac(33), mac(34), mac(35)] as const;
 
 const PLACE: Place = {
   transmit: (queue) => spec.IXGBE_VF_TX_QUEUES + IXGBE_QUEUE_BYTES * queue,
@@ -97,14 +109,15 @@ class Port {
     farCard.owner = this.lan;
     this.lan.addPort(farCard, new PortPolicy({}, 0));
     this.far = new GoodGuest(farCard.createVf(0, { mac: formatMac(FAR) }), arena, FAR);
-    this.guests = GOOD.map((address, i) => {
-      const vlan = i < 2 ? 0 : VLAN;
-      const pool = address[5] as number;
+    this.guests = GUESTS.map(({ pool, vlan }) => {
+      const address = mac(pool);
       const settings: VfChange = { mac: formatMac(address), vlan, state: 'enable' };
       const vf = this.card.createVf(pool, settings);
       vf.uplink = this.judge.watch(vf);
       return new GoodGuest(vf, arena, address);
     });
+    const { driver } = this.guest(TRUNK);
+    assert.ok(driver instanceof IxgbevfDriver && driver.setVlan(VLAN, true));
     const gone = new GoodGuest(farCard.createVf(1, { mac: formatMac(mac(1)) }), arena, mac(1));
     this.memory = gone.memory;
     gone.close();
@@ -120,8 +133,10 @@ class Port {
     const got = [
       ...this.guest(0).reach(this.guest(1)),
       ...this.guest(3).reach(this.guest(2)),
+      ...this.guest(TRUNK).received(),
       ...this.far.received(),
     ];
+    for (const index of [0, 2]) this.guest(index).send(frame(BROADCAST, this.guest(index).mac));
     for (const { device } of this.guests) this.judge.checkCounters(device as VirtualFunction, true);
     return got;
   }
@@ -146,6 +161,8 @@ class Rig {
     const own = random.oneIn(3) ? { mac: formatMac(this.mac) } : {};
     this.vf = beside.card.createVf(pool, own, this.mac);
     const sink = beside.judge.watch(this.vf);
+    const all = [...GOOD, FAR, GROUP, BROADCAST, this.mac, mac(0x40)] as const;
+    const friend = random.pick(all);
     this.attack = new Attack({
       random,
       arena,
@@ -153,7 +170,7 @@ class Rig {
       device: this.vf,
       place: PLACE,
       addresses: {
-        to: () => random.pick([...GOOD, FAR, GROUP, BROADCAST, this.mac, mac(0x40)]),
+        to: () => (random.oneIn(2) ? friend : random.pick(all)),
         from: () => {
           const { address } = beside.card.describeVf(pool);
           if (address === undefined || random.oneIn(6))
@@ -165,7 +182,7 @@ class Rig {
       isForeign: (at) => beside.guests.some((guest) => guest.owns(at)) || isForeign(at),
     });
     this.vf.uplink = this.attack.watch(sink);
-    this.policy();
+    for (let n = random.below(4); n >= 0; n--) this.policy();
   }
 
   start(): void {
@@ -275,9 +292,9 @@ class Rig {
     judge.checkCounters(this.vf, false);
     const is = card.describeVf(this.pool);
     const addresses = [is.address, ...is.macvlans];
-    for (const [i, one] of GOOD.entries()) {
-      const mayMeet = is.vlan === 0 || is.vlan === (i < 2 ? 0 : VLAN) || i < 2;
-      const isTheirs = mayMeet && addresses.includes(formatMac(one));
+    for (const { pool, vlan } of GUESTS) {
+      const mayMeet = is.vlan === 0 || vlan === 0 || is.vlan === vlan;
+      const isTheirs = mayMeet && addresses.includes(formatMac(mac(pool)));
       assert.ok(!isTheirs, `VF ${this.pool} has taken the address of another`);
     }
     if (is.mac !== undefined && !is.trust) {
@@ -338,10 +355,15 @@ function step(rig: Rig): void {
     () => attack.turn(),
     () => attack.turn(),
     () => attack.receiveDescriptor(),
-    () => rig.ask(),
+    () => {
+      for (let n = random.below(4); n >= 0; n--) rig.ask();
+    },
     () => rig.flood(),
     () => {
       if (random.oneIn(3)) rig.start();
+    },
+    () => {
+      if (random.oneIn(4)) attack.blast();
     },
     () => {
       if (random.oneIn(2)) rig.policy();
