@@ -165,3 +165,14 @@ test('registers of queues are stored without traps, all others by one each', () 
   driver.vectors.open(0);
   assert.equal(to.writes, writes + 2, 'a vector that is open is not opened again');
 });
+
+test('a driver hears that its function is to be reset', () => {
+  const { driver, port } = vf();
+  driver.start();
+  let revoked = 0;
+  driver.onRevoked = () => revoked++;
+  port.setLink(false);
+  assert.equal(revoked, 0, 'that something has changed is no more than that');
+  port.setVf(3, { mac: formatMac(OTHER) });
+  assert.equal(revoked, 1);
+});

@@ -29,6 +29,8 @@ export class VfMailbox {
   /** A request is on its way; an interrupt came meanwhile. */
   #busy = false;
   #interrupted = false;
+  /** Nothing but a reset is wanted any more: to acknowledge that would bring the same again. */
+  #revoked = false;
   /** Bits that a read of the control register has cleared, and nobody has looked at. */
   #seen = 0;
 
@@ -39,6 +41,7 @@ export class VfMailbox {
   /** The reset of the function is over. */
   awaitReset(): void {
     this.#seen = 0;
+    this.#revoked = false;
     this.#registers.await('the end of its reset', () => this.#take(IXGBE_VFMAILBOX_RESET_DONE));
   }
 
@@ -89,14 +92,27 @@ export class VfMailbox {
   /** After an interrupt: takes what the physical function said. */
   look(): void {
     // What has come may be the answer that is waited for.
-    this.#interrupted = this.#busy;
+    this.#interrupted = true;
     if (this.#busy) return;
+    this.#busy = true;
+    try {
+      while (this.#interrupted && !this.#revoked) this.#lookOnce();
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  #lookOnce(): void {
+    this.#interrupted = false;
     if (this.#take(IXGBE_VFMAILBOX_PF_STATUS)) this.#control(this.#read()[0] ?? 0);
   }
 
   #control(word: number): void {
-    if ((word & IXGBE_MESSAGE_REQUEST) !== IXGBE_PF_CONTROL) return;
-    this.onControl?.((word & IXGBE_MESSAGE_CLEAR_TO_SEND) !== 0);
+    const isControl = (word & IXGBE_MESSAGE_REQUEST) === IXGBE_PF_CONTROL;
+    if (!isControl && (word & IXGBE_MESSAGE_NACK) === 0) return;
+    const clearToSend = isControl && (word & IXGBE_MESSAGE_CLEAR_TO_SEND) !== 0;
+    if (!clearToSend) this.#revoked = true;
+    this.onControl?.(clearToSend);
   }
 
   /** True, once, if the bit was set. */
