@@ -27,7 +27,7 @@ interface EmulatedOptions {
 export function addEmulatedCommand(parent: Command, program: string): void {
   parent
     .command('emulated')
-    .description("QEMU's own e1000, e1000e and AHCI and Sluice's, in one guest")
+    .description("QEMU's own e1000, e1000e, igb and AHCI and Sluice's devices, in one guest")
     .option('--json', 'print the report as JSON')
     .option('--kinds <list>', 'what is measured', someOf(KINDS), KINDS)
     .option(

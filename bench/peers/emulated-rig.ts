@@ -22,13 +22,34 @@ const BOOT_TIMEOUT_MS = 180_000;
 const IPERF_PORT = 5201;
 const MEMORY_MIB = 512;
 
-/** Cards of both sides: the model as Sluice and as QEMU name it, and the guest's driver. */
+/**
+ * Cards of both sides: ours as the rows name it and how the configuration gives it, QEMU's, and the link of
+ * PCI Express that both have; undefined: conventional PCI.
+ */
 export const CARDS = [
-  { model: '82540', qemu: 'e1000', driver: 'e1000' },
-  { model: '82574', qemu: 'e1000e', driver: 'e1000e' },
+  { name: '82540', kind: 'net', qemu: 'e1000', link: undefined },
+  { name: '82574', kind: 'net', qemu: 'e1000e', link: 'x-speed=2_5,x-width=1' },
+  // No public model of QEMU's has virtual functions of 10 Gb/s; igb is the youngest that it has.
+  { name: 'sriov', kind: 'nic', qemu: 'igb', link: 'x-speed=5,x-width=8' },
+  { name: 'direct', kind: 'nic', qemu: 'igb', link: 'x-speed=5,x-width=8' },
 ] as const;
 
 export type Card = (typeof CARDS)[number];
+
+/** The card of ours in the configuration of the guest. */
+function ourCard({ name }: Card, index: number) {
+  const mac = macOf(index, 'ours');
+  if (name === 'sriov') return { method: 'sriov' as const, nic: 'nic0', port: 0, vf: 0, mac };
+  if (name === 'direct') return { method: 'direct' as const, nic: 'nic0', port: 1 };
+  return { method: 'emulated' as const, model: name, switch: `lan${index}`, mac };
+}
+
+/** A port of the NIC, whose wire is the tap of the card that the guest has by it. */
+function ourPort(name: Card['name']) {
+  const card = CARDS.findIndex((each) => each.name === name);
+  const wire = { tap: tapOf(card, 'ours') };
+  return { wire, link: 'none' as const, mac: macOf(card, name === 'direct' ? 'ours' : 'theirs') };
+}
 
 type Config = Omit<z.input<typeof configSchema>, 'run'>;
 
@@ -139,17 +160,15 @@ export class EmulatedRig implements AsyncDisposable {
     const sluice = stack.use(
       await SluiceUp.start(program, {
         switches: Object.fromEntries(
-          CARDS.map((_, card) => [`lan${card}`, { wire: { tap: tapOf(card, 'ours') } }]),
+          CARDS.flatMap(({ kind }, card) =>
+            kind === 'net' ? [[`lan${card}`, { wire: { tap: tapOf(card, 'ours') } }]] : [],
+          ),
         ),
+        nics: { nic0: { model: 82599, ports: [ourPort('sriov'), ourPort('direct')] } },
         disks: { disk: { file: ours } },
         guests: {
           guest: {
-            net: CARDS.map(({ model }, card) => ({
-              method: 'emulated' as const,
-              model,
-              switch: `lan${card}`,
-              mac: macOf(card, 'ours'),
-            })),
+            net: CARDS.map(ourCard),
             disk: [{ method: 'emulated', model: 'ahci', disk: 'disk' }],
           },
         },
@@ -171,10 +190,10 @@ export class EmulatedRig implements AsyncDisposable {
         options: (inside) => [
           ...CARDS.flatMap((card, index) => [
             ...qemuCard(card, index),
-            ...ourFunction(inside(sluice.socket(`guest/net${index}`)), `n${index}`, card.driver),
+            ...ourFunction(inside(sluice.socket(`guest/net${index}`)), `n${index}`, card.link),
           ]),
           ...qemuDrive(inside(theirs)),
-          ...ourFunction(inside(sluice.socket('guest/ahci0')), 'drives', 'ahci'),
+          ...ourFunction(inside(sluice.socket('guest/ahci0')), 'drives', undefined),
         ],
       }),
     );
@@ -200,7 +219,9 @@ export class EmulatedRig implements AsyncDisposable {
 
   async #prepare(): Promise<void> {
     const guest = this.#guest;
-    await guest.sh('modprobe -a e1000 e1000e ahci sd_mod', { timeoutMs: BOOT_TIMEOUT_MS });
+    await guest.sh('modprobe -a e1000 e1000e igb ixgbe ixgbevf ahci sd_mod', {
+      timeoutMs: BOOT_TIMEOUT_MS,
+    });
     for (const card of CARDS.keys()) {
       for (const side of ['theirs', 'ours'] as const) {
         const device = await guest.sh(`until grep -l ${macOf(card, side)} /sys/class/net/*/address
@@ -295,14 +316,14 @@ function ip(words: string): void {
 }
 
 /** QEMU's card, with a tap of the host and all that QEMU does by itself. */
-function qemuCard({ qemu, driver }: Card, index: number): string[] {
+function qemuCard({ qemu, link }: Card, index: number): string[] {
   const tap = tapOf(index, 'theirs');
   return [
     '-netdev',
     `tap,id=${tap},ifname=${tap},script=no,downscript=no`,
-    ...rootPort(`q${index}`, driver),
+    ...rootPort(`q${index}`, link),
     '-device',
-    `${qemu},netdev=${tap},mac=${macOf(index, 'theirs')},romfile=,bus=${busOf(`q${index}`, driver)}`,
+    `${qemu},netdev=${tap},mac=${macOf(index, 'theirs')},romfile=,bus=${busOf(`q${index}`, link)}`,
   ];
 }
 
@@ -314,20 +335,20 @@ function qemuDrive(file: string): string[] {
   ];
 }
 
-function ourFunction(path: string, id: string, driver: string): string[] {
+function ourFunction(path: string, id: string, link: Card['link']): string[] {
   const socket = { path, type: 'unix' };
-  const bus = busOf(id, driver);
+  const bus = busOf(id, link);
   const device = { driver: 'vfio-user-pci', id: `${id}f`, bus, rombar: 0, socket };
-  return [...rootPort(id, driver), '-device', JSON.stringify(device)];
+  return [...rootPort(id, link), '-device', JSON.stringify(device)];
 }
 
 /** PCI Express cards are behind a port, as on a board; others on the root bus. */
-function rootPort(id: string, driver: string): string[] {
-  if (driver !== 'e1000e') return [];
+function rootPort(id: string, link: Card['link']): string[] {
+  if (link === undefined) return [];
   const slot = id.charCodeAt(0) + Number(id.slice(1));
-  return ['-device', `pcie-root-port,id=${id},chassis=${slot},slot=${slot},x-speed=2_5,x-width=1`];
+  return ['-device', `pcie-root-port,id=${id},chassis=${slot},slot=${slot},${link}`];
 }
 
-function busOf(id: string, driver: string): string {
-  return driver === 'e1000e' ? id : 'pcie.0';
+function busOf(id: string, link: Card['link']): string {
+  return link === undefined ? 'pcie.0' : id;
 }

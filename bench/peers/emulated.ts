@@ -10,7 +10,7 @@ import { type Measured, type SideName, summarize, takePairs } from './pairs.ts';
 import type { EmulatedReport } from './report.ts';
 import { measureTraps } from './traps.ts';
 
-export const KINDS = ['traps', 'net', 'disk'] as const;
+export const KINDS = ['traps', 'net', 'nic', 'disk'] as const;
 export type Kind = (typeof KINDS)[number];
 
 const DISK_WORKS: readonly DiskWork[] = [
@@ -107,9 +107,9 @@ export async function compareEmulated(options: EmulatedComparison): Promise<Emul
 }
 
 function tasksOf(rig: EmulatedRig, kinds: readonly Kind[], seconds: number): Task[] {
-  const net = CARDS.flatMap(({ model }, card) =>
-    (['to', 'from'] as const).map((way) => ({
-      work: `${model} TCP ${way} guest`,
+  const net = CARDS.flatMap(({ name, kind, qemu }, card) =>
+    (kinds.includes(kind) ? (['to', 'from'] as const) : []).map((way) => ({
+      work: `${name} TCP ${way} guest${kind === 'nic' ? `, against ${qemu}` : ''}`,
       unit: 'Gb/s' as const,
       run: (side: SideName) => rig.stream(card, side, way === 'to', seconds),
     })),
@@ -119,7 +119,7 @@ function tasksOf(rig: EmulatedRig, kinds: readonly Kind[], seconds: number): Tas
     unit: 'IOPS' as const,
     run: (side: SideName) => rig.requests(work, side, seconds),
   }));
-  return [...(kinds.includes('net') ? net : []), ...(kinds.includes('disk') ? disk : [])];
+  return [...net, ...(kinds.includes('disk') ? disk : [])];
 }
 
 function trapText({ traps, units }: Work): string {
