@@ -42,8 +42,8 @@ import {
   IXGBE_XCAST_NONE,
   IXGBE_XCAST_PROMISCUOUS,
 } from '../../spec/ixgbe-mailbox.ts';
+import { isAcked, isNacked, TestPort, type TestVf } from './testing-vf-policy.ts';
 import { NOBODY, WIRE } from './veb.ts';
-import { isAcked, isNacked, TestPort, type TestVf } from './vf-policy-testing.ts';
 
 const ADD = 1 << 16;
 const MAC = '52:54:00:00:00:03';
