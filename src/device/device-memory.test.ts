@@ -54,6 +54,28 @@ test('the epoch goes round without meeting a client’s number', () => {
   assert.equal(told, 1);
 });
 
+test('descriptors of which a part was refused have not come', () => {
+  const space = new TestMemory(arena, 2 * MiB);
+  const memory = new DeviceMemory(arena, 2);
+  memory.connect(space);
+  space.reach = 'remote';
+  const told: boolean[] = [];
+  memory.setClient(1, { completed: (ok) => told.push(ok) });
+  // A ring that begins before the guest's memory: what is behind its end is there, its beginning is not.
+  const bring = (count: number): number => memory.bring(1, TEST_BASE - 32, 16, 8, 2, count, lane);
+  assert.equal(bring(8), 2);
+  space.settle();
+  assert.equal(bring(6), 2);
+  space.settle();
+  assert.deepEqual(told, [false, true]);
+  bring(8);
+  memory.forget();
+  space.settle();
+  bring(6);
+  space.settle();
+  assert.deepEqual(told, [false, true, true], 'a reset forgets that, too');
+});
+
 test('an address that cannot be one is a fault', () => {
   const space = new TestMemory(arena, 2 * MiB);
   const memory = new DeviceMemory(arena, 2);

@@ -39,6 +39,8 @@ export class DeviceMemory {
   /** Who asked stands in the lowest bits of a tag, the epoch above them. */
   readonly #epochShift: number;
   #pending = 0;
+  /** By client: the epoch, and one more, in which part of what it asked for was refused while the rest comes. */
+  readonly #spoiled: Int32Array;
   /** Results of accesses from before a reset count for nothing. */
   #epoch = 0;
 
@@ -46,6 +48,7 @@ export class DeviceMemory {
   constructor(arena: Arena, clients: number) {
     this.arena = arena;
     this.#clients = new Array(clients).fill(undefined);
+    this.#spoiled = new Int32Array(clients);
     this.#epochShift = 32 - Math.clz32(clients - 1);
   }
 
@@ -125,7 +128,8 @@ export class DeviceMemory {
 
   /**
    * Brings `count` descriptors of `size` bytes, from `index` on of a ring of `entries` at `base`, to
-   * lane memory. DMA_DONE; DMA_REFUSED; or how many accesses are pending, as a number from 2 on.
+   * lane memory. DMA_DONE; DMA_REFUSED; or how many accesses are pending, as a number from 2 on: if a part
+   * was refused meanwhile, they end as failed.
    */
   bring(
     who: number,
@@ -140,7 +144,11 @@ export class DeviceMemory {
     const one = this.#fetchRun(who, base < 0 ? -1 : base + index * size, first * size, to);
     if (one === DMA_REFUSED || first === count) return one === DMA_PENDING ? 2 : one;
     const two = this.#fetchRun(who, base, (count - first) * size, to + first * size);
-    if (two === DMA_REFUSED) return one === DMA_PENDING ? 2 : DMA_REFUSED;
+    if (two === DMA_REFUSED) {
+      if (one !== DMA_PENDING) return DMA_REFUSED;
+      this.#spoiled[who] = this.#epoch + 1;
+      return 2;
+    }
     const pending = (one === DMA_PENDING ? 1 : 0) + (two === DMA_PENDING ? 1 : 0);
     return pending === 0 ? DMA_DONE : 1 + pending;
   }
@@ -165,7 +173,11 @@ export class DeviceMemory {
     this.#pending--;
     if (this.#pending === 0) this.#stale = false;
     const who = tag & ((1 << this.#epochShift) - 1);
-    if (tag >>> this.#epochShift === this.#epoch) this.#clients[who]?.completed(ok);
+    if (tag >>> this.#epochShift === this.#epoch) {
+      const whole = this.#spoiled[who] !== this.#epoch + 1;
+      this.#spoiled[who] = 0;
+      this.#clients[who]?.completed(ok && whole);
+    }
     if (this.#pending === 0) this.onDrained?.();
   }
 }
