@@ -83,17 +83,25 @@ export class Scatter {
     this.write(header, Math.min(headerBytes, NET_HEADER_LEGACY_BYTES));
     if (headerBytes === NET_HEADER_BYTES) this.write(numBuffers, NUM_BUFFERS_BYTES);
     this.write(header + NET_HEADER_BYTES, headerLength - NET_HEADER_BYTES);
+    this.writeChain(burst, slot);
+  }
+
+  /** Writes the chain of frame `slot` from its `skip` on. Returns how many bytes that were. */
+  writeChain(burst: Burst, slot: number): number {
     const { chains } = burst;
+    let written = 0;
     let skip = burst.skip[slot] as number;
-    const first = chains.length[slot] as number;
-    if (skip < first) this.write((chains.address[slot] as number) + skip, first - skip);
-    skip = skip > first ? skip - first : 0;
-    const start = chains.moreStart[slot] as number;
-    const end = start + (chains.more[slot] as number);
-    for (let i = start; i < end; i++) {
-      const length = chains.moreLength[i] as number;
-      if (skip < length) this.write((chains.moreAddress[i] as number) + skip, length - skip);
+    const last = chains.more[slot] as number;
+    for (let i = -1; i < last; i++) {
+      const piece = (chains.moreStart[slot] as number) + i;
+      const address = (i < 0 ? chains.address[slot] : chains.moreAddress[piece]) as number;
+      const length = (i < 0 ? chains.length[slot] : chains.moreLength[piece]) as number;
+      if (skip < length) {
+        this.write(address + skip, length - skip);
+        written += length - skip;
+      }
       skip = skip > length ? skip - length : 0;
     }
+    return written;
   }
 }

@@ -232,7 +232,7 @@ export class ReceiveRing implements DmaClient {
     }
     scatter.write(first, firstLength);
     if (secondLength > 0) scatter.write(second, secondLength);
-    if (rest > 0) this.#writeChain(burst, slot);
+    if (rest > 0) scatter.writeChain(burst, slot);
     if (bytes > length) scatter.write(this.#parts.zerosAt, bytes - length);
     this.#use(needed, bytes, status, errors, vlan);
     return DELIVERED;
@@ -425,20 +425,6 @@ export class ReceiveRing implements DmaClient {
     this.#bounceLength[index] = length;
     this.#bounceUsed += length;
     path.scatter.addDestination(from, length);
-  }
-
-  #writeChain(burst: Burst, slot: number): void {
-    const { chains } = burst;
-    const { scatter } = this.#parts.path;
-    let skip = burst.skip[slot] as number;
-    const last = chains.more[slot] as number;
-    for (let i = -1; i < last; i++) {
-      const at = (chains.moreStart[slot] as number) + i;
-      const address = (i < 0 ? chains.address[slot] : chains.moreAddress[at]) as number;
-      const length = (i < 0 ? chains.length[slot] : chains.moreLength[at]) as number;
-      if (skip < length) scatter.write(address + skip, length - skip);
-      skip = skip > length ? skip - length : 0;
-    }
   }
 
   /** Fills in what is written back of `count` descriptors. */

@@ -445,21 +445,8 @@ export class ReceiveQueue implements DmaClient {
   /** Queues the copies to the destinations. */
   #write(burst: Burst, slot: number, at: number, length: number, bytes: number): void {
     const { scatter } = this.#parts.path;
-    const { chains } = burst;
     scatter.write(burst.slotsAt + at, length);
-    let written = length;
-    let skip = burst.skip[slot] as number;
-    const last = chains.more[slot] as number;
-    for (let i = -1; i < last; i++) {
-      const piece = (chains.moreStart[slot] as number) + i;
-      const address = (i < 0 ? chains.address[slot] : chains.moreAddress[piece]) as number;
-      const pieceBytes = (i < 0 ? chains.length[slot] : chains.moreLength[piece]) as number;
-      if (skip < pieceBytes) {
-        scatter.write(address + skip, pieceBytes - skip);
-        written += pieceBytes - skip;
-      }
-      skip = skip > pieceBytes ? skip - pieceBytes : 0;
-    }
+    const written = length + scatter.writeChain(burst, slot);
     if (bytes > written) scatter.write(this.#window.zerosAt, bytes - written);
   }
 
