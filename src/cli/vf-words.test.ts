@@ -21,6 +21,8 @@ describe('what names no function is refused:', () => {
     [['nic0/0', '3'], /^expected vf NUM/],
     [['nic0/0', 'vf', 'three'], /^expected vf NUM/],
     [['nic0/0', 'vf', '-1'], /^expected vf NUM/],
+    [['nic0/0', 'vf', '63'], /^vf 63: expected the number of a virtual function, 0 to 62$/],
+    [['nic0/0', 'vf', '4096'], /^vf 4096: expected the number of a virtual function/],
   ] as const) {
     test(phrase.join(' ') || 'nothing', () => {
       assert.throws(() => parseVf(phrase), { code: 'usage', message });
@@ -57,6 +59,10 @@ test('a VLAN comes with its priority and protocol: 0 and 802.1Q unless they are 
   assert.deepEqual(words('vlan 10'), { vlan: 10, qos: 0, proto: '802.1Q' });
   assert.deepEqual(words('vlan 0'), { vlan: 0, qos: 0, proto: '802.1Q' });
   assert.deepEqual(words('trust off'), { trust: 'off' });
+});
+
+test('what is told to say instead is what the card takes', () => {
+  assert.throws(() => words('proto 802.1ad'), { remedy: 'as in: vlan 10 proto 802.1Q' });
 });
 
 describe('what cannot be said is refused:', () => {

@@ -7,7 +7,7 @@
  */
 import { SluiceError } from '../base/errors.ts';
 import { suggestion } from '../daemon/near-miss.ts';
-import { VF_WORDS, type VfDocument, vfWords } from '../daemon/vf-schema.ts';
+import { VF_WORDS, type VfDocument, vfNumber, vfWords } from '../daemon/vf-schema.ts';
 
 /** `nic0/0` and the number in `vf NUM`, with what follows. */
 export interface VfPhrase {
@@ -25,10 +25,14 @@ export function parseVf(phrase: readonly string[]): VfPhrase {
   if (port === undefined || !/^[^/]+\/[0-9]+$/.test(port)) {
     throw usage(`${port ?? 'nothing'} is no port of a NIC`, 'name it as in: nic0/0 vf 3');
   }
-  if (key !== 'vf' || number === undefined || !/^[0-9]{1,3}$/.test(number)) {
+  if (key !== 'vf' || number === undefined || !/^[0-9]+$/.test(number)) {
     throw usage(`expected vf NUM after ${port}`, `as in: ${port} vf 3`);
   }
-  return { port, vf: Number(number), rest };
+  const parsed = vfNumber.safeParse(Number(number));
+  if (!parsed.success) {
+    throw usage(`vf ${number}: ${parsed.error.issues[0]?.message}`, `as in: ${port} vf 3`);
+  }
+  return { port, vf: parsed.data, rest };
 }
 
 /** @throws SluiceError `usage` for a word that is not known, said twice, or without its value */
@@ -70,7 +74,8 @@ const EXAMPLES: Readonly<Record<string, string>> = {
   mac: 'mac 52:54:00:00:00:03',
   vlan: 'vlan 10',
   qos: 'qos 3',
-  proto: 'proto 802.1ad',
+  // The only one that the 82599 has.
+  proto: 'proto 802.1Q',
   max_tx_rate: 'max_tx_rate 1000',
   min_tx_rate: 'min_tx_rate 100',
   spoofchk: 'spoofchk off',

@@ -414,7 +414,10 @@ test('a file that is not there', () => {
     (error) => {
       assert.ok(error instanceof SluiceError);
       assert.equal(error.message, 'configuration file /nowhere/sluice.yaml does not exist');
-      assert.equal(error.remedy, 'name the file: sluice up FILE');
+      assert.equal(
+        error.remedy,
+        'name the file: sluice up FILE, or --config FILE with other commands',
+      );
       return true;
     },
   );
