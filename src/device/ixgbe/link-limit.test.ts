@@ -102,6 +102,18 @@ test('a frame takes preamble, check sequence and gap of the wire, and no less th
   assert.equal(wireBits(burst, 4, true) / 8, 5054 + 3 * 54 + 4 * 28);
 });
 
+test('after a pause one burst may be sent above the rate, and no other', () => {
+  const clock = stoppedClock();
+  const schedule = new TransmitSchedule('none', undefined, clock);
+  const limit = megabitBucket(100, 0);
+  schedule.setRates(0, limit, undefined);
+  clock.pass(10 * SECOND);
+  assert.ok(schedule.admits(0, { pending: true }));
+  schedule.charge(0, 0, limit.burst);
+  assert.ok(!schedule.admits(0, { pending: true }));
+  assert.ok(schedule.waitNs(0) > 0);
+});
+
 test('a 10 Gb/s wire carries that, whoever sends', () => {
   near(total(run([{ pool: 0, bits: LARGE }], '10G')), 10_000);
   near(total(run([{ pool: 0, bits: SMALL }], '10G')), 10_000);

@@ -190,7 +190,13 @@ export class TransmitSchedule {
     if (this.#free) return;
     this.#wire?.spend(wire);
     this.#guarantees[pool]?.spend(wire);
-    this.#rates[pool]?.spend(frames);
+    const rate = this.#rates[pool];
+    if (rate !== undefined) {
+      // A pause that was before may not count once more when there is nothing left.
+      this.#time.readClock();
+      rate.refill(this.#time.clock[0] as number);
+      rate.spend(frames);
+    }
     const start = Math.max(this.#start[pool] as number, this.#virtual[0] as number);
     this.#virtual[0] = start;
     this.#start[pool] = start + frames;
