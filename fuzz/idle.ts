@@ -5,7 +5,7 @@ import type { Poller, PollLoop } from '../src/os/poll-loop.ts';
 /** Milliseconds until a device without work may keep no lane awake: moderation spins for one. */
 const SPIN_MS = 20;
 /** Turns that it has after them in any case: this process may not have had the processor meanwhile. */
-const LAST_TURNS = 50;
+const LAST_TURNS = 5000;
 
 /** Polls until the device would sleep; `settle` ends what is under way, and returns how much that was. */
 export function checkIdle(loop: PollLoop, device: Poller, settle: () => number): void {
