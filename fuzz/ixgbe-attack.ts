@@ -22,6 +22,8 @@ import { checkIdle } from './idle.ts';
 import type { Random } from './random.ts';
 
 const PAGES = 48;
+/** At its beginning, pages that the card may use as it likes. */
+const OPEN_PAGES = 6;
 const PAGE = 4096;
 const WIDTHS = [1, 2, 4] as const;
 const ALL_ON = PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
@@ -34,6 +36,9 @@ const RX = spec.IXGBE_RX_QUEUE_REGISTERS;
 const BLOCK_WORDS = spec.IXGBE_QUEUE_BYTES / 4;
 const CONTEXT = descriptors.IXGBE_TXD_ADVANCED | descriptors.IXGBE_TXD_TYPE_CONTEXT;
 const FULL_FRAME = 1514;
+const JUMBO_FRAME = 9014;
+/** What of a frame is written anew. */
+const MOST_WRITTEN = 300;
 /** Bytes of Ethernet, IPv4 and TCP headers. */
 const TCP_HEADERS = 54;
 /** Most turns that DMA on its way may take to end. */
@@ -102,7 +107,7 @@ export class Attack {
     this.#words = device.words;
     this.guest = new GuardedGuest(random, arena, device.name, PAGES);
     // Some of it is always of use: rings, and buffers.
-    this.guest.open(0, 4 * PAGE);
+    this.guest.open(0, OPEN_PAGES * PAGE);
     this.bus = new DirectBus(device, this.guest.domain);
     // The bus of the test only notes bus mastering; here it is the domain's.
     device.detach();
@@ -208,7 +213,7 @@ export class Attack {
   /** A frame that filters and offloads make sense of, somewhere in its memory. Returns its length. */
   packet(at = this.guest.address(), length = 80 + this.random.below(200)): number {
     const { random, guest, addresses } = this;
-    const bytes = Buffer.from(random.bytes(length));
+    const bytes = Buffer.from(random.bytes(Math.min(length, MOST_WRITTEN)));
     bytes.set([...addresses.to(), ...addresses.from()], 0);
     if (random.oneIn(4)) bytes.fill(0xff, 0, 6);
     bytes.writeUInt16BE(random.pick([0x0800, 0x0800, 0x86dd, 0x88b5, 0x8100]), 12);
@@ -218,7 +223,7 @@ export class Attack {
     bytes[23] = random.pick([6, 17, 132]);
     bytes[46] = 0x50;
     guest.write(at, bytes);
-    return bytes.length;
+    return length;
   }
 
   /** Fills transmit descriptors: whole frames that make sense, or anything. */
@@ -232,7 +237,7 @@ export class Attack {
       ({ offset }) => this.#words[(block + offset) / 4] ?? 0,
     );
     let index = (tail as number) < entries ? (tail as number) : (head as number) % entries;
-    const length = random.oneIn(4) ? FULL_FRAME : undefined;
+    const length = random.oneIn(3) ? random.pick([FULL_FRAME, JUMBO_FRAME]) : undefined;
     for (let n = 1 + random.below(most); n > 0; n--) {
       const words = random.pick<() => readonly number[]>([
         () => this.#plain(length),
@@ -411,7 +416,8 @@ export class Attack {
   #worked(): readonly number[] {
     const { random, guest, addresses } = this;
     const at = this.#buffer();
-    const bytes = Buffer.from(random.bytes(TCP_HEADERS + random.below(3000)));
+    const bytes = Buffer.from(random.bytes(MOST_WRITTEN));
+    const length = TCP_HEADERS + random.below(random.oneIn(4) ? 9000 : 3000);
     bytes.set([...addresses.to(), ...addresses.from(), 0x08, 0x00, 0x45]);
     bytes.writeUInt16BE(0, 20);
     bytes[23] = 6;
@@ -426,9 +432,9 @@ export class Attack {
       segment | (20 << descriptors.IXGBE_TXC_L4_LENGTH_SHIFT),
       ...this.#data(
         at,
-        bytes.length,
+        length,
         descriptors.IXGBE_TXD_SEGMENT | (random.oneIn(4) ? descriptors.IXGBE_TXD_VLAN : 0),
-        ((bytes.length - TCP_HEADERS) << descriptors.IXGBE_TXD_PAYLOAD_SHIFT) |
+        ((length - TCP_HEADERS) << descriptors.IXGBE_TXD_PAYLOAD_SHIFT) |
           descriptors.IXGBE_TXD_IP_CHECKSUM |
           descriptors.IXGBE_TXD_L4_CHECKSUM,
       ),

@@ -255,11 +255,11 @@ class Rig {
       { mac: formatMac(random.oneIn(2) ? this.mac : mac(0x70 + pool)) },
       { spoofchk: !random.oneIn(4) },
       { state: random.pick(['auto', 'enable', 'disable']) },
-      { max_tx_rate: random.pick([0, 1, 1000]) },
+      { max_tx_rate: random.pick([0, 1, 1, 1000]) },
       { min_tx_rate: random.pick([0, 1, 100]) },
       { query_rss: random.oneIn(2) },
     ]);
-    beside.judge.changed(this.vf);
+    if (change.max_tx_rate !== undefined) beside.judge.changed(this.vf);
     try {
       beside.card.setVf(pool, change);
     } catch (error) {
@@ -363,7 +363,7 @@ function step(rig: Rig): void {
       if (random.oneIn(3)) rig.start();
     },
     () => {
-      if (random.oneIn(4)) attack.blast();
+      if (random.oneIn(2)) attack.blast();
     },
     () => {
       if (random.oneIn(2)) rig.policy();
