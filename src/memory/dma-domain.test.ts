@@ -224,6 +224,17 @@ describe('DMA domain', () => {
     assert.equal(domain.translate(0, 1, true), -1);
   });
 
+  test('who was refused is told that there are more maps', () => {
+    const domain = domainOf();
+    domain.map(map(0, 1), fd);
+    const { generation } = domain;
+    assert.equal(domain.translate(DMA_PAGE, 1, true), -1);
+    domain.map(map(DMA_PAGE, 1, { offset: DMA_PAGE }), fd);
+    assert.ok(domain.generation > generation);
+    assert.notEqual(domain.translate(DMA_PAGE, 1, true), -1);
+    domain.clear();
+  });
+
   test('maps scattered over all addresses end at a bound', () => {
     const table = new DmaPageTable();
     let added = 0;

@@ -179,6 +179,8 @@ export class DmaDomain implements DmaSpace {
       (description.writable ? WRITABLE : 0) |
       (file === undefined ? REMOTE : 0);
     this.#count++;
+    // What was translated is still good, but what was refused may now be there.
+    this.generation++;
   }
 
   /** True if a map begins at `iova` and has this length. */
