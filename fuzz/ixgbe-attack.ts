@@ -38,7 +38,7 @@ const CONTEXT = descriptors.IXGBE_TXD_ADVANCED | descriptors.IXGBE_TXD_TYPE_CONT
 const FULL_FRAME = 1514;
 const JUMBO_FRAME = 9014;
 /** What of a frame is written anew. */
-const MOST_WRITTEN = 300;
+const MOST_WRITTEN = 128;
 /** Bytes of Ethernet, IPv4 and TCP headers. */
 const TCP_HEADERS = 54;
 /** Most turns that DMA on its way may take to end. */

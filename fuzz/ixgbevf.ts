@@ -47,6 +47,8 @@ const GUESTS = [
   { pool: 35, vlan: 0 },
 ] as const;
 const TRUNK = 4;
+/** Their addresses as they are told, by pool. */
+const NAMES = new Map<number, string>(GUESTS.map(({ pool }) => [pool, formatMac(mac(pool))]));
 const BROADCAST = parseMac('ff:ff:ff:ff:ff:ff');
 const GROUP = parseMac('01:00:5e:00:00:01');
 const FAR = mac(0x99);
@@ -294,7 +296,7 @@ class Rig {
     const addresses = [is.address, ...is.macvlans];
     for (const { pool, vlan } of GUESTS) {
       const mayMeet = is.vlan === 0 || vlan === 0 || is.vlan === vlan;
-      const isTheirs = mayMeet && addresses.includes(formatMac(mac(pool)));
+      const isTheirs = mayMeet && addresses.includes(NAMES.get(pool));
       assert.ok(!isTheirs, `VF ${this.pool} has taken the address of another`);
     }
     if (is.mac !== undefined && !is.trust) {
@@ -415,8 +417,10 @@ function run(random: Random): void {
     }
     step(rig);
     if (random.oneIn(2)) rig.attack.turn();
+    rig.check();
+    if (!random.oneIn(10)) continue;
     for (const one of rigs) one.check();
-    if (random.oneIn(10)) checkGood();
+    checkGood();
   }
   beside.card.setLink(true);
   for (const { attack } of rigs) attack.checkIdle();
