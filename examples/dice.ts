@@ -59,10 +59,7 @@ class Dice extends PciDevice {
   }
 
   #roll(count: number): void {
-    if (count < 1 || count > MOST_DICE) {
-      this.#end(false);
-      return;
-    }
+    if (count < 1 || count > MOST_DICE) return this.#end(false);
     for (let i = 0; i < count; i++) {
       this.#arena.bytes[this.#numbers + i] = randomInt(1, this.#get(SIDES) + 1);
     }
