@@ -59,7 +59,10 @@ class Dice extends PciDevice {
   }
 
   #roll(count: number): void {
-    if (count < 1 || count > MOST_DICE) return this.#end(false);
+    if (count < 1 || count > MOST_DICE) {
+      this.#end(false);
+      return;
+    }
     for (let i = 0; i < count; i++) {
       this.#arena.bytes[this.#numbers + i] = randomInt(1, this.#get(SIDES) + 1);
     }
