@@ -230,6 +230,18 @@ describe('VLANs', () => {
     assert.equal(port(ports, 'a').counters.snapshot().tx_drop_vlan, 1);
   });
 
+  test('an access port may not hide a tag behind one of no VLAN, or in padding', () => {
+    const { lan, ports } = lanOf({ a: { vlan: 10 }, b: { vlan: 10, trunk: [20] } });
+    const whole = frame(ALL, A, { vlan: 20 });
+    const addresses = whole.subarray(0, 12);
+    const none = Buffer.from([0x81, 0x00, 0, 0]);
+    const hidden = Buffer.concat([addresses, none, whole.subarray(12)]);
+    send(lan, port(ports, 'a'), [hidden, whole.subarray(0, 16)]);
+    assert.deepEqual(port(ports, 'b').got, []);
+    const counters = port(ports, 'a').counters.snapshot();
+    assert.deepEqual([counters.tx_drop_vlan, counters.tx_drop_bad_length], [1, 1]);
+  });
+
   test('a trunk gets the tag of an access port, and the access port gets none from the trunk', () => {
     const { lan, ports } = lanOf({ a: { vlan: 10 }, t: { trunk: [10, 20] }, c: { vlan: 20 } });
     send(lan, port(ports, 'a'), [frame(ALL, A, { bytes: 300 })]);

@@ -289,9 +289,17 @@ export class Switch implements PortOwner {
     const sourceHigh = last >>> 16;
     tci[i] = from.untagged;
     let allowed = from.untagged;
-    if (slots16[at * 2 + 12] === TPID_LE && length >= ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES) {
-      burst.untag(i);
-      allowed = policy.ingress(tci[i] as number);
+    if (slots16[at * 2 + 12] === TPID_LE) {
+      const isWhole = length >= ETHERNET_HEADER_BYTES + VLAN_TAG_BYTES;
+      // Padding would make a tag of what there is of one.
+      if (!isWhole && !policy.transparent) return drop(from, TX_DROP_BAD_LENGTH);
+      if (isWhole) {
+        burst.untag(i);
+        const tag = tci[i] as number;
+        // Nor may a tag hide behind one of no VLAN, which is taken off.
+        const hides = (tag & VLAN_ID_MASK) === 0 && slots16[at * 2 + 14] === TPID_LE;
+        allowed = hides && !policy.transparent ? INGRESS_DROP : policy.ingress(tag);
+      }
     }
     if (allowed === INGRESS_DROP) return drop(from, TX_DROP_VLAN);
     tci[i] = allowed;
