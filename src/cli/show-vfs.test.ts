@@ -27,6 +27,10 @@ const PLAIN: Vf = {
   query_rss: false,
   state: 'auto',
   trust: false,
+  api: null,
+  mode: 'none',
+  vlans: [],
+  macvlans: [],
   spoofed: 0,
   counters: newPortCounters().snapshot(),
 };
@@ -69,6 +73,23 @@ test('what was set is told in the words of ip link', () => {
     line ?? '',
     /ff:ff, vlan 10, qos 3, vlan protocol 802\.1ad, max_tx_rate 1000Mbps, min_tx_rate 100Mbps, spoof checking off, link-state disable, trust on, query_rss on$/,
   );
+});
+
+test('what its guest asked for is told, if one uses it', () => {
+  const asked = {
+    ...PLAIN,
+    api: '1.5',
+    mode: 'promiscuous',
+    vlans: [10, 20],
+    macvlans: ['52:54:00:00:aa:01'],
+  } as const;
+  const [, line] = vfLines(asked);
+  assert.equal(
+    line,
+    '        web/net0 running, link up, mailbox API 1.5, mode promiscuous, vlans 10 20, macvlans 52:54:00:00:aa:01',
+  );
+  const [, idle] = vfLines({ ...asked, mode: 'multicast', vlans: [], macvlans: [] });
+  assert.equal(idle, '        web/net0 running, link up, mailbox API 1.5, mode multicast');
 });
 
 test('functions are told by port, in the order of their numbers', () => {

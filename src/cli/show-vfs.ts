@@ -21,7 +21,7 @@ export function vfLines(vf: Vf): string[] {
   const { counters } = vf;
   return [
     `    vf ${vf.vf}     ${settingsText(vf)}`,
-    `        ${vf.port} ${stateText(vf)}, link ${vf.link ? 'up' : 'down'}`,
+    `        ${vf.port} ${stateText(vf)}, link ${vf.link ? 'up' : 'down'}${askedText(vf)}`,
     ...figures([
       ['RX: bytes', counters.rx_bytes],
       ['packets', counters.rx_frames],
@@ -49,6 +49,17 @@ function settingsText(vf: Vf): string {
     `link-state ${vf.state}`,
     `trust ${onOff(vf.trust)}`,
     `query_rss ${onOff(vf.query_rss)}`,
+  ].join(', ');
+}
+
+/** What the guest's driver has asked for, while there is one. */
+function askedText({ api, mode, vlans, macvlans }: Vf): string {
+  if (api === null) return '';
+  const lists = Object.entries({ vlans, macvlans }).filter(([, list]) => list.length > 0);
+  return [
+    `, mailbox API ${api}`,
+    `mode ${mode}`,
+    ...lists.map(([name, list]) => `${name} ${list.join(' ')}`),
   ].join(', ');
 }
 

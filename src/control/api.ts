@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import { vfNumber, vfWords } from '../daemon/vf-schema.ts';
-import { VF_LINK_STATES, VF_VLAN_PROTOCOLS } from '../device/ixgbe/vf-policy-settings.ts';
+import { VF_LINK_STATES, VF_MODES, VF_VLAN_PROTOCOLS } from '../device/ixgbe/vf-policy-settings.ts';
 import { BLOCK_COUNTERS } from '../device/virtio-blk/counters.ts';
 import { LANE_COUNTERS } from '../engine/lane-counters.ts';
 import { PCI_COUNTERS } from '../method/pci-attachment.ts';
@@ -122,6 +122,13 @@ const vf = z.object({
   query_rss: z.boolean(),
   state: z.enum(VF_LINK_STATES),
   trust: z.boolean(),
+  api: z
+    .string()
+    .nullable()
+    .describe("Version of the mailbox's messages, such as 1.5; null: no driver uses it."),
+  mode: z.enum(VF_MODES).describe('What it receives beside its own addresses.'),
+  vlans: z.array(z.int()).readonly().describe('VLANs that its guest has asked for.'),
+  macvlans: z.array(z.string()).readonly().describe('Further MAC addresses of its guest.'),
   spoofed: z.number().describe('Frames dropped for their source address or VLAN.'),
   counters: counters(PORT_COUNTERS).describe("Directions are the guest's view."),
 });

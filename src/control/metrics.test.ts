@@ -83,6 +83,10 @@ const VF: VfFigures = {
   query_rss: false,
   state: 'auto',
   trust: false,
+  api: '1.5',
+  mode: 'multicast',
+  vlans: [],
+  macvlans: [],
   spoofed: 17,
   counters: newPortCounters().snapshot(),
 };

@@ -136,7 +136,7 @@ async function vfNow(daemon: Daemon, nic: string, vf: number): Promise<ApiReply<
 }
 
 function vfRow(vf: VfFigures): ApiReply<'vfs'>[number] {
-  return { ...vf, mac: vf.mac ?? null };
+  return { ...vf, mac: vf.mac ?? null, api: vf.api ?? null };
 }
 
 function diskRow(disk: DiskFigures): ApiReply<'disks'>[number] {

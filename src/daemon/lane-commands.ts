@@ -3,7 +3,7 @@
 import type { MemoryDiskDescription } from '../block/memory.ts';
 import type { NbdDiskDescription } from '../block/nbd/description.ts';
 import type { FileDiskDescription } from '../block/open/file.ts';
-import type { VfSettings } from '../device/ixgbe/vf-policy-settings.ts';
+import type { VfDescription } from '../device/ixgbe/vf-policy.ts';
 import type { LaneHandle } from '../engine/lane-handle.ts';
 import type { Isolation } from '../memory/guest-memory.ts';
 import type { PciCounter } from '../method/pci-attachment.ts';
@@ -95,12 +95,11 @@ export interface FunctionState {
 }
 
 /** A virtual function, with what was set of it: see `ip link show`. */
-export interface VfState extends VfSettings {
+export interface VfState extends Omit<VfDescription, 'address'> {
   /** `nic0/0/vf3` */
   readonly function: string;
   /** The port of the NIC: `nic0/0` */
   readonly nic: string;
-  readonly vf: number;
   /** Whose it is: `web/net0`, or as the function if no guest of the file has it. */
   readonly port: string;
   readonly socket: string;
@@ -110,8 +109,6 @@ export interface VfState extends VfSettings {
   readonly running: boolean;
   /** The address that it has now, which is the guest's to change where nothing speaks against it. */
   readonly address: string;
-  /** The link that the guest sees. */
-  readonly link: boolean;
   /** Frames that were dropped because the guest may not send from that address or VLAN. */
   readonly spoofed: number;
 }

@@ -6,6 +6,10 @@ import { SluiceError } from '../../base/errors.ts';
 import { parseStationMac } from '../../net/mac.ts';
 import { VLAN_ID_MAX, VLAN_PRIORITY_MAX } from '../../spec/ethernet.ts';
 
+/** What a VF receives beside its own addresses, by the numbers of the mailbox (IXGBE_XCAST_*). */
+export const VF_MODES = ['none', 'multicast', 'all multicast', 'promiscuous'] as const;
+export type VfMode = (typeof VF_MODES)[number];
+
 export const VF_LINK_STATES = ['auto', 'enable', 'disable'] as const;
 export type VfLinkState = (typeof VF_LINK_STATES)[number];
 

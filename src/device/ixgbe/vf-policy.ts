@@ -27,7 +27,9 @@ import {
   changeSettings,
   checkTogether,
   VF_DEFAULTS,
+  VF_MODES,
   type VfChange,
+  type VfMode,
   type VfSettings,
 } from './vf-policy-settings.ts';
 
@@ -36,7 +38,6 @@ const ORDINARY_FRAME = 1514;
 /** Further addresses (SET_MACVLAN): of all VFs together, and of one. Each VF's own has its place beside. */
 const MACVLANS = IXGBE_POOLS;
 const MACVLANS_EACH = 16;
-const MODE_NAMES = ['none', 'multicast', 'all multicast', 'promiscuous'] as const;
 
 /** A virtual function, as its policy sees it. */
 export interface PolicedVf {
@@ -107,7 +108,7 @@ export interface VfDescription extends VfSettings {
   readonly link: boolean;
   /** Version of the mailbox's messages, while a driver uses the VF. */
   readonly api: string | undefined;
-  readonly mode: (typeof MODE_NAMES)[number];
+  readonly mode: VfMode;
   /** VLANs that the guest asked for. */
   readonly vlans: readonly number[];
   /** Further addresses of the guest. */
@@ -191,7 +192,7 @@ export class VfPolicy {
       address: state.macHigh < 0 ? undefined : formatMacPair(state.macLow, state.macHigh),
       link: this.linkUp(state),
       api: state.clearToSend ? apiName(state.api) : undefined,
-      mode: MODE_NAMES[state.xcast] ?? 'none',
+      mode: VF_MODES[state.xcast] ?? 'none',
       vlans: state.settings.vlan === 0 ? this.veb.vlansOf(pool) : [],
       macvlans: state.macvlans.map(({ low, high }) => formatMacPair(low, high)),
     };
