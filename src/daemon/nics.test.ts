@@ -192,6 +192,11 @@ if (!isMainThread) {
         ['db/net0', 1, true, true, MACS.db],
       ],
     );
+    // What their drivers agreed upon, and asked for.
+    assert.deepEqual(
+      (await daemon.vfs()).map(({ api, vlans, macvlans }) => ({ api, vlans, macvlans })),
+      Array(2).fill({ api: '1.5', vlans: [], macvlans: [] }),
+    );
     const rings = (await daemon.rings()).filter(({ port }) => port === 'web/net0');
     assert.ok(rings.some(({ direction, enabled }) => direction === 'tx' && enabled));
     assert.ok(rings.some(({ direction, enabled }) => direction === 'rx' && enabled));
@@ -286,6 +291,30 @@ if (!isMainThread) {
     hand.look();
     assert.equal(hand.lost, false);
     assert.equal(hand.bus.readConfig(0, 4), 0x10ed_8086);
+  });
+
+  test('functions trade their addresses and shares of the wire by a reload', async (t) => {
+    const share = (web: number, db: number): string =>
+      SHARED.replace('link: none', 'link: 10G')
+        .replace('vf: 0,', `vf: 0, min_tx_rate: ${web},`)
+        .replace('vf: 1,', `vf: 1, min_tx_rate: ${db},`);
+    const { start, write } = stage(t, share(6000, 3000));
+    const daemon = await start();
+    const addresses = async () => (await daemon.vfs()).map(({ address }) => address);
+    const changes = ['change port web/net0', 'change port db/net0'];
+    const { web, db } = MACS;
+    const other = '52:54:00:00:00:09';
+    write(share(3000, 7000).replace(web, 'x').replace(db, web).replace('x', db));
+    assert.deepEqual(await daemon.reload(), { done: changes, failed: [] });
+    assert.deepEqual(await addresses(), [db, web]);
+    // One waits for the other, which comes later.
+    write(share(7000, 3000).replace(db, other));
+    assert.deepEqual(await daemon.reload(), { done: changes.toReversed(), failed: [] });
+    assert.deepEqual(await addresses(), [web, other]);
+    assert.deepEqual(
+      (await daemon.vfs()).map(({ min_tx_rate }) => min_tx_rate),
+      [7000, 3000],
+    );
   });
 
   test('functions come and go, at run time and by reloads; wires go without them', async (t) => {
