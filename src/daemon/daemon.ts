@@ -18,12 +18,14 @@ import { Captures } from './captures.ts';
 import { type Config, loadConfig } from './config.ts';
 import {
   type Action,
+  actionTitle,
   differenceOf,
   needs,
   type Part,
   partKey,
   partsOf,
   partTitle,
+  released,
 } from './difference.ts';
 import { type DeviceFigures, type DiskFigures, Disks } from './disks.ts';
 import type {
@@ -518,23 +520,48 @@ export class Daemon {
 
   async #perform(actions: readonly Action[]): Promise<ApplyReport> {
     const done: string[] = [];
-    const failed: { action: string; error: string }[] = [];
+    const failed = new Map<Action, string>();
     const missing = new Map<string, string>();
-    for (const action of actions) {
+    const attempt = async (action: Action): Promise<void> => {
       const { verb, part } = action;
-      const text = `${verb} ${partTitle(part)}`;
       try {
         const need = needs(part).find((key) => missing.has(key));
         if (verb === 'add' && need !== undefined)
           throw new SluiceError('state', `it needs ${missing.get(need)}`);
         await this.#performOne(action);
-        done.push(text);
+        failed.delete(action);
+        done.push(actionTitle(action));
       } catch (error) {
         if (verb === 'add') missing.set(partKey(part), partTitle(part));
-        failed.push({ action: text, error: describeError(error) });
+        failed.set(action, describeError(error));
       }
+    };
+    for (const action of actions.filter(({ verb }) => verb !== 'add')) await attempt(action);
+    // Virtual functions may wait for what others give up, and two for each other.
+    const stuck = (): Action[] => [...failed.keys()].filter(({ verb }) => verb === 'change');
+    for (const action of stuck()) await attempt(action);
+    if (stuck().length > 1) {
+      const keys = new Set(stuck().map(({ part }) => partKey(part)));
+      const before = this.#running.filter((part) => keys.has(partKey(part)));
+      for (const part of before) await this.#set(released(part));
+      for (const action of stuck()) await attempt(action);
+      const left = new Set(stuck().map(({ part }) => partKey(part)));
+      for (const part of before) if (left.has(partKey(part))) await this.#set(part);
     }
-    return { done, failed };
+    for (const action of actions.filter(({ verb }) => verb === 'add')) await attempt(action);
+    return {
+      done,
+      failed: [...failed].map(([action, error]) => ({ action: actionTitle(action), error })),
+    };
+  }
+
+  /** Changes a part on the way to what is wanted, which the next reload looks at if it fails. */
+  async #set(part: Part): Promise<void> {
+    try {
+      await this.#performOne({ verb: 'change', part });
+    } catch (error) {
+      this.log.warn(`change ${partTitle(part)}: ${describeError(error)}`);
+    }
   }
 
   async #performOne({ verb, part }: Action): Promise<void> {

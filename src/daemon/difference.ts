@@ -112,6 +112,10 @@ export function partTitle(part: Part): string {
   return `${part.kind} ${part.name}`;
 }
 
+export function actionTitle({ verb, part }: Action): string {
+  return `${verb} ${partTitle(part)}`;
+}
+
 /** Everything that is to run, in an order in which it can be added. */
 export function partsOf(
   config: {
@@ -227,6 +231,13 @@ function canChange(from: Part, to: Part): boolean {
   if (from.kind !== 'port' || to.kind !== 'port') return false;
   if (from.net.method !== 'sriov' || to.net.method !== 'sriov') return false;
   return isDeepStrictEqual({ ...from, net: { ...from.net, words: to.net.words } }, to);
+}
+
+/** A virtual function without what others of its port may wait for: its address, its share of the wire. */
+export function released(part: Part): Part {
+  if (part.kind !== 'port' || part.net.method !== 'sriov') return part;
+  const { mac, min_tx_rate, ...words } = part.net.words;
+  return { ...part, net: { ...part.net, words } };
 }
 
 /** Keys of the parts that a part stands on. */

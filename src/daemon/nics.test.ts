@@ -304,7 +304,7 @@ if (!isMainThread) {
     const changes = ['change port web/net0', 'change port db/net0'];
     const { web, db } = MACS;
     const other = '52:54:00:00:00:09';
-    write(share(3000, 7000).replace(web, 'x').replace(db, web).replace('x', db));
+    write(share(3000, 7000).replace(web, '?').replace(db, web).replace('?', db));
     assert.deepEqual(await daemon.reload(), { done: changes, failed: [] });
     assert.deepEqual(await addresses(), [db, web]);
     // One waits for the other, which comes later.
