@@ -346,6 +346,31 @@ test('the driver domain throttles every vector, also one that its driver does no
   assert.equal(b.irq.leastIntervalNs, 3 * INTERVAL_NS);
 });
 
+test('no write to EITR, immediate frame or reset gets round the throttle of the driver domain', () => {
+  const b = new Bench('msix');
+  b.irq.leastIntervalNs = INTERVAL_NS;
+  const setUp = (): void => {
+    b.irq.control = IXGBE_GPIE_MSIX | IXGBE_GPIE_EIAME;
+    b.assign(0, 1, 1);
+    b.irq.enable(2);
+    b.irq.setModeration(1, 0);
+  };
+  setUp();
+  for (let i = 0; i < 100; i++) {
+    b.irq.received(0);
+    b.irq.setModeration(1, 0);
+    b.irq.hurry(0);
+    b.irq.received(0);
+    b.irq.reset();
+    setUp();
+    b.irq.received(0);
+  }
+  assert.deepEqual(b.sent(), [1]);
+  b.loop.now += INTERVAL_NS;
+  assert.equal(b.irq.poll(), 1);
+  assert.deepEqual(b.sent(), [1]);
+});
+
 test('no interrupt is lost, and none comes without a reason, whatever the order', () => {
   const queue = fc.nat(63);
   const step = fc.oneof(

@@ -74,6 +74,8 @@ export class Interrupts {
   readonly #state = new Uint32Array(STATE_WORDS);
   /** When each vector may interrupt again. */
   readonly #next = new Float64Array(64);
+  /** When the driver domain's throttle lets it, which nothing that the guest does brings forward. */
+  readonly #floor = new Float64Array(64);
   /** When the first of those that wait may; {@link NEVER}: nothing waits. */
   readonly #due = new Float64Array(1).fill(NEVER);
   /** Something waits: {@link poll} is to be called. */
@@ -92,7 +94,7 @@ export class Interrupts {
 
   reset(): void {
     this.#state.fill(0);
-    this.#next.fill(0);
+    this.#next.set(this.#floor);
     this.#due[0] = NEVER;
     this.waiting = false;
     this.#asserted = false;
@@ -112,7 +114,7 @@ export class Interrupts {
   /** The next interrupt of this receive queue does not wait (§7.3.2.1.3, low latency interrupts). */
   hurry(queue: number): void {
     const entry = this.#entry(queue, 0);
-    if ((entry & IXGBE_IVAR_VALID) !== 0) this.#next[entry & IXGBE_IVAR_VECTOR] = 0;
+    if ((entry & IXGBE_IVAR_VALID) !== 0) this.#endWait(entry & IXGBE_IVAR_VECTOR);
   }
 
   /** Other causes, bits of EICR: link, mailbox … */
@@ -266,7 +268,7 @@ export class Interrupts {
   setModeration(vector: number, value: number): void {
     const index = this.#layout.moderation[vector] as number;
     this.#words[index] = value & ~IXGBE_EITR_COUNTER_KEEP;
-    if ((value & IXGBE_EITR_COUNTER_KEEP) === 0) this.#next[vector] = 0;
+    if ((value & IXGBE_EITR_COUNTER_KEEP) === 0) this.#endWait(vector);
     this.update();
   }
 
@@ -425,7 +427,13 @@ export class Interrupts {
       return false;
     }
     this.#next[vector] = now + wait;
+    this.#floor[vector] = now + least;
     return true;
+  }
+
+  /** The guest's own throttle does not hold a vector back any more; the driver domain's does. */
+  #endWait(vector: number): void {
+    this.#next[vector] = this.#floor[vector] as number;
   }
 
   #setLine(asserted: boolean): void {
