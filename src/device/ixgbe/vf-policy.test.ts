@@ -190,6 +190,12 @@ test('addresses that a guest chose end with its trust, and where one is set', ()
     [3, NOBODY, NOBODY],
   );
   assert.equal(vf.driver.read()[0], IXGBE_PF_CONTROL, 'it is to begin anew');
+  port.policy.set(3, { trust: true });
+  vf.driver.begin(IXGBE_API_13);
+  vf.driver.ask(IXGBE_VF_SET_MAC, ...words(OTHER));
+  port.policy.set(3, { vlan: 5 });
+  assert.equal(pool(port, MAC, 5), 3, 'in another network it begins with its own');
+  assert.equal(vf.driver.read()[0], IXGBE_PF_CONTROL, 'and is told so');
   const free = port.add(4);
   free.driver.begin(IXGBE_API_13);
   free.driver.ask(IXGBE_VF_SET_MACVLAN | ADD, ...words(further));

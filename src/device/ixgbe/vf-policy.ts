@@ -350,7 +350,7 @@ export class VfPolicy {
     const { macLow: low, macHigh: high } = state;
     if (isBound) this.clearMacvlans(state);
     if (isReadressed || isBound || before.vlan !== settings.vlan) this.#setOwnAddress(state);
-    const isTakenBack = isBound && (state.macLow !== low || state.macHigh !== high);
+    const isTakenBack = state.macLow !== low || state.macHigh !== high;
     if (isReadressed || isTakenBack || before.state !== settings.state) this.#restart(state);
     this.#changed(pool);
   }
