@@ -6,6 +6,7 @@ import { createDataPath } from '../../net/data-path.ts';
 import { parseMac } from '../../net/mac.ts';
 import { PollLoop } from '../../os/poll-loop.ts';
 import { IxgbeCard, type IxgbeCardOptions } from './card.ts';
+import { SlotLimit } from './link-limit.ts';
 import { TestWire, VF_ENTRIES, VfRig } from './testing-virtual-function.ts';
 import type { VfChange } from './vf-policy-settings.ts';
 
@@ -94,6 +95,23 @@ test('a rate that is set again at run time does not forgive what was sent', () =
   card.setVf(1, { max_tx_rate: 1, spoofchk: false });
   slow.vf.poll();
   assert.ok(!slow.sent());
+});
+
+test('a VF that takes its doorbell back when it has the turn does not hold the others', () => {
+  const clock = new Float64Array(1);
+  const slot = new SlotLimit({ clock, readClock: () => undefined });
+  const { vf, wire } = rig({ slot });
+  const [fickle, other] = [vf(1), vf(2)];
+  // What takes a second of the slot.
+  slot.sent(4e9);
+  fickle.send(frame(FAR, 1));
+  other.send(frame(FAR, 2));
+  assert.equal(wire.take().length, 0);
+  fickle.tx(0, 'TDT', 0);
+  clock[0] = 10e9;
+  for (let turn = 0; turn < 4; turn++) for (const each of [fickle, other]) each.vf.poll();
+  assert.ok(other.sent());
+  assert.equal(wire.take().length, 1);
 });
 
 test('a VF that was reset, or removed, waits for nothing', () => {

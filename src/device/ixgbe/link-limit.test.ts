@@ -223,6 +223,25 @@ test('who waits and goes does not hold the others', () => {
   assert.ok(schedule.admits(2, { pending: true }));
 });
 
+test('who has the turn, and does not come any more, holds the others for one round', () => {
+  const clock = stoppedClock();
+  const schedule = new TransmitSchedule('10G', undefined, clock);
+  const pending = { pending: true };
+  schedule.charge(9, 200e6, 200e6);
+  for (const pool of [1, 2, 3, 4]) assert.ok(!schedule.admits(pool, pending));
+  clock.pass(SECOND);
+  // 1 to 3 have taken their doorbells back.
+  const asked = [1, 2, 3, 4, 5].map(() => schedule.admits(4, pending));
+  assert.ok(asked.includes(true), 'it never gets its turn');
+  // They may come again, and have lost nothing.
+  schedule.charge(4, 400e6, 400e6);
+  for (const pool of [4, 1]) assert.ok(!schedule.admits(pool, pending));
+  clock.pass(SECOND);
+  assert.ok(!schedule.admits(4, pending), 'it is the turn of 1');
+  assert.ok(schedule.admits(1, pending));
+  assert.ok(schedule.admits(4, pending));
+});
+
 test('limits that stay the same keep what was had of them', () => {
   const clock = stoppedClock();
   const schedule = new TransmitSchedule('none', undefined, clock);

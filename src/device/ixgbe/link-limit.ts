@@ -148,6 +148,8 @@ export class TransmitSchedule {
   #waitingCount = 0;
   /** Whose turn is next; -1: not decided. */
   #chosen = -1;
+  /** Who has asked, and was passed over, since that was decided. */
+  readonly #passed = new Uint8Array(IXGBE_POOLS);
   /** Where each sender stands, in bits, and where those are that were served. */
   readonly #start = new Float64Array(IXGBE_POOLS);
   readonly #virtual = new Float64Array(1);
@@ -180,7 +182,7 @@ export class TransmitSchedule {
       return true;
     }
     this.#join(pool);
-    if (!this.#ready() || this.#next() !== pool) return false;
+    if (!this.#ready() || !this.#hasTurn(pool)) return false;
     this.leave(pool);
     return true;
   }
@@ -238,6 +240,17 @@ export class TransmitSchedule {
     );
   }
 
+  /**
+   * A lane asks for all its senders in turn. Who is asked for twice while somebody else has the turn and is not
+   * asked for at all does not wait for that one: it has taken its doorbell back, or may not use the bus any more.
+   */
+  #hasTurn(pool: number): boolean {
+    if (this.#next() !== pool && this.#passed[pool] === 1) this.leave(this.#chosen);
+    if (this.#next() === pool) return true;
+    this.#passed[pool] = 1;
+    return false;
+  }
+
   #join(pool: number): void {
     if (this.#waiting[pool] !== 0) return;
     this.#waiting[pool] = 1;
@@ -259,6 +272,7 @@ export class TransmitSchedule {
       isOwed = isOwed || owed;
     }
     this.#chosen = least;
+    this.#passed.fill(0);
     return least;
   }
 }
