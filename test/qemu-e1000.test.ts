@@ -12,15 +12,18 @@ import type { E1000Model } from '../src/device/e1000/function.ts';
 import { type QemuGuest, startQemu } from '../src/guest/qemu.ts';
 import { addAddresses, bringUp, hostOn, macOf, startFlood, startStream } from './support/cards.ts';
 import {
+  arrives,
   carrier,
   DRIVERS,
   emulatedCardOptions,
+  filtersWork,
   interruptsOf,
+  reaches,
   selfTest,
   statistic,
   statistics,
 } from './support/emulated-cards.ts';
-import { type Host, iperf, ping, transfer } from './support/guests.ts';
+import { type Host, iperf, ping } from './support/guests.ts';
 import { startPrinted } from './support/printed-guest.ts';
 import { Sluice, type SluiceConfig, until } from './support/sluice.ts';
 import { isMatrix, withoutTestbed } from './support/testbed.ts';
@@ -112,17 +115,8 @@ test('QEMU guests with emulated cards', { skip: withoutTestbed() }, async (t) =>
   const portOf = ({ guest, interface: device }: Host): string =>
     `${guest.name}/net${device.at(-1)}`;
 
-  const reaches = async (from: Host, to: Host, count = 3): Promise<void> => {
-    const { received } = await ping(from, to, { count, deadline: 30 });
-    assert.equal(received, count, `${from.guest.name} ${from.interface} to ${to.guest.name}`);
-  };
   const allReach = async (): Promise<void> => {
     for (const network of [OLD, MIXED] as const) await reaches(...pair(network));
-  };
-  const arrives = async (from: Host, to: Host, mebibytes: number): Promise<void> => {
-    const { sent, received } = await transfer(from, to, { mebibytes });
-    assert.match(sent, /^[0-9a-f]{64}$/);
-    assert.equal(received, sent, `${from.guest.name} ${from.interface} to ${to.guest.name}`);
   };
   const scenario = async (name: string, run: (t: TestContext) => Promise<void>): Promise<void> => {
     await t.test(name, async (t) => {
@@ -460,33 +454,7 @@ test('QEMU guests with emulated cards', { skip: withoutTestbed() }, async (t) =>
 
   await scenario('multicast and promiscuous filters', async () => {
     for (const [host, peer] of [pair(OLD), [on('b', OLD), on('a', OLD)]] as const) {
-      const { guest, interface: device } = host;
-      const group = '239.1.2.3';
-      await peer.guest.sh(`ip route replace ${group} dev ${peer.interface}`);
-      /** How much more the card receives while a peer sends 20 echo requests to an address. */
-      const heard = async (address: string, counter: string): Promise<number> => {
-        const before = await statistic(host, counter);
-        await ping(peer, { address, address6: '' }, { count: 20, interval: 0.02, deadline: 1 });
-        return (await statistic(host, counter)) - before;
-      };
-      assert.ok((await heard(group, 'rx_multicast')) < 20, 'a group that nobody joined');
-      await guest.sh(`ip maddress add 01:00:5e:01:02:03 dev ${device}`);
-      assert.ok((await heard(group, 'rx_multicast')) >= 20, 'a group that was joined');
-      await guest.sh(`ip maddress del 01:00:5e:01:02:03 dev ${device}`);
-      assert.ok((await heard(group, 'rx_multicast')) < 20, 'a group that was left');
-      await guest.sh(`ip link set ${device} allmulticast on`);
-      assert.ok((await heard(group, 'rx_multicast')) >= 20, 'all groups');
-      await guest.sh(`ip link set ${device} allmulticast off`);
-      // An address that nobody has.
-      const stranger = `10.0.${OLD}.99`;
-      await peer.guest.sh(
-        `ip neigh replace ${stranger} lladdr 52:54:00:00:00:99 dev ${peer.interface}`,
-      );
-      assert.ok((await heard(stranger, 'rx_packets')) < 20, 'not for this card');
-      await guest.sh(`ip link set ${device} promisc on`);
-      assert.ok((await heard(stranger, 'rx_packets')) >= 20, 'all that there is');
-      await guest.sh(`ip link set ${device} promisc off`);
-      assert.ok((await heard(stranger, 'rx_packets')) < 20, 'not for this card any more');
+      await filtersWork(host, peer);
       await reaches(peer, host);
     }
   });

@@ -9,19 +9,27 @@ import { type TestContext, test } from 'node:test';
 import type { QemuGuest } from '../src/guest/qemu.ts';
 import { addAddresses, bringUp, hostOn, macOf, startFlood, startStream } from './support/cards.ts';
 import { kernelLog } from './support/drives.ts';
-import { interruptsOf, selfTest, statistic, statistics } from './support/emulated-cards.ts';
+import {
+  arrives,
+  callInVain,
+  carrier,
+  filtersWork,
+  heardWhile,
+  interruptsOf,
+  reaches,
+  selfTest,
+  statistic,
+  statistics,
+} from './support/emulated-cards.ts';
 import { type Host, iperf, ping } from './support/guests.ts';
 import {
   addVlan,
-  arrives,
   changeMtu,
   functionReset,
-  heardWhile,
   isApart,
-  jumboReaches,
-  linkIs,
+  jumboFrames,
   PATIENCE,
-  reaches,
+  ringsAndModeration,
   startIxgbeGuest,
   streams,
   sumOf,
@@ -32,8 +40,6 @@ import { withoutTestbed } from './support/testbed.ts';
 
 const NUMBERS = { a: 1, b: 2 } as const;
 type Name = keyof typeof NUMBERS;
-/** The largest that the driver takes. */
-const LARGEST_MTU = 9710;
 
 const config: SluiceConfig = {
   switches: { lan: {} },
@@ -68,7 +74,7 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
   const pair = (): [Host, Host] => [on('a'), on('b')];
   const bringUpCard = async (name: Name): Promise<void> => {
     await bringUp(guests[name], 0, NUMBERS[name]);
-    await linkIs(on(name), true);
+    await carrier(on(name));
   };
   const portOf = ({ guest }: Host): string => `${guest.name}/net0`;
   const scenario = async (name: string, run: (t: TestContext) => Promise<void>): Promise<void> => {
@@ -161,12 +167,12 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
       assert.equal((await figures()).errors, 0);
       await guest.sh(`ethtool -K ${device} tso off tx off sg off gso off gro off`);
       await receiver.guest.sh(`ethtool -K ${device} rx off gro off lro off`);
-      await linkIs(receiver, true);
+      await carrier(receiver);
       await arrives(sender, receiver, 4);
       assert.equal((await figures()).errors, 0);
       await guest.sh(`ethtool -K ${device} tx on sg on tso on gso on gro on`);
       await receiver.guest.sh(`ethtool -K ${device} rx on gro on`);
-      await linkIs(receiver, true);
+      await carrier(receiver);
     }
     await reaches(...pair());
   });
@@ -195,7 +201,7 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     await guest.sh(`ethtool -X ${device} default`);
     for (const combined of [1, 2]) {
       await guest.sh(`ethtool -L ${device} combined ${combined}`, PATIENCE);
-      await linkIs(on('a'), true);
+      await carrier(on('a'));
       assert.equal((await interruptsOf(on('a'))).length, combined + 1);
       await arrives(on('a'), on('b'), 2);
     }
@@ -243,30 +249,12 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     ]) {
       assert.match(dump, line, dump);
     }
-    await guest.sh(`ethtool -G ${device} rx 64 tx 4096`, PATIENCE);
-    assert.match(
-      await guest.sh(`ethtool -g ${device}`),
-      /Current(.*\n)*RX:\s+64\n(.*\n)*TX:\s+4096\n/,
-    );
-    await linkIs(host, true);
-    await arrives(peer, host, 2);
-    await arrives(host, peer, 2);
-    await guest.sh(`ethtool -G ${device} rx 512 tx 512`, PATIENCE);
-    await linkIs(host, true);
-    for (const microseconds of [500, 0, 1]) {
-      await guest.sh(`ethtool -C ${device} rx-usecs ${microseconds}`, PATIENCE);
-      assert.match(
-        await guest.sh(`ethtool -c ${device}`),
-        new RegExp(`^rx-usecs:\\s+${microseconds}$`, 'm'),
-      );
-      await linkIs(host, true);
-      await reaches(peer, host);
-    }
+    await ringsAndModeration(host, peer);
   });
 
   await scenario('self-tests pass', async () => {
     await Promise.all([selfTest(on('a'), 'online'), selfTest(on('b'), 'offline')]);
-    await linkIs(on('b'), true);
+    await carrier(on('b'));
     await reaches(...pair());
   });
 
@@ -278,13 +266,7 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
       0,
       'a card that was not told takes none',
     );
-    for (const mtu of [9000, LARGEST_MTU]) {
-      await changeMtu([a, b], mtu);
-      await jumboReaches(a, b, mtu);
-      await arrives(a, b, 4);
-      await arrives(b, a, 4);
-    }
-    await changeMtu([a, b], 1500);
+    await jumboFrames(a, b);
     await reaches(a, b);
   });
 
@@ -300,10 +282,7 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     await host.guest.sh(
       `ip neigh replace 10.0.200.1 lladdr ${macOf(0, NUMBERS.a)} dev ${host.interface}`,
     );
-    const send = async (): Promise<void> => {
-      const strange = { address: '10.0.200.1', address6: '' };
-      await ping(host, strange, { count: 20, interval: 0.02, deadline: 1 });
-    };
+    const send = (): Promise<void> => callInVain(host, '10.0.200.1');
     assert.ok((await heardWhile(on('a'), send)) < 20, 'filtered');
     await guests.a.sh('ip link add link card0 name stranger type vlan id 200');
     await guests.a.sh('ip link set stranger up');
@@ -313,42 +292,21 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     // Now the driver does it.
     for (const each of pair()) {
       await each.guest.sh(`ethtool -K ${each.interface} rxvlan off txvlan off`, PATIENCE);
-      await linkIs(each, true);
+      await carrier(each);
     }
     await reaches(a, b);
     await arrives(a, b, 2);
     await vlan.remove();
     for (const each of pair()) {
       await each.guest.sh(`ethtool -K ${each.interface} rxvlan on txvlan on`, PATIENCE);
-      await linkIs(each, true);
+      await carrier(each);
     }
     await reaches(...pair());
   });
 
   await scenario('multicast and promiscuous filters', async () => {
     const [host, peer] = pair();
-    const { guest, interface: device } = host;
-    await peer.guest.sh(`ip route replace 239.1.2.3 dev ${peer.interface}`);
-    const send = (address: string) => async (): Promise<void> => {
-      await ping(peer, { address, address6: '' }, { count: 20, interval: 0.02, deadline: 1 });
-    };
-    const group = send('239.1.2.3');
-    assert.ok((await heardWhile(host, group)) < 20, 'a group that nobody joined');
-    await guest.sh(`ip maddress add 01:00:5e:01:02:03 dev ${device}`);
-    assert.ok((await heardWhile(host, group)) >= 20, 'a group that was joined');
-    await guest.sh(`ip maddress del 01:00:5e:01:02:03 dev ${device}`);
-    assert.ok((await heardWhile(host, group)) < 20, 'a group that was left');
-    await guest.sh(`ip link set ${device} allmulticast on`);
-    assert.ok((await heardWhile(host, group)) >= 20, 'all groups');
-    await guest.sh(`ip link set ${device} allmulticast off`);
-    // An address that nobody has.
-    await peer.guest.sh(`ip neigh replace 10.0.0.99 lladdr 52:54:00:00:00:99 dev card0`);
-    const stranger = send('10.0.0.99');
-    assert.ok((await heardWhile(host, stranger)) < 20, 'not for this card');
-    await guest.sh(`ip link set ${device} promisc on`);
-    assert.ok((await heardWhile(host, stranger)) >= 20, 'all that there is');
-    await guest.sh(`ip link set ${device} promisc off`);
-    assert.ok((await heardWhile(host, stranger)) < 20, 'not for this card any more');
+    await filtersWork(host, peer);
     await reaches(peer, host);
   });
 
@@ -363,11 +321,11 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     await guest.sh(`ip link set ${device} down`);
     await isApart(peer, host);
     await addAddresses(host);
-    await linkIs(host, true);
+    await carrier(host);
     await peer.guest.sh(`ip neigh flush dev ${peer.interface}`);
     await reaches(peer, host);
     await guest.sh(`ethtool -r ${device}`);
-    await linkIs(host, true);
+    await carrier(host);
     await reaches(peer, host);
   });
 
@@ -378,7 +336,7 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     for (const method of methods.split(' ')) {
       await functionReset(host, method);
       await addAddresses(host);
-      await linkIs(host, true);
+      await carrier(host);
       await reaches(host, peer);
     }
   });
@@ -415,7 +373,7 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     assert.deepEqual([line?.kind, others], ['IO-APIC', []]);
     assert.ok((line?.count ?? 0) > 0);
     await selfTest(on('b'), 'offline');
-    await linkIs(on('b'), true);
+    await carrier(on('b'));
     await reaches(...pair());
   });
 });

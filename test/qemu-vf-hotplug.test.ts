@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { startQemu } from '../src/guest/qemu.ts';
 import { bringUp, macOf } from './support/cards.ts';
-import { linkIs } from './support/ixgbe-cards.ts';
+import { carrier } from './support/emulated-cards.ts';
 import { Sluice } from './support/sluice.ts';
 import { withoutTestbed } from './support/testbed.ts';
 
@@ -40,7 +40,7 @@ test('a function is plugged into a running guest, and taken away', {
     await guest.kill();
   });
   const first = await bringUp(guest, 0, 1);
-  await linkIs(first, true);
+  await carrier(first);
 
   await sluice.show('addVf', { nic: PORT, vf: 7, set: { mac: macOf(1, 2) } });
   await guest.qmp('device_add', {
@@ -51,7 +51,7 @@ test('a function is plugged into a running guest, and taken away', {
     socket: { path: join(run, 'nic0-0-vf7.sock'), type: 'unix' },
   });
   const second = await bringUp(guest, 1, 2);
-  await linkIs(second, true);
+  await carrier(second);
   const before = (await sluice.counters(`${PORT}/vf7`)).rx_frames;
   // Nobody has this address: the request goes to all.
   await guest.run('ping -c 2 -W 1 10.0.0.77');
@@ -63,7 +63,7 @@ test('a function is plugged into a running guest, and taken away', {
     [0],
   );
   // The guest, and its other function, go on.
-  await linkIs(first, true);
+  await carrier(first);
   const sent = (await sluice.counters('a/net0')).tx_frames;
   await guest.run('ping -c 1 -W 1 10.0.0.78');
   assert.ok((await sluice.counters('a/net0')).tx_frames > sent);

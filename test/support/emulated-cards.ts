@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict';
 import type { E1000Model } from '../../src/device/e1000/function.ts';
-import type { Host } from './guests.ts';
+import { type Host, ping, transfer } from './guests.ts';
 
 /** A function behind a vfio-user socket. */
 export interface EmulatedCard {
@@ -42,10 +42,10 @@ export function emulatedCardOptions(
   });
 }
 
-/** Waits until the driver has seen the link. */
-export async function carrier({ guest, interface: device }: Host): Promise<void> {
+/** Waits until the driver has seen the link come, or go. */
+export async function carrier({ guest, interface: device }: Host, up = true): Promise<void> {
   await guest.sh(
-    `until [ "$(cat /sys/class/net/${device}/carrier 2>/dev/null)" = 1 ]; do sleep 0.1; done`,
+    `until [ "$(cat /sys/class/net/${device}/carrier 2>/dev/null)" = ${up ? 1 : 0} ]; do sleep 0.1; done`,
   );
 }
 
@@ -60,6 +60,46 @@ export async function statistics(host: Host): Promise<Readonly<Record<string, nu
 /** A counter of `ethtool -S`. */
 export async function statistic(host: Host, name: string): Promise<number> {
   return (await statistics(host))[name] ?? assert.fail(`${host.interface} has no counter ${name}`);
+}
+
+/** How many frames more a host's card has received after `run`. */
+export async function heardWhile(host: Host, run: () => Promise<void>): Promise<number> {
+  const before = await statistic(host, 'rx_packets');
+  await run();
+  return (await statistic(host, 'rx_packets')) - before;
+}
+
+/** A guest that sends 20 echo requests to an address from which no answer comes. */
+export async function callInVain(from: Host, address: string): Promise<void> {
+  const options = { count: 20, interval: 0.02, deadline: 1 };
+  await ping(from, { address, address6: '' }, options);
+}
+
+/** Groups that are joined and left, all groups, and frames for others: what of a peer's a card takes. */
+export async function filtersWork(host: Host, peer: Host): Promise<void> {
+  const { guest, interface: device } = host;
+  const heard = (address: string): Promise<number> =>
+    heardWhile(host, () => callInVain(peer, address));
+  const group = '239.1.2.3';
+  await peer.guest.sh(`ip route replace ${group} dev ${peer.interface}`);
+  assert.ok((await heard(group)) < 20, 'a group that nobody joined');
+  await guest.sh(`ip maddress add 01:00:5e:01:02:03 dev ${device}`);
+  assert.ok((await heard(group)) >= 20, 'a group that was joined');
+  await guest.sh(`ip maddress del 01:00:5e:01:02:03 dev ${device}`);
+  assert.ok((await heard(group)) < 20, 'a group that was left');
+  await guest.sh(`ip link set ${device} allmulticast on`);
+  assert.ok((await heard(group)) >= 20, 'all groups');
+  await guest.sh(`ip link set ${device} allmulticast off`);
+  // An address that nobody has.
+  const stranger = host.address.replace(/[0-9]+$/, '99');
+  await peer.guest.sh(
+    `ip neigh replace ${stranger} lladdr 52:54:00:00:00:99 dev ${peer.interface}`,
+  );
+  assert.ok((await heard(stranger)) < 20, 'not for this card');
+  await guest.sh(`ip link set ${device} promisc on`);
+  assert.ok((await heard(stranger)) >= 20, 'all that there is');
+  await guest.sh(`ip link set ${device} promisc off`);
+  assert.ok((await heard(stranger)) < 20, 'not for this card any more');
 }
 
 /** Parts of the self-tests of Intel's drivers of physical functions, and what says that all is well. */
@@ -101,4 +141,17 @@ export async function interruptsOf(
         count: cells.slice(0, kind).reduce((sum, cell) => sum + Number(cell), 0),
       };
     });
+}
+
+/** Hosts reach each other, by as many echoes as are sent. */
+export async function reaches(from: Host, to: Host, count = 3): Promise<void> {
+  const { received } = await ping(from, to, { count, deadline: 30 });
+  assert.equal(received, count, `${from.guest.name} ${from.interface} to ${to.guest.name}`);
+}
+
+/** What is sent arrives as it was, by its SHA-256. */
+export async function arrives(from: Host, to: Host, mebibytes: number): Promise<void> {
+  const { sent, received } = await transfer(from, to, { mebibytes });
+  assert.match(sent, /^[0-9a-f]{64}$/);
+  assert.equal(received, sent, `${from.guest.name} ${from.interface} to ${to.guest.name}`);
 }

@@ -5,8 +5,8 @@ import assert from 'node:assert/strict';
 import type { GuestProcess } from '../../src/guest/guest-process.ts';
 import { type QemuGuest, startQemu } from '../../src/guest/qemu.ts';
 import { addAddresses, hostOn } from './cards.ts';
-import { statistics } from './emulated-cards.ts';
-import { type Host, iperf, ping, transfer } from './guests.ts';
+import { arrives, carrier, reaches, statistics } from './emulated-cards.ts';
+import { type Host, iperf, ping } from './guests.ts';
 import type { Sluice } from './sluice.ts';
 import type { Cleanup } from './testbed.ts';
 
@@ -67,23 +67,10 @@ export function startIxgbeGuest(t: Cleanup, sluice: Sluice, options: IxgbeGuestO
   return guest;
 }
 
-/** Hosts reach each other, by as many echoes as are sent. */
-export async function reaches(from: Host, to: Host, count = 3): Promise<void> {
-  const { received } = await ping(from, to, { count, deadline: 30 });
-  assert.equal(received, count, `${from.guest.name} ${from.interface} to ${to.guest.name}`);
-}
-
 /** No echo comes back. */
 export async function isApart(from: Host, to: Host): Promise<void> {
   const { received } = await ping(from, to, { count: 3, deadline: 2 });
   assert.equal(received, 0, `${from.guest.name} ${from.interface} to ${to.guest.name}`);
-}
-
-/** What is sent arrives as it was, by its SHA-256. */
-export async function arrives(from: Host, to: Host, mebibytes: number): Promise<void> {
-  const { sent, received } = await transfer(from, to, { mebibytes });
-  assert.match(sent, /^[0-9a-f]{64}$/);
-  assert.equal(received, sent, `${from.guest.name} ${from.interface} to ${to.guest.name}`);
 }
 
 /** TCP over IPv4 and, unless told, IPv6, UDP, and both ways of each. */
@@ -122,20 +109,46 @@ export async function changeMtu(hosts: readonly Host[], mtu: number): Promise<vo
   for (const { guest, interface: device } of hosts) {
     await guest.sh(`ip link set ${device} mtu ${mtu}`);
   }
-  for (const host of hosts) await linkIs(host, true);
-}
-
-/** Waits until the driver has seen the link come or go. */
-export async function linkIs({ guest, interface: device }: Host, up: boolean): Promise<void> {
-  await guest.sh(
-    `until [ "$(cat /sys/class/net/${device}/carrier 2>/dev/null)" = ${up ? 1 : 0} ]; do sleep 0.1; done`,
-  );
+  for (const host of hosts) await carrier(host);
 }
 
 /** Echoes of the largest size that fits, which nobody may take apart. */
-export async function jumboReaches(from: Host, to: Host, mtu: number): Promise<void> {
+async function jumboReaches(from: Host, to: Host, mtu: number): Promise<void> {
   const options = { size: mtu - 28, whole: true, deadline: 30 };
   assert.equal((await ping(from, to, options)).received, 3, `${mtu} from ${from.guest.name}`);
+}
+
+/** The largest that the drivers take. */
+const LARGEST_MTU = 9710;
+
+/** Frames of 9000 bytes, and of the most that there is, between cards that are told to. */
+export async function jumboFrames(a: Host, b: Host, mtus = [9000, LARGEST_MTU]): Promise<void> {
+  for (const mtu of mtus) {
+    await changeMtu([a, b], mtu);
+    await jumboReaches(a, b, mtu);
+    await arrives(a, b, 4);
+    await arrives(b, a, 4);
+  }
+  await changeMtu([a, b], 1500);
+}
+
+/** Rings of other sizes, and other moderation, which change what goes on and not what arrives. */
+export async function ringsAndModeration(host: Host, peer: Host): Promise<void> {
+  const { guest, interface: device } = host;
+  await guest.sh(`ethtool -G ${device} rx 64 tx 4096`, PATIENCE);
+  const rings = await guest.sh(`ethtool -g ${device}`);
+  assert.match(rings, /Current(.*\n)*RX:\s+64\n(.*\n)*TX:\s+4096\n/);
+  await carrier(host);
+  await arrives(peer, host, 2);
+  await arrives(host, peer, 2);
+  await guest.sh(`ethtool -G ${device} rx 512 tx 512`, PATIENCE);
+  for (const microseconds of [500, 0, 1]) {
+    await guest.sh(`ethtool -C ${device} rx-usecs ${microseconds}`, PATIENCE);
+    const moderation = await guest.sh(`ethtool -c ${device}`);
+    assert.match(moderation, new RegExp(`^rx-usecs:\\s+${microseconds}$`, 'm'));
+    await carrier(host);
+    await reaches(peer, host);
+  }
 }
 
 /** Interfaces of a VLAN on both hosts' cards, with addresses on a network of their own; and their end. */
@@ -192,14 +205,6 @@ export async function sendMadeUp(from: Host, frames: MadeUp): Promise<void> {
     echo rem_device_all >${generator}/kpktgend_0`);
 }
 
-/** How many frames more a host's card has received after `run`. */
-export async function heardWhile(host: Host, run: () => Promise<void>): Promise<number> {
-  const heard = async (): Promise<number> => (await statistics(host))['rx_packets'] ?? 0;
-  const before = await heard();
-  await run();
-  return (await heard()) - before;
-}
-
 /** Resets a function as the guest's kernel does when it is told to; the driver is to be idle meanwhile. */
 export async function functionReset({ guest, interface: device }: Host, method: string) {
   await guest.sh(
@@ -224,6 +229,6 @@ export async function bringUpDriver(
     device=$(basename "$(cat /tmp/found)")
     [ "$device" = ${host.interface} ] || { ip link set "$device" down; ip link set "$device" name ${host.interface}; }`);
   await addAddresses(host);
-  await linkIs(host, true);
+  await carrier(host);
   return host;
 }
