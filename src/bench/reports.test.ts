@@ -197,7 +197,11 @@ describe('the report of the matrix', () => {
     const vf = { ...row, method: 'sriov', model: '82599', ports: 2, link: '10G' } as const;
     assert.equal(matrixCells(vf)[0], 'sriov (82599, 10G)');
     assert.equal(matrixCells({ ...vf, link: 'none' })[0], 'sriov (82599)');
-    assert.equal(matrixCells({ ...vf, ports: 1 })[0], 'sriov (82599)', 'no wire is crossed');
+    assert.equal(
+      matrixCells({ ...vf, ports: 1 })[0],
+      'sriov (82599, one port)',
+      'no wire is crossed',
+    );
     assert.match(matrixNotes(matrix), /8 guests attached: the lane takes 0\.5 %.* 40 us/);
   });
 

@@ -108,7 +108,9 @@ export function methodName({
   readonly link?: string | undefined;
 }): string {
   if (model === undefined) return method;
-  return link === undefined || link === 'none' || ports === 1
+  // From function to function of one port there is no wire.
+  if (ports === 1) return `${method} (${model}, one port)`;
+  return link === undefined || link === 'none'
     ? `${method} (${model})`
     : `${method} (${model}, ${link})`;
 }
