@@ -38,7 +38,8 @@ interface Waiting {
   readonly reject: (error: Error) => void;
 }
 
-const DRAIN_MS = 2000;
+/** Rings are empty in milliseconds, unless the machine is so busy that the lane hardly runs. */
+const DRAIN_MS = 10_000;
 /** A process that has not ended by itself after so long is killed. */
 const CLOSE_MS = 5000;
 
