@@ -3,6 +3,7 @@
  * bytes of any other place choose its queue, under masks that all filters share. (Signature filters, which
  * only spread flows, hold nothing: RSS spreads them.)
  */
+import { randomFillSync } from 'node:crypto';
 import { networkOffset, read16, read32le } from '../../net/frame.ts';
 import {
   ETHERTYPE_IPV4,
@@ -86,9 +87,14 @@ export class FlowDirector {
   /** That table is not up to date. */
   #stale = false;
   readonly #flow = new Uint32Array(FLOW_WORDS);
+  /** What is not compared of ports, by the kind of transport, as of the last {@link #index}. */
+  readonly #portMasks = new Uint32Array(IXGBE_FDIRCMD_L4TYPE + 1);
+  readonly #keys: Uint32Array;
 
-  constructor(words: Uint32Array) {
+  /** @param keys of the hash, two words for each of a flow: no guest is to know them, or it makes all flows collide */
+  constructor(words: Uint32Array, keys = randomFillSync(new Uint32Array(2 * FLOW_WORDS))) {
     this.#words = words;
+    this.#keys = keys;
   }
 
   /** Any frame can match something. */
@@ -141,6 +147,7 @@ export class FlowDirector {
    * `tci` is its tag, 0 without one.
    */
   match(bytes: Uint8Array, at: number, length: number, tci: number): number {
+    if (this.#stale) this.#index();
     const network = networkOffset(bytes, at, length);
     const isIpv4 =
       network >= 0 &&
@@ -165,7 +172,6 @@ export class FlowDirector {
     flow[PORTS] = hasPorts ? read16(bytes, transport) | (read16(bytes, transport + 2) << 16) : 0;
     flow[FLEX] = flexAt + 2 <= length ? read16(bytes, at + flexAt) : 0;
     this.#mask(flow);
-    if (this.#stale) this.#index();
     const row = this.#places[this.#place(flow)] as number;
     const counter = row === FREE ? FDIRMISS : FDIRMATCH;
     this.#words[counter] = (this.#words[counter] as number) + 1;
@@ -197,6 +203,7 @@ export class FlowDirector {
     const { length } = this.#flow;
     const masked = new Uint32Array(length);
     this.#places.fill(FREE);
+    for (let l4 = 0; l4 <= IXGBE_FDIRCMD_L4TYPE; l4++) this.#portMasks[l4] = this.#portMask(l4);
     let rows = 0;
     for (const { flow, queue } of this.#filters.values()) {
       masked.set(flow);
@@ -213,8 +220,14 @@ export class FlowDirector {
 
   /** The place of a masked flow, or the free one where it would be. */
   #place(flow: Uint32Array): number {
+    // Multilinear, with factors of 16 bits: few flows collide, whichever a guest chooses.
+    const keys = this.#keys;
     let hash = 0;
-    for (let i = 0; i < FLOW_WORDS; i++) hash = Math.imul(hash ^ (flow[i] as number), 0x9e37_79b1);
+    for (let i = 0; i < FLOW_WORDS; i++) {
+      const word = flow[i] as number;
+      hash = (hash + Math.imul(keys[2 * i] as number, word & 0xffff)) | 0;
+      hash = (hash + Math.imul(keys[2 * i + 1] as number, word >>> 16)) | 0;
+    }
     let place = hash >>> HASH_SHIFT;
     for (;;) {
       const row = this.#places[place] as number;
@@ -240,7 +253,7 @@ export class FlowDirector {
     flow[KIND] = ((mask & IXGBE_FDIRM_L4) !== 0 ? 0 : l4) | (vlan << VLAN_SHIFT);
     flow[SOURCE] = (flow[SOURCE] as number) & ~(words[FDIRSIP4M] as number);
     flow[DESTINATION] = (flow[DESTINATION] as number) & ~(words[FDIRDIP4M] as number);
-    flow[PORTS] = (flow[PORTS] as number) & ~this.#portMask(l4);
+    flow[PORTS] = (flow[PORTS] as number) & ~(this.#portMasks[l4] as number);
     if ((mask & IXGBE_FDIRM_FLEX) !== 0) flow[FLEX] = 0;
   }
 
