@@ -35,6 +35,8 @@ const FIXED_TEXT = 'a disk that cannot be written';
 /** Of the flaky disk: a block of the guest's. */
 const BAD_SECTOR = 2048;
 const BAD_SECTORS = { from: BAD_SECTOR, to: BAD_SECTOR + 8 };
+/** As many as a drive's queue takes beside it. */
+const NEIGHBOURS = { from: BAD_SECTOR + 8, to: BAD_SECTOR + 8 * 32 };
 const BAD_BLOCK = (BAD_SECTOR * 512) / BLOCK;
 /** Linux looks for a drive that has gone three times, 5 s apart, before it gives up. */
 const PATIENCE = { timeoutMs: 180_000 };
@@ -55,8 +57,9 @@ function makeConfig(image: (name: string) => string, withPlugged: boolean): Slui
         faults: {
           rules: [
             { fault: 'error', on: ['read', 'write'], ...BAD_SECTORS },
-            // Time enough for other requests to be on their way when this one fails.
+            // Its neighbours are on their way when it fails.
             { fault: 'delay', on: ['read'], ...BAD_SECTORS, us: 50_000 },
+            { fault: 'delay', on: ['read'], ...NEIGHBOURS, us: 150_000 },
           ],
         },
       },
@@ -294,7 +297,8 @@ test('a QEMU guest with drives of an AHCI controller', { skip: withoutTestbed() 
       const device = await driveOf(guest, 'flaky');
       const { stdout } = await tools.run(
         [
-          `fio --name=read --filename=/dev/${device} --size=${SMALL_BYTES} --rw=randread --bs=4k`,
+          `fio --name=read --filename=/dev/${device} --rw=randread --bs=4k`,
+          `--offset=${BAD_BLOCK * BLOCK} --size=${32 * BLOCK}`,
           '--direct=1 --ioengine=libaio --iodepth=32 --continue_on_error=read --output-format=json',
         ].join(' '),
         PATIENCE,
