@@ -27,6 +27,7 @@ import {
   iperf,
   negotiated,
   ping,
+  serveIperf,
   transfer,
 } from './support/guests.ts';
 import { Sluice, type SluiceConfig, until } from './support/sluice.ts';
@@ -389,7 +390,7 @@ test('two UML guests', { skip: withoutTestbed() }, async (t) => {
     await first.booted();
     await bringUp(first, FULL, C);
     // It sends and is sent to when it dies.
-    await b.guest.sh(`iperf3 -s -1 -D -p ${FLOOD_PORT}`);
+    await serveIperf(b.guest, FLOOD_PORT);
     await first.sh(
       `setsid iperf3 -c ${b.address} -p ${FLOOD_PORT} -u -b 50M --bidir -t 60 >/dev/null 2>&1 &`,
     );

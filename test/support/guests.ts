@@ -172,6 +172,13 @@ interface IperfReport {
 
 let lastPort = 5200;
 
+/** Starts an iperf3 server that ends with its first client. -D returns before the server listens. */
+export async function serveIperf(guest: Machine, port: number): Promise<void> {
+  const local = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
+  await guest.sh(`iperf3 -s -1 -D -p ${port}
+    until grep -q '${local} 0*:0000 0A' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done`);
+}
+
 /** Runs iperf3 between two guests, `client` sending unless `reverse`. */
 export async function iperf(
   client: Host<Machine>,
@@ -180,8 +187,7 @@ export async function iperf(
 ): Promise<IperfResult> {
   const { seconds = 3, reverse = false, parallel = 1, ipv6 = false, udpLength, bitrate } = options;
   const port = ++lastPort;
-  // -D returns when the server listens; -1: it ends with this test.
-  await server.guest.sh(`iperf3 -s -1 -D -p ${port}`);
+  await serveIperf(server.guest, port);
   const flags = [
     `-c ${ipv6 ? server.address6 : server.address} -p ${port} -t ${seconds} -P ${parallel} --json`,
     reverse ? '-R' : '',
