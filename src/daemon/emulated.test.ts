@@ -1,12 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFileSync, writeSync } from 'node:fs';
 import { PassThrough } from 'node:stream';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isMainThread } from 'node:worker_threads';
-import { silentLogger } from '../base/log.ts';
 import { handlersOf } from '../control/views.ts';
 import { E1000 } from '../device/e1000/e1000.ts';
 import { VfioUserBus } from '../driver/pci/vfio-user-bus.ts';
@@ -17,10 +14,10 @@ import { PollLoop } from '../os/poll-loop.ts';
 import { AHCI_BAR, AHCI_PORTS, PX_SSTS } from '../spec/ahci.ts';
 import { E1000_REGISTERS, TCTL_EN } from '../spec/e1000.ts';
 import { PCI_COMMAND, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from '../spec/pci.ts';
-import { loadConfig } from './config.ts';
-import { Daemon } from './daemon.ts';
+import type { Daemon } from './daemon.ts';
 import type { LaneCommands, LaneEvent } from './lane-commands.ts';
 import { DomainLane } from './lane-program.ts';
+import { stage, until } from './testing.ts';
 
 const { STATUS, TCTL, TDBAL, TDLEN, TDT } = E1000_REGISTERS;
 const MEMORY_BYTES = 65536;
@@ -75,35 +72,6 @@ class Hand {
     this.bus.close();
     this.#loop.close();
     closeFd(this.fd);
-  }
-}
-
-function stage(t: TestContext, text: string) {
-  const path = mkdtempSync(join(tmpdir(), 'sluice-'));
-  const file = join(path, 'sluice.yaml');
-  const daemons: Daemon[] = [];
-  const write = (yaml: string): void => writeFileSync(file, yaml);
-  write(text);
-  t.after(async () => {
-    await Promise.all(daemons.map((daemon) => daemon.stop()));
-    rmSync(path, { recursive: true });
-  });
-  return {
-    write,
-    socket: (name: string): string => join(path, 'run', `${name}.sock`),
-    start: async (entry?: URL): Promise<Daemon> => {
-      const daemon = await Daemon.start(loadConfig(file), silentLogger, entry);
-      daemons.push(daemon);
-      return daemon;
-    },
-  };
-}
-
-async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 30_000;
-  while (!(await condition())) {
-    if (Date.now() > end) assert.fail(`waited in vain for ${what}`);
-    await delay(10);
   }
 }
 

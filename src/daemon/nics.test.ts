@@ -1,13 +1,9 @@
 /** Functions of NICs, as the daemon has them. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isMainThread } from 'node:worker_threads';
-import { silentLogger } from '../base/log.ts';
 import { handlersOf } from '../control/views.ts';
 import { VirtualFunction } from '../device/ixgbe/virtual-function.ts';
 import { VfioUserBus } from '../driver/pci/vfio-user-bus.ts';
@@ -18,10 +14,10 @@ import { IXGBE_TX_QUEUE_REGISTERS } from '../spec/ixgbe.ts';
 import { IXGBE_QUEUE_ENABLE } from '../spec/ixgbe-descriptors.ts';
 import { IXGBE_VF_TX_QUEUES } from '../spec/ixgbe-mailbox.ts';
 import { PCI_COMMAND, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from '../spec/pci.ts';
-import { loadConfig } from './config.ts';
-import { Daemon } from './daemon.ts';
+import type { Daemon } from './daemon.ts';
 import type { LaneCommands, LaneEvent } from './lane-commands.ts';
 import { DomainLane } from './lane-program.ts';
+import { stage, until } from './testing.ts';
 
 const BAD = 'nic0/0/vf6';
 
@@ -51,35 +47,6 @@ class Hand {
   look(): void {
     this.#loop.setTimer(0, () => this.#loop.stop());
     this.#loop.run();
-  }
-}
-
-function stage(t: TestContext, text: string) {
-  const path = mkdtempSync(join(tmpdir(), 'sluice-nics-'));
-  const file = join(path, 'sluice.yaml');
-  const daemons: Daemon[] = [];
-  const write = (yaml: string): void => writeFileSync(file, yaml);
-  write(text);
-  t.after(async () => {
-    await Promise.all(daemons.map((daemon) => daemon.stop()));
-    rmSync(path, { recursive: true });
-  });
-  return {
-    write,
-    socket: (name: string): string => join(path, 'run', `${name}.sock`),
-    start: async (entry?: URL): Promise<Daemon> => {
-      const daemon = await Daemon.start(loadConfig(file), silentLogger, entry);
-      daemons.push(daemon);
-      return daemon;
-    },
-  };
-}
-
-async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 30_000;
-  while (!(await condition())) {
-    if (Date.now() > end) assert.fail(`waited in vain for ${what}`);
-    await delay(10);
   }
 }
 
