@@ -6,6 +6,9 @@ export interface WasmMemory {
   readonly buffer: SharedArrayBuffer;
 }
 
+/** A function of one instance that another may import. */
+export type WasmFunction = (...values: number[]) => number;
+
 export interface WasmInstance {
   readonly exports: Readonly<Record<string, unknown>>;
 }
@@ -19,7 +22,7 @@ interface WebAssemblyInterface {
   readonly Module: new (bytes: Uint8Array) => object;
   readonly Instance: new (
     module: object,
-    imports: Readonly<Record<string, Readonly<Record<string, WasmMemory>>>>,
+    imports: Readonly<Record<string, Readonly<Record<string, WasmMemory | WasmFunction>>>>,
   ) => WasmInstance;
 }
 

@@ -4,7 +4,7 @@
  * Sums are ones' complement sums of 16-bit little-endian words: byte order does not matter to
  * such a sum but for where its bytes stand (RFC 1071 §2 (B)), so the result is stored as it came.
  */
-import { wasm } from '../base/webassembly.ts';
+import { type WasmFunction, wasm } from '../base/webassembly.ts';
 import { type Arena, WINDOW_BYTES } from '../memory/arena.ts';
 import { CHECKSUM_WASM } from './checksum.wasm.ts';
 
@@ -27,6 +27,8 @@ export function swap16(value: number): number {
 const BOUNCE_BYTES = 16384;
 
 export class Checksum {
+  /** As {@link sum}, of what lies in the window only: for other modules of WebAssembly to import. */
+  readonly sumInWindow: WasmFunction;
   readonly #sum: Sum;
   readonly #bytes: Uint8Array;
   readonly #bounceAt: number;
@@ -37,6 +39,7 @@ export class Checksum {
     const module = new wasm.Module(Buffer.from(CHECKSUM_WASM, 'base64'));
     const instance = new wasm.Instance(module, { sluice: { window: arena.window } });
     this.#sum = instance.exports['sum'] as Sum;
+    this.sumInWindow = instance.exports['sum'] as WasmFunction;
   }
 
   /**

@@ -64,7 +64,7 @@ function check(t: TestContext, inRuns: boolean): void {
   const sink = {
     send: (burst: typeof rig.path.burst): void => {
       const { headerAt, headerLength, slotsAt } = burst;
-      const first = receive.putRun(burst, all, 0, burst.count);
+      const first = receive.putRun(burst, all, 0, burst.count, 0, false, 0);
       put += first;
       for (let i = first; i < burst.count; i++) {
         const at = (headerAt[i] as number) - slotsAt + NET_HEADER_BYTES;

@@ -24,6 +24,7 @@ import {
 } from '../../net/port.ts';
 import { BATCH } from '../../ring/chain-batch.ts';
 import { IXGBE_VFS } from '../../spec/ixgbe.ts';
+import { FrameRuns, RUN_BYTES, RUN_PADDED } from './frame-runs.ts';
 import {
   type LinkSpeed,
   linkMegabits,
@@ -32,6 +33,7 @@ import {
   segmentedBytes,
   TransmitSchedule,
   wireBits,
+  wireBitsOf,
 } from './link-limit.ts';
 import type { FrameSink, NicFunction } from './nic-function.ts';
 import { PhysicalFunction } from './physical-function.ts';
@@ -96,6 +98,7 @@ export class IxgbeCard implements Port, FrameSink {
   readonly #policy: VfPolicy;
   readonly #schedule: TransmitSchedule;
   readonly #received: ReceiveLimit;
+  readonly #runs: FrameRuns;
   readonly #vfs = new Map<number, VirtualFunction>();
   readonly #queues: 2 | 4;
   /** Frames of those that came that fit through the wire. */
@@ -115,6 +118,7 @@ export class IxgbeCard implements Port, FrameSink {
     this.#queues = options.queuesPerVf ?? QUEUES;
     this.#schedule = new TransmitSchedule(link, slot);
     this.#received = new ReceiveLimit(link, slot);
+    this.#runs = FrameRuns.of(path);
     this.#frames = new VebPath(this.#veb, path, (burst) => this.#forward(burst));
     this.#policy = new VfPolicy({
       veb: this.#veb,
@@ -302,12 +306,17 @@ export class IxgbeCard implements Port, FrameSink {
     }
     let list = frames;
     let arrived = count;
-    if (this.#received.isSet) {
-      list = this.#arrived;
-      arrived = this.#admit(burst, frames, count, tagged);
-    }
     let bytes = 0;
-    for (let i = 0; i < arrived; i++) bytes += burst.frameLength[list[i] as number] as number;
+    if (!tagged && this.#runs.survey(burst, frames, 0, count) === count) {
+      bytes = this.#admitRun(count);
+    }
+    if (bytes === 0) {
+      if (this.#received.isSet) {
+        list = this.#arrived;
+        arrived = this.#admit(burst, frames, count, tagged);
+      }
+      for (let i = 0; i < arrived; i++) bytes += burst.frameLength[list[i] as number] as number;
+    }
     values[RX_FRAMES] = (values[RX_FRAMES] as number) + arrived;
     values[RX_BYTES] = (values[RX_BYTES] as number) + bytes;
     if (this.pf !== undefined) this.pf.deliver(burst, list, arrived, tagged);
@@ -321,6 +330,13 @@ export class IxgbeCard implements Port, FrameSink {
 
   /** Pool whose frames are being sent, while they are counted. */
   #wirePool = -1;
+
+  /** Bytes of the frames that were surveyed, if all of them fit through wire and slot; else 0. */
+  #admitRun(count: number): number {
+    const { sums } = this.#runs;
+    const bits = wireBitsOf(count, sums[RUN_PADDED] as number);
+    return this.#received.admitsRun(bits) ? (sums[RUN_BYTES] as number) : 0;
+  }
 
   /** Frames that fit through wire and slot; the others are lost. */
   #admit(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): number {
@@ -356,17 +372,29 @@ export class IxgbeCard implements Port, FrameSink {
   /** What a burst takes of its sender's rate, and of the slot. */
   #chargePool(pool: number, burst: Burst): void {
     const { slot } = this.#options;
+    const runs = this.#runs;
+    const { count } = burst;
     let bits = 0;
-    for (let i = 0; i < burst.count; i++) {
-      bits += BITS * segmentedBytes(burst, i);
-      slot?.sent(burst.frameLength[i] as number);
+    if (slot === undefined && runs.survey(burst, runs.all, 0, count) === count) {
+      bits = BITS * (runs.sums[RUN_BYTES] as number);
+    } else {
+      for (let i = 0; i < count; i++) {
+        bits += BITS * segmentedBytes(burst, i);
+        slot?.sent(burst.frameLength[i] as number);
+      }
     }
     this.#schedule.charge(pool, 0, bits);
   }
 
   #chargeWire(pool: number, burst: Burst): void {
+    const runs = this.#runs;
+    const { count } = burst;
     let bits = 0;
-    for (let i = 0; i < burst.count; i++) bits += wireBits(burst, i, false);
+    if (runs.survey(burst, runs.all, 0, count) === count) {
+      bits = wireBitsOf(count, runs.sums[RUN_PADDED] as number);
+    } else {
+      for (let i = 0; i < count; i++) bits += wireBits(burst, i, false);
+    }
     this.#schedule.charge(pool, bits, 0);
   }
 

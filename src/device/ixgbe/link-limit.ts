@@ -87,6 +87,11 @@ export function wireBits(burst: Burst, slot: number, tagged: boolean): number {
   return BITS * (padded + segments * (PREAMBLE_BYTES + FCS_BYTES + GAP_BYTES));
 }
 
+/** {@link wireBits} of frames in one segment each, without tags, whose padded bytes are `padded`. */
+export function wireBitsOf(frames: number, padded: number): number {
+  return BITS * (padded + frames * (PREAMBLE_BYTES + FCS_BYTES + GAP_BYTES));
+}
+
 /** The slot, both ways: memory is read to send, and written to receive. */
 export class SlotLimit {
   readonly #reads: TokenBucket;
@@ -302,6 +307,19 @@ export class ReceiveLimit {
       wire.spend(bits);
     }
     return this.#slot === undefined || this.#slot.ready;
+  }
+
+  /**
+   * As {@link admits} for frames that take so many bits together, if there is room for all of them; else
+   * false, and each is to be asked for.
+   */
+  admitsRun(bits: number): boolean {
+    const wire = this.#wire;
+    if (this.#slot !== undefined) return false;
+    if (wire === undefined) return true;
+    if (wire.tokens <= bits) return false;
+    wire.spend(bits);
+    return true;
   }
 }
 

@@ -225,12 +225,12 @@ export abstract class NicFunction extends PciDevice implements Poller {
       this.count(RX_DROP_NO_BUFFER, count);
       return;
     }
-    let index = local && !tagged ? this.onlyQueue : -1;
+    let index = tagged ? -1 : this.onlyQueue;
     let i = 0;
     while (i < count) {
       const queue = this.receiveQueues[index];
       if (queue !== undefined) {
-        const run = queue.putRun(burst, frames, i, count);
+        const run = queue.putRun(burst, frames, i, count, 0, !local, 0);
         i += run;
         if (run === 0) index = -1;
         else this.#touch(index);

@@ -5,6 +5,7 @@
  */
 import { wasm } from '../../base/webassembly.ts';
 import type { Arena } from '../../memory/arena.ts';
+import { Checksum } from '../../net/checksum.ts';
 import { PLAIN_FRAMES_WASM } from './plain-frames.wasm.ts';
 
 /** What each does, and in which order it takes what: `plain-frames.wat`. */
@@ -34,6 +35,9 @@ export interface PlainFrames {
     room: number,
     jobs: number,
     done: number,
+    status: number,
+    verify: number,
+    hashes: number,
   ): number;
   finish(done: number, count: number, where: number): void;
 }
@@ -44,7 +48,8 @@ export function plainFramesFor(arena: Arena): PlainFrames {
   let frames = byArena.get(arena);
   if (frames === undefined) {
     const module = new wasm.Module(Buffer.from(PLAIN_FRAMES_WASM, 'base64'));
-    const { exports } = new wasm.Instance(module, { sluice: { window: arena.window } });
+    const sum = new Checksum(arena).sumInWindow;
+    const { exports } = new wasm.Instance(module, { sluice: { window: arena.window, sum } });
     frames = exports as unknown as PlainFrames;
     byArena.set(arena, frames);
   }

@@ -9,17 +9,21 @@
 ;; report(words, i, end, where): sets DD in descriptors i … end - 1 of those at `words` that ask for it, in
 ;; the guest's ring: `where` (f64) has the address of each, from descriptor i on. Returns how many did.
 ;;
-;; fill(table, list, first, count, ring, end, low, high, delta, room, jobs, done): puts frames
-;; list[first … count - 1] (bytes: indexes into the table) into the buffers of the receive descriptors from
-;; `ring` up to `end`: writes one or two jobs for each, and at `done` what is to be written back. Stops at
-;; the first frame that is in pieces, has offloads or a tag, is shorter than 60 bytes or longer than `room`,
-;; is IPv4 with options, is not in the window, or whose buffer is not in [low, high). Returns how many were
-;; put, and 256 times the jobs; `bytes` of the table is the sum of their lengths.
+;; fill(table, list, first, count, ring, end, low, high, delta, room, jobs, done, status, verify, hashes): puts
+;; frames list[first … count - 1] (bytes: indexes into the table) into the buffers of the receive descriptors
+;; from `ring` up to `end`: writes one or two jobs for each, and at `done` what is to be written back, with the
+;; bits `status` and, if `verify` is not 0, those of its checksums. `hashes`, if not 0, has a hash and 256 bytes
+;; on an RSS type (u32) for each frame of the table. Stops at the first frame that is in pieces, has offloads or
+;; a tag, is shorter than 60 bytes or longer than `room`, is IPv4 with options, is not in the window, or whose
+;; buffer is not in [low, high). Returns how many were put, and 256 times the jobs; `bytes` of the table is the
+;; sum of their lengths.
 ;;
 ;; finish(done, count, where): writes descriptors back, each to its address in `where` (f64): first all but
 ;; the third words, then those, which have the status.
 (module
   (memory (import "sluice" "window") 65536 65536 shared)
+  ;; net/checksum.wat: the sum of n bytes as little-endian words, folded to 16 bits
+  (func $sum (import "sluice" "sum") (param $from i32) (param $n i32) (result i32))
 
   (func (export "collect")
     (param $words i32) (param $i i32) (param $end i32)
@@ -88,21 +92,140 @@
     (if (i32.eq (local.get $protocol) (i32.const 17)) (then (return (i32.const 0x200))))
     (select (i32.const 0x400) (i32.const 0) (i32.eq (local.get $protocol) (i32.const 132))))
 
+  ;; Exchanges the two bytes of a number of 16 bits.
+  (func $swap (param $value i32) (result i32)
+    (i32.or
+      (i32.shl (i32.and (local.get $value) (i32.const 0xff)) (i32.const 8))
+      (i32.shr_u (local.get $value) (i32.const 8))))
+
+  ;; Whether a sum of words, their checksum among them, is all ones (RFC 1071). It is below 2^40, and not 0.
+  (func $isGood (param $sum i64) (result i32)
+    (local.set $sum
+      (i64.add
+        (i64.and (local.get $sum) (i64.const 0xffff))
+        (i64.shr_u (local.get $sum) (i64.const 16))))
+    (local.set $sum
+      (i64.add
+        (i64.and (local.get $sum) (i64.const 0xffff))
+        (i64.shr_u (local.get $sum) (i64.const 16))))
+    (i64.eq
+      (i64.add
+        (i64.and (local.get $sum) (i64.const 0xffff))
+        (i64.shr_u (local.get $sum) (i64.const 16)))
+      (i64.const 0xffff)))
+
+  ;; Status and error bits of a frame's checksums, as `receive-checksum.ts` finds them: `length` bytes are at
+  ;; `header`, the others at `rest`, `frame` in all. Of IPv4 without options; 34 bytes (IPv6: 54) are there.
+  (func $verify
+    (param $header i32) (param $length i32) (param $rest i32) (param $frame i32) (param $ether i32)
+    (result i32)
+    (local $status i32) (local $start i32) (local $size i32) (local $protocol i32) (local $near i32)
+    (local $sum i64)
+    (if (i32.eq (local.get $ether) (i32.const 0x0008))
+      (then
+        (local.set $sum
+          (i64.add (i64.load32_u offset=26 (local.get $header)) (i64.load32_u offset=30 (local.get $header))))
+        (if
+          (i32.eqz
+            (call $isGood
+              (i64.add
+                (i64.add
+                  (i64.load32_u offset=14 (local.get $header))
+                  (i64.load32_u offset=18 (local.get $header)))
+                (i64.add (i64.load32_u offset=22 (local.get $header)) (local.get $sum)))))
+          ;; IPCS and IPE
+          (then (return (i32.const 0x80000040))))
+        (local.set $status (i32.const 0x40))
+        ;; a fragment
+        (if (i32.and (i32.load16_u offset=20 (local.get $header)) (i32.const 0xff3f))
+          (then (return (local.get $status))))
+        (local.set $size (call $swap (i32.load16_u offset=16 (local.get $header))))
+        (if (i32.lt_u (local.get $size) (i32.const 20)) (then (return (local.get $status))))
+        (local.set $size (i32.sub (local.get $size) (i32.const 20)))
+        (local.set $start (i32.const 34))
+        (local.set $protocol (i32.load8_u offset=23 (local.get $header))))
+      (else
+        (if (i32.ne (local.get $ether) (i32.const 0xdd86)) (then (return (i32.const 0))))
+        (local.set $sum
+          (i64.add
+            (i64.add
+              (i64.add
+                (i64.load32_u offset=22 (local.get $header))
+                (i64.load32_u offset=26 (local.get $header)))
+              (i64.add
+                (i64.load32_u offset=30 (local.get $header))
+                (i64.load32_u offset=34 (local.get $header))))
+            (i64.add
+              (i64.add
+                (i64.load32_u offset=38 (local.get $header))
+                (i64.load32_u offset=42 (local.get $header)))
+              (i64.add
+                (i64.load32_u offset=46 (local.get $header))
+                (i64.load32_u offset=50 (local.get $header))))))
+        (local.set $size (call $swap (i32.load16_u offset=18 (local.get $header))))
+        (local.set $start (i32.const 54))
+        (local.set $protocol (i32.load8_u offset=20 (local.get $header)))))
+    ;; a packet that is cut off
+    (if (i32.gt_u (i32.add (local.get $start) (local.get $size)) (local.get $frame))
+      (then (return (local.get $status))))
+    ;; as the slow path, which wants eight bytes of the transport header
+    (if (i32.gt_u (i32.add (local.get $start) (i32.const 8)) (local.get $length))
+      (then (return (local.get $status))))
+    (if (i32.eq (local.get $protocol) (i32.const 17))
+      (then
+        ;; RFC 768: zero says that the sender made none
+        (if
+          (i32.eqz (i32.load16_u offset=6 (i32.add (local.get $header) (local.get $start))))
+          (then (return (local.get $status))))
+        ;; UDPV
+        (local.set $status (i32.or (local.get $status) (i32.const 0x10))))
+      (else
+        (if (i32.ne (local.get $protocol) (i32.const 6)) (then (return (local.get $status))))))
+    ;; L4CS
+    (local.set $status (i32.or (local.get $status) (i32.const 0x20)))
+    (local.set $near (i32.sub (local.get $length) (local.get $start)))
+    (local.set $near
+      (select (local.get $size) (local.get $near) (i32.lt_u (local.get $size) (local.get $near))))
+    (local.set $sum
+      (i64.add
+        (local.get $sum)
+        (i64.extend_i32_u
+          (i32.add
+            (i32.add
+              (i32.shl (local.get $protocol) (i32.const 8))
+              (call $swap (local.get $size)))
+            (call $sum (i32.add (local.get $header) (local.get $start)) (local.get $near))))))
+    (if (i32.gt_u (local.get $size) (local.get $near))
+      (then
+        (local.set $size (call $sum (local.get $rest) (i32.sub (local.get $size) (local.get $near))))
+        ;; what begins at an odd place has its bytes on the other side of the words
+        (if (i32.and (local.get $near) (i32.const 1))
+          (then (local.set $size (call $swap (local.get $size)))))
+        (local.set $sum (i64.add (local.get $sum) (i64.extend_i32_u (local.get $size))))))
+    ;; L4E
+    (if (i32.eqz (call $isGood (local.get $sum)))
+      (then (local.set $status (i32.or (local.get $status) (i32.const 0x40000000)))))
+    (local.get $status))
+
   (func (export "fill")
     (param $table i32) (param $list i32) (param $first i32) (param $count i32)
     (param $ring i32) (param $end i32)
     (param $low f64) (param $high f64) (param $delta f64)
     (param $room i32) (param $jobs i32) (param $done i32)
+    (param $status i32) (param $verify i32) (param $hashes i32)
     (result i32)
+    (local $hash i32) (local $bits i32)
     (local $i i32) (local $wide i32) (local $word i32) (local $header i32) (local $length i32)
     (local $skip i32) (local $rest i32) (local $frame i32) (local $type i32) (local $ether i32)
-    (local $guest f64) (local $address f64) (local $to i32) (local $sum i32) (local $made i32)
+    (local $guest f64) (local $address f64) (local $to i32) (local $from i32) (local $sum i32)
+    (local $made i32)
     (local.set $i (local.get $first))
     (block $stop
       (loop $next
         (br_if $stop (i32.ge_u (local.get $i) (local.get $count)))
         (br_if $stop (i32.ge_u (local.get $ring) (local.get $end)))
         (local.set $word (i32.load8_u (i32.add (local.get $list) (local.get $i))))
+        (local.set $hash (i32.add (local.get $hashes) (i32.shl (local.get $word) (i32.const 2))))
         (local.set $wide (i32.add (local.get $table) (i32.shl (local.get $word) (i32.const 3))))
         (local.set $word (i32.add (local.get $table) (i32.shl (local.get $word) (i32.const 2))))
         ;; the frame: in one piece, in the window, without offloads
@@ -121,6 +244,7 @@
             (i32.const 0)
             (i32.gt_u (local.get $rest) (local.get $skip))))
         (local.set $frame (i32.add (local.get $length) (local.get $rest)))
+        (br_if $stop (i32.ne (local.get $frame) (i32.load offset=1792 (local.get $word))))
         (br_if $stop (i32.lt_u (local.get $frame) (i32.const 60)))
         (br_if $stop (i32.gt_u (local.get $frame) (local.get $room)))
         ;; its type: the EtherType is big-endian
@@ -160,6 +284,16 @@
             (f64.add (local.get $guest) (f64.convert_i32_u (local.get $frame)))
             (local.get $high)))
         (local.set $to (i32.trunc_f64_u (f64.add (local.get $guest) (local.get $delta))))
+        (local.set $from (i32.add (i32.trunc_f64_u (local.get $address)) (local.get $skip)))
+        (local.set $bits (local.get $status))
+        (if (local.get $verify)
+          (then
+            (local.set $bits
+              (i32.or
+                (local.get $bits)
+                (call $verify
+                  (local.get $header) (local.get $length) (local.get $from) (local.get $frame)
+                  (local.get $ether))))))
         (i32.store (local.get $jobs) (local.get $to))
         (i32.store offset=4 (local.get $jobs) (local.get $header))
         (i32.store offset=8 (local.get $jobs) (local.get $length))
@@ -168,15 +302,20 @@
         (if (local.get $rest)
           (then
             (i32.store (local.get $jobs) (i32.add (local.get $to) (local.get $length)))
-            (i32.store offset=4 (local.get $jobs)
-              (i32.add (i32.trunc_f64_u (local.get $address)) (local.get $skip)))
+            (i32.store offset=4 (local.get $jobs) (local.get $from))
             (i32.store offset=8 (local.get $jobs) (local.get $rest))
             (local.set $jobs (i32.add (local.get $jobs) (i32.const 12)))
             (local.set $made (i32.add (local.get $made) (i32.const 256)))))
-        ;; type; no hash; DD and EOP; length
-        (i32.store (local.get $done) (local.get $type))
-        (i32.store offset=4 (local.get $done) (i32.const 0))
-        (i32.store offset=8 (local.get $done) (i32.const 3))
+        ;; types; hash; status with DD and EOP; length
+        (if (local.get $hashes)
+          (then
+            (i32.store (local.get $done)
+              (i32.or (local.get $type) (i32.load offset=256 (local.get $hash))))
+            (i32.store offset=4 (local.get $done) (i32.load (local.get $hash))))
+          (else
+            (i32.store (local.get $done) (local.get $type))
+            (i32.store offset=4 (local.get $done) (i32.const 0))))
+        (i32.store offset=8 (local.get $done) (i32.or (local.get $bits) (i32.const 3)))
         (i32.store offset=12 (local.get $done) (local.get $frame))
         (local.set $sum (i32.add (local.get $sum) (local.get $frame)))
         (local.set $done (i32.add (local.get $done) (i32.const 16)))

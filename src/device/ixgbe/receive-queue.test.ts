@@ -312,7 +312,7 @@ test('a run of frames ends up as each of them by itself', () => {
             for (let i = 0; i < burst.count; i++) each(alone, burst, i);
             burst.copies.flush();
             for (let i = 0; i < burst.count; ) {
-              const put = run.receive.putRun(burst, all, i, burst.count);
+              const put = run.receive.putRun(burst, all, i, burst.count, 0, false, 0);
               inRuns += put;
               i += put;
               if (i < burst.count) each(run, burst, i++);

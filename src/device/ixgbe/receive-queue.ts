@@ -25,6 +25,7 @@ import {
 import { type DmaClient, iova } from '../device-memory.ts';
 import { DoneDescriptors } from './done-descriptors.ts';
 import { EnableBit } from './enable-bit.ts';
+import { FrameRuns } from './frame-runs.ts';
 import { HeaderSplit } from './header-split.ts';
 import { type PlainFrames, plainFramesFor } from './plain-frames.ts';
 import {
@@ -59,6 +60,7 @@ export class ReceiveQueue implements DmaClient {
   /** What is written back of the descriptors that were used. */
   readonly #done: DoneDescriptors;
   readonly #plain: PlainFrames;
+  readonly #runs: FrameRuns;
   readonly #span = new Float64Array(3);
   #used = 0;
   /** Frames that were put since the last write-back. */
@@ -104,6 +106,7 @@ export class ReceiveQueue implements DmaClient {
     this.#split = new HeaderSplit();
     this.#done = new DoneDescriptors(parts.path);
     this.#plain = plainFramesFor(parts.path.arena);
+    this.#runs = FrameRuns.of(parts.path);
     parts.memory.setClient(this.#client, this);
   }
 
@@ -199,11 +202,20 @@ export class ReceiveQueue implements DmaClient {
   }
 
   /**
-   * As {@link put} for frames `frames[first…count)` of which nothing is to be told but their type: of the
-   * same card, without RSS, tag and metadata. As long as each fits a buffer; returns how many were put,
-   * and 0 where none can be put this way.
+   * As {@link put} for frames `frames[first…count)` without tag and metadata, as long as each fits a buffer;
+   * returns how many were put, and 0 where none can be put this way. `status` is of all of them; `verifies`
+   * adds that of their checksums. `hashesAt` is the arena address of their RSS hashes and types, as
+   * {@link FrameRuns.hash} writes them; 0: they have none.
    */
-  putRun(burst: Burst, frames: Uint8Array, first: number, count: number): number {
+  putRun(
+    burst: Burst,
+    frames: Uint8Array,
+    first: number,
+    count: number,
+    status: number,
+    verifies: boolean,
+    hashesAt: number,
+  ): number {
     if ((this.#used === 0 || this.#writing > 0) && !this.#begin()) return 0;
     const { memory, path, settings } = this.#parts;
     const { arena, copies } = path;
@@ -212,7 +224,7 @@ export class ReceiveQueue implements DmaClient {
       settings.fcsBytes === 0 &&
       !memory.logging &&
       this.#done.isNear &&
-      frames.buffer === arena.buffer;
+      this.#runs.reaches(burst, frames);
     if (!isPlain || (this.#used === WINDOW && !this.#makeRoom())) return 0;
     const ring = this.#descriptor();
     if (ring < 0) return 0;
@@ -236,6 +248,9 @@ export class ReceiveQueue implements DmaClient {
       this.#packetBytes,
       copies.place(2 * room),
       this.#done.at + BYTES * this.#used,
+      status,
+      verifies ? 1 : 0,
+      hashesAt,
     );
     const done = result & 0xff;
     copies.wrote(result >>> 8);

@@ -26,6 +26,7 @@ import {
   NET_HEADER_FLAGS,
   VIRTIO_NET_HDR_F_DATA_VALID,
 } from '../../spec/virtio-net.ts';
+import { FrameRuns } from './frame-runs.ts';
 import { MANY, NOBODY, type Veb, WIRE } from './veb.ts';
 
 const TX_DROP_BAD_LENGTH = PORT_COUNTER_INDEX.tx_drop_bad_length;
@@ -62,6 +63,7 @@ export interface VebMember {
 export class VebPath implements FrameTaker {
   readonly #veb: Veb;
   readonly #path: DataPath;
+  readonly #runs: FrameRuns;
   /** Hands a burst to the wire; all copies are done when it returns. False: there is none. */
   readonly #forward: (burst: Burst) => boolean;
   readonly #members: (VebMember | undefined)[] = new Array(IXGBE_POOLS).fill(undefined);
@@ -96,6 +98,7 @@ export class VebPath implements FrameTaker {
   constructor(veb: Veb, path: DataPath, forward: (burst: Burst) => boolean) {
     this.#veb = veb;
     this.#path = path;
+    this.#runs = FrameRuns.of(path);
     this.#forward = forward;
     this.#out = new Burst(path.arena, path.copies, { slotBytes: OUT_SLOT_BYTES });
     this.#listsAt = path.tables.take();
@@ -143,6 +146,11 @@ export class VebPath implements FrameTaker {
 
   /** Takes frames from the wire, as `Port.deliver`. What no pool wants is not for this port. */
   fromWire(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): void {
+    if (count === 0) return;
+    if (!tagged && this.#runs.survey(burst, frames, 0, count) === count) {
+      this.#alikeFromWire(burst, frames, count);
+      return;
+    }
     for (let k = 0; k < count; k++) this.#routeFromWire(burst, frames[k] as number, tagged);
     const targets = this.#targets;
     const run = this.#run;
@@ -161,6 +169,21 @@ export class VebPath implements FrameTaker {
         this.#toMember(target, burst, run, length, tagged, false);
       }
     }
+  }
+
+  /** Frames to one destination, without tags and metadata. */
+  #alikeFromWire(burst: Burst, frames: Uint8Array, count: number): void {
+    const first = frames[0] as number;
+    this.#routeFromWire(burst, first, false);
+    const target = this.#targets[first] as number;
+    if (target === MANY) {
+      this.#toMany(first, burst, frames, count, false, false);
+      return;
+    }
+    const member = this.#members[target];
+    if (member === undefined) return;
+    this.#touch(target);
+    member.accept(burst, frames, count, false, false);
   }
 
   /** Tells all functions of the frames that they got since the last time. */

@@ -61,6 +61,7 @@ import {
   IXGBE_VF_TX_QUEUES,
 } from '../../spec/ixgbe-mailbox.ts';
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
+import { FrameRuns, RUN_LONGEST } from './frame-runs.ts';
 import { VF_PAGES, vfDeclaration, vfLayout } from './function.ts';
 import type { SlotLimit } from './link-limit.ts';
 import { Mailbox } from './mailbox.ts';
@@ -128,6 +129,7 @@ export class VirtualFunction extends NicFunction implements PolicedVf {
   readonly #rss: RssTables;
   readonly #slot: SlotLimit | undefined;
   readonly #hash = new Rss();
+  readonly #runs: FrameRuns;
   /** Bits of each word that a write changes. */
   readonly #masks = new Uint32Array(IXGBE_VF_REGISTER_BYTES / 4);
   #linkUp = false;
@@ -147,6 +149,7 @@ export class VirtualFunction extends NicFunction implements PolicedVf {
     this.#rss = options.rss;
     this.#slot = options.slot;
     this.#hash.setKey(options.rss.key);
+    this.#runs = FrameRuns.of(options.path);
     this.#declareRegisters();
     this.mailbox.onNotice = () => this.irq.raiseMailbox();
     this.resetFunction();
@@ -189,6 +192,16 @@ export class VirtualFunction extends NicFunction implements PolicedVf {
     }
     const { frameLength, headerAt, slots8, slotsAt } = burst;
     const longest = this.#longest;
+    const runs = this.#runs;
+    if (
+      runs.survey(burst, frames, 0, count) === count &&
+      (runs.sums[RUN_LONGEST] as number) <= longest
+    ) {
+      const at = (headerAt[frames[0] as number] as number) - slotsAt + NET_HEADER_BYTES;
+      if (((slots8[at] as number) & 1) !== 0) this.#countMulticasts(count);
+      super.accept(burst, frames, count, tagged, local);
+      return;
+    }
     let multicasts = 0;
     let fits = true;
     for (let i = 0; i < count; i++) {

@@ -1,0 +1,118 @@
+/**
+ * What the frames of a run have in common, found in WebAssembly for many at once: where they go, what they
+ * take of a wire, how they are spread over queues. Only for bursts and lists that lie in the window
+ * (`memory/arena.ts`), and for frames without tags and metadata; all others are looked at one by one.
+ */
+import { wasm } from '../../base/webassembly.ts';
+import { WINDOW_BYTES } from '../../memory/arena.ts';
+import { FRAME_TABLE } from '../../memory/copy.ts';
+import type { Burst } from '../../net/burst.ts';
+import type { DataPath } from '../../net/data-path.ts';
+import { BATCH } from '../../ring/chain-batch.ts';
+import { FRAME_RUNS_WASM } from './frame-runs.wasm.ts';
+
+/** Indices of {@link FrameRuns.sums}. */
+export const RUN_BYTES = 0;
+/** Of frames that are padded to 60 bytes, as on a wire. */
+export const RUN_PADDED = 1;
+export const RUN_LONGEST = 2;
+export const RUN_SHORTEST = 3;
+const SUMS = 4;
+
+/** Words of RSS hashes, and of their types behind them. */
+const HASHES = BATCH;
+
+/** What each does: `frame-runs.wat`. */
+interface Loops {
+  survey(table: number, list: number, first: number, count: number, sums: number): number;
+  hash(
+    table: number,
+    list: number,
+    first: number,
+    count: number,
+    control: number,
+    key: number,
+    hashes: number,
+  ): number;
+}
+
+const shared = new WeakMap<DataPath, FrameRuns>();
+
+export class FrameRuns {
+  /** What the last {@link survey} found, by RUN_*. */
+  readonly sums: Uint32Array;
+  /** 0, 1, 2 … 63. */
+  readonly all: Uint8Array;
+  /** By frame of the burst of the last {@link hash}: hash, and one of IXGBE_RXD_RSS_*. */
+  readonly hashes: Uint32Array;
+  readonly types: Uint32Array;
+  /** Arena address of {@link hashes}, with {@link types} behind it. */
+  readonly hashesAt: number;
+  readonly #buffer: ArrayBuffer;
+  readonly #sumsAt: number;
+  readonly #loops: Loops;
+  readonly #isNear: boolean;
+
+  private constructor(path: DataPath) {
+    const { arena, tables } = path;
+    const at = tables.take();
+    this.#buffer = arena.buffer;
+    this.hashesAt = at;
+    this.hashes = new Uint32Array(arena.buffer, at, HASHES);
+    this.types = new Uint32Array(arena.buffer, at + 4 * HASHES, HASHES);
+    this.all = new Uint8Array(arena.buffer, at + 8 * HASHES, BATCH);
+    for (let i = 0; i < BATCH; i++) this.all[i] = i;
+    this.#sumsAt = at + 8 * HASHES + BATCH;
+    this.sums = new Uint32Array(arena.buffer, this.#sumsAt, SUMS);
+    this.#isNear = at + FRAME_TABLE.size <= WINDOW_BYTES;
+    const module = new wasm.Module(Buffer.from(FRAME_RUNS_WASM, 'base64'));
+    const { exports } = new wasm.Instance(module, { sluice: { window: arena.window } });
+    this.#loops = exports as unknown as Loops;
+  }
+
+  /** The one of a lane. */
+  static of(path: DataPath): FrameRuns {
+    let runs = shared.get(path);
+    if (runs === undefined) {
+      runs = new FrameRuns(path);
+      shared.set(path, runs);
+    }
+    return runs;
+  }
+
+  /** Whether WebAssembly reaches a burst's table, and a list of its frames. */
+  reaches(burst: Burst, frames: Uint8Array): boolean {
+    return (
+      this.#isNear &&
+      frames.buffer === this.#buffer &&
+      burst.tableAt + FRAME_TABLE.size <= WINDOW_BYTES &&
+      frames.byteOffset + BATCH <= WINDOW_BYTES
+    );
+  }
+
+  /**
+   * How far frames `frames[first…count)` go to one destination, without tags and metadata: the place in
+   * the list of the first that does not, or `count`. {@link sums} tells of those before it.
+   */
+  survey(burst: Burst, frames: Uint8Array, first: number, count: number): number {
+    if (!this.reaches(burst, frames)) return first;
+    return this.#loops.survey(burst.tableAt, frames.byteOffset, first, count, this.#sumsAt);
+  }
+
+  /**
+   * Hashes frames `frames[first…count)` as `control` (MRQC) asks for it, with the table of a key (`rss.ts`) at
+   * an address in the window. Returns the place in the list of the first that is to be looked at by itself.
+   */
+  hash(
+    burst: Burst,
+    frames: Uint8Array,
+    first: number,
+    count: number,
+    control: number,
+    key: number,
+  ): number {
+    if (!this.reaches(burst, frames)) return first;
+    const list = frames.byteOffset;
+    return this.#loops.hash(burst.tableAt, list, first, count, control, key, this.hashesAt);
+  }
+}
