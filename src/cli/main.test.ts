@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '../daemon/testing.ts';
 import { EmbeddedGuests, newFlow } from '../guest/embedded/launcher.ts';
 import { noNamespace, Place } from './testing.ts';
 
@@ -27,14 +27,6 @@ guests:
 async function exitCode(child: ChildProcess): Promise<number | null> {
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
   return child.exitCode;
-}
-
-async function until(what: string, condition: () => Promise<boolean>): Promise<void> {
-  const end = Date.now() + 30_000;
-  while (!(await condition())) {
-    if (Date.now() > end) assert.fail(`waited in vain for ${what}`);
-    await delay(20);
-  }
 }
 
 /** Attaches two guests that send each other frames; returns a count of answers. */

@@ -1,19 +1,8 @@
 import assert from 'node:assert/strict';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { isMainThread } from 'node:worker_threads';
-import { silentLogger } from '../base/log.ts';
 import { runLane } from '../engine/lane.ts';
 import { EmbeddedGuests, newFlow } from '../guest/embedded/launcher.ts';
 import { Arena } from '../memory/arena.ts';
@@ -21,53 +10,19 @@ import { connectUnix, type UnixConnection, UnixListener } from '../os/unix-socke
 import { SocketChannel } from '../transport/channel.ts';
 import { VhostUserClient } from '../transport/vhost-user/client.ts';
 import { TEST_FEATURES, TestGuest, TestRing } from '../transport/vhost-user/testing.ts';
-import { loadConfig, type NetConfig } from './config.ts';
-import { Daemon } from './daemon.ts';
+import type { NetConfig } from './config.ts';
+import type { Daemon } from './daemon.ts';
 import type { LaneCommands, LaneEvent } from './lane-commands.ts';
 import { DomainLane } from './lane-program.ts';
+import { stage, until } from './testing.ts';
 
 /** Name of a switch that makes this file's lane crash, a moment after it was added. */
 const FATAL_SWITCH = 'fatal';
-
-interface Stage {
-  readonly path: string;
-  write(text: string): void;
-  start(entry?: URL): Promise<Daemon>;
-}
-
-function stage(t: TestContext, text: string): Stage {
-  const path = mkdtempSync(join(tmpdir(), 'sluice-'));
-  const file = join(path, 'sluice.yaml');
-  const daemons: Daemon[] = [];
-  const write = (yaml: string): void => writeFileSync(file, yaml);
-  write(text);
-  t.after(async () => {
-    await Promise.all(daemons.map((daemon) => daemon.stop()));
-    rmSync(path, { recursive: true });
-  });
-  return {
-    path,
-    write,
-    start: async (entry) => {
-      const daemon = await Daemon.start(loadConfig(file), silentLogger, entry);
-      daemons.push(daemon);
-      return daemon;
-    },
-  };
-}
 
 function cardOf(daemon: Daemon, port: string): NetConfig {
   const card = daemon.config.guests.flatMap(({ net }) => net).find((net) => net.port === port);
   assert.ok(card, port);
   return card;
-}
-
-async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 30_000;
-  while (!(await condition())) {
-    if (Date.now() > end) assert.fail(`waited in vain for ${what}`);
-    await delay(10);
-  }
 }
 
 /** Has embedded guests behind all cards, named after their ports. */

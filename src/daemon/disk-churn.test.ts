@@ -1,22 +1,12 @@
 /** Guests that go in the middle of their requests, again and again, leave nothing behind. */
 import assert from 'node:assert/strict';
-import {
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { KiB, MiB } from '../base/bits.ts';
-import { silentLogger } from '../base/log.ts';
 import { EmbeddedGuests } from '../guest/embedded/launcher.ts';
-import { loadConfig } from './config.ts';
-import { Daemon } from './daemon.ts';
+import type { Daemon } from './daemon.ts';
+import { stage, until } from './testing.ts';
 
 /** Some for warming up, some to be counted. */
 const WARM = 2;
@@ -41,22 +31,11 @@ function holdings(): Holdings {
   };
 }
 
-async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 30_000;
-  while (!(await condition())) {
-    if (Date.now() > end) assert.fail(`waited in vain for ${what}`);
-    await delay(5);
-  }
-}
+type Serving = { readonly daemon: Daemon; readonly socket: (name: string) => string };
 
-async function start(t: TestContext): Promise<{ path: string; daemon: Daemon }> {
-  const path = mkdtempSync(join(tmpdir(), 'sluice-churn-'));
-  const image = join(path, 'a.img');
-  const file = join(path, 'sluice.yaml');
-  writeFileSync(image, '');
-  truncateSync(image, 4 * MiB);
-  writeFileSync(
-    file,
+async function serve(t: TestContext): Promise<Serving> {
+  const { path, socket, start } = stage(
+    t,
     `disks:
   plain: { file: a.img }
   slow: { memory: 4M, faults: { rules: [{ fault: delay, us: 20000, random_us: 20000 }] } }
@@ -68,23 +47,18 @@ guests:
       - { method: paravirtual, disk: slow, packed: on }
       - { method: paravirtual, disk: volatile }`,
   );
-  const daemon = await Daemon.start(loadConfig(file), silentLogger);
-  t.after(async () => {
-    await daemon.stop();
-    rmSync(path, { recursive: true });
-  });
-  return { path, daemon };
+  const image = join(path, 'a.img');
+  writeFileSync(image, '');
+  truncateSync(image, 4 * MiB);
+  return { daemon: await start(), socket };
 }
 
 /** A guest takes the disks, works, and is gone in the middle of it. */
-async function visit(path: string, daemon: Daemon): Promise<void> {
+async function visit({ daemon, socket }: Serving): Promise<void> {
   const guests = await EmbeddedGuests.start();
   try {
     for (const name of DEVICES)
-      await guests.attachDisk({
-        name,
-        socket: join(path, 'run', `${name.replace('/', '-')}.sock`),
-      });
+      await guests.attachDisk({ name, socket: socket(name.replace('/', '-')) });
     const before = DEVICES.map((name) => daemon.deviceCountersOf(name).kicks);
     const work = {
       rw: 'randrw',
@@ -108,15 +82,15 @@ async function visit(path: string, daemon: Daemon): Promise<void> {
 }
 
 test('guests that are killed amid their requests leave no descriptor, mapping or memory', async (t) => {
-  const { path, daemon } = await start(t);
-  for (let round = 0; round < WARM; round++) await visit(path, daemon);
+  const serving = await serve(t);
+  for (let round = 0; round < WARM; round++) await visit(serving);
   const before = holdings();
-  for (let round = 0; round < ROUNDS; round++) await visit(path, daemon);
+  for (let round = 0; round < ROUNDS; round++) await visit(serving);
   const after = holdings();
   assert.equal(after.descriptors, before.descriptors);
   // Neighbours are one or several as they come; one that each round leaves would be as many as rounds.
   assert.ok(before.mappings > 0);
   assert.ok(after.mappings - before.mappings < ROUNDS, `${before.mappings}, ${after.mappings}`);
   assert.ok(after.shared - before.shared < 4 * KiB, `${before.shared}, ${after.shared} KiB`);
-  assert.deepEqual(daemon.faults, []);
+  assert.deepEqual(serving.daemon.faults, []);
 });

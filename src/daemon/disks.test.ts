@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import {
   existsSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -9,51 +8,26 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { MiB } from '../base/bits.ts';
 import { silentLogger } from '../base/log.ts';
 import { serveNbd } from '../block/nbd/testing.ts';
 import { openFileDisk } from '../block/open/file.ts';
 import type { DiskWorkSpec } from '../guest/embedded/disk-options.ts';
 import { EmbeddedGuests } from '../guest/embedded/launcher.ts';
 import { closeFd } from '../os/fd.ts';
-import { loadConfig } from './config.ts';
-import { Daemon } from './daemon.ts';
-
-const MiB = 1024 * 1024;
-
-interface Stage {
-  readonly path: string;
-  write(text: string): void;
-  start(): Promise<Daemon>;
-}
+import type { Daemon } from './daemon.ts';
+import { stage as stageDaemon, until } from './testing.ts';
 
 /** A directory with a configuration, a raw disk `a.img` and another `b.img`. */
-function stage(t: TestContext, text: string): Stage {
-  const path = mkdtempSync(join(tmpdir(), 'sluice-'));
-  const file = join(path, 'sluice.yaml');
-  const daemons: Daemon[] = [];
-  const write = (yaml: string): void => writeFileSync(file, yaml);
-  write(text);
+function stage(t: TestContext, text: string) {
+  const made = stageDaemon(t, text);
   for (const name of ['a.img', 'b.img']) {
-    writeFileSync(join(path, name), '');
-    truncateSync(join(path, name), 4 * MiB);
+    writeFileSync(join(made.path, name), '');
+    truncateSync(join(made.path, name), 4 * MiB);
   }
-  t.after(async () => {
-    await Promise.all(daemons.map((daemon) => daemon.stop()));
-    rmSync(path, { recursive: true });
-  });
-  return {
-    path,
-    write,
-    start: async () => {
-      const daemon = await Daemon.start(loadConfig(file), silentLogger);
-      daemons.push(daemon);
-      return daemon;
-    },
-  };
+  return made;
 }
 
 /** Embedded guests behind these devices, named after them. */
@@ -73,14 +47,6 @@ function socketOf(daemon: Daemon, device: string): string {
     .flatMap(({ disk }) => disk)
     .find((guestDisk) => guestDisk.device === device);
   return found?.socket ?? assert.fail(`no device ${device}`);
-}
-
-async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 30_000;
-  while (!(await condition())) {
-    if (Date.now() > end) assert.fail(`waited in vain for ${what}`);
-    await delay(5);
-  }
 }
 
 /** Has a guest do so many requests and tells what became of them. */

@@ -1,12 +1,9 @@
 /** Disks behind emulated controllers, as the daemon has them: what the configuration says holds for them too. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { MiB } from '../base/bits.ts';
-import { silentLogger } from '../base/log.ts';
 import { VfioUserBus } from '../driver/pci/vfio-user-bus.ts';
 import type { DiskWorkSpec } from '../guest/embedded/disk-options.ts';
 import { EmbeddedGuests } from '../guest/embedded/launcher.ts';
@@ -16,8 +13,8 @@ import { PollLoop } from '../os/poll-loop.ts';
 import { AHCI_BAR, AHCI_PORTS, PX_CMD, PX_CMD_FRE, PX_SIG } from '../spec/ahci.ts';
 import { SIGNATURE_ATA, SIGNATURE_ATAPI } from '../spec/ata.ts';
 import { PCI_COMMAND, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from '../spec/pci.ts';
-import { loadConfig } from './config.ts';
-import { Daemon } from './daemon.ts';
+import type { Daemon } from './daemon.ts';
+import { stage as stageDaemon, until } from './testing.ts';
 
 const DRIVE = 'web/ahci0.0';
 const WORK: DiskWorkSpec = {
@@ -34,37 +31,21 @@ interface Stage {
   readonly daemon: Daemon;
   readonly guests: EmbeddedGuests;
   readonly image: string;
-  readonly socket: string;
 }
 
 /** A guest whose one drive has the disk `a`. */
 async function stage(t: TestContext, disk: string): Promise<Stage> {
-  const path = mkdtempSync(join(tmpdir(), 'sluice-drives-'));
-  const image = join(path, 'a.img');
-  writeFileSync(image, Buffer.alloc(MiB));
-  const file = join(path, 'sluice.yaml');
-  writeFileSync(
-    file,
+  const { path, socket, start } = stageDaemon(
+    t,
     `disks: { a: { ${disk} } }\nguests: { web: { disk: [{ method: emulated, model: ahci, disk: a }] } }`,
   );
-  const daemon = await Daemon.start(loadConfig(file), silentLogger);
+  const image = join(path, 'a.img');
+  writeFileSync(image, Buffer.alloc(MiB));
+  const daemon = await start();
   const guests = await EmbeddedGuests.start();
-  t.after(async () => {
-    await guests[Symbol.asyncDispose]();
-    await daemon.stop();
-    rmSync(path, { recursive: true });
-  });
-  const socket = join(path, 'run/web-ahci0.sock');
-  await guests.attachDisk({ name: 'web', method: 'emulated', socket });
-  return { daemon, guests, image, socket };
-}
-
-async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 30_000;
-  while (!(await condition())) {
-    if (Date.now() > end) assert.fail(`waited in vain for ${what}`);
-    await delay(5);
-  }
+  t.after(() => guests[Symbol.asyncDispose]());
+  await guests.attachDisk({ name: 'web', method: 'emulated', socket: socket('web-ahci0') });
+  return { daemon, guests, image };
 }
 
 /** Has the guest do so many requests and tells what became of them. */
@@ -124,24 +105,20 @@ test('a cut of its power loses what no flush has made durable', async (t) => {
 });
 
 test('a cdrom is one, and tells its image', async (t) => {
-  const path = mkdtempSync(join(tmpdir(), 'sluice-drives-'));
-  const file = join(path, 'sluice.yaml');
-  writeFileSync(join(path, 'a.iso'), Buffer.alloc(MiB));
-  writeFileSync(
-    file,
+  const { path, socket, start } = stageDaemon(
+    t,
     `disks: { iso: { file: a.iso, readonly: on }, b: { memory: 1M } }
 guests: { web: { disk: [{ method: emulated, model: ahci, disk: b }, { method: emulated, model: ahci, disk: iso, cdrom: on }] } }`,
   );
-  const daemon = await Daemon.start(loadConfig(file), silentLogger);
+  writeFileSync(join(path, 'a.iso'), Buffer.alloc(MiB));
+  const daemon = await start();
   const loop = new PollLoop();
   const memory = createMemfd('sluice-test-guest', 4096);
-  t.after(async () => {
+  t.after(() => {
     loop.close();
     closeFd(memory);
-    await daemon.stop();
-    rmSync(path, { recursive: true });
   });
-  const bus = VfioUserBus.connect(join(path, 'run/web-ahci0.sock'), loop, () => undefined);
+  const bus = VfioUserBus.connect(socket('web-ahci0'), loop, () => undefined);
   bus.writeConfig(PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
   bus.map(0, 4096, memory);
   // A drive tells what it is as soon as its port takes messages of it (AHCI 1.3.1 §10.1.1).

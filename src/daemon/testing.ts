@@ -21,6 +21,7 @@ export function stage(t: TestContext, text: string) {
     rmSync(path, { recursive: true });
   });
   return {
+    path,
     write,
     socket: (name: string): string => join(path, 'run', `${name}.sock`),
     start: async (entry?: URL): Promise<Daemon> => {
