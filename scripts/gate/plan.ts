@@ -3,10 +3,12 @@
  *
  * A test file may say so in a comment on a line of its own near the top:
  *
- *     // suite: exclusive cores=2 timeout=600 no-testbed
+ *     // suite: exclusive cores=0.5 takes=90 timeout=600 no-testbed
  *
  * - `exclusive`: nothing else runs at the same time;
- * - `cores=N`: it keeps N cores busy (at most all of the machine's);
+ * - `cores=N`: it keeps N cores busy, in quarters (at most all of the machine's): less than one where
+ *   it mostly waits;
+ * - `takes=SECONDS`: about how long it takes; the longest are started first;
  * - `timeout=SECONDS`: when it is killed and has failed;
  * - `no-testbed`: a file in test/ that needs no testbed, so it belongs to the fast ones.
  */
@@ -22,11 +24,18 @@ export interface Suite {
   /** Needs the testbed. */
   readonly guests: boolean;
   readonly exclusive: boolean;
+  /** In quarters, so that sums are exact. */
   readonly cores: number;
+  /** Seconds, about. */
+  readonly takes: number;
   /** Seconds. */
   readonly timeout: number;
 }
 
+/** Two guests could keep two cores busy, but mostly wait: for one another, for links, for time to pass. */
+const GUEST_CORES = 0.75;
+/** Of those that do not say: they are short. */
+const TAKES = 1;
 const UNIT_TIMEOUT = 600;
 const GUEST_TIMEOUT = 900;
 // Debootstrap and some hundred packages from a slow mirror.
@@ -40,24 +49,26 @@ export function parseSuite(file: string, head: string, machineCores: number): Su
   let guests = inTest && file !== TESTBED_SUITE;
   let exclusive = false;
   let cores: number | undefined;
+  let takes = TAKES;
   let timeout: number | undefined;
   for (const word of DIRECTIVE.exec(head)?.[1]?.trim().split(/\s+/) ?? []) {
-    const [, name, value] = /^(cores|timeout)=([1-9]\d*)$/.exec(word) ?? [];
-    if (name === 'cores') cores = Number(value);
-    else if (name === 'timeout') timeout = Number(value);
+    const [, name, text] = /^(cores|takes|timeout)=(\d+(?:\.\d+)?)$/.exec(word) ?? [];
+    const value = Number(text);
+    if (name === 'cores' && value > 0 && Number.isInteger(4 * value)) cores = value;
+    else if (name === 'takes' && Number.isInteger(value)) takes = value;
+    else if (name === 'timeout' && value > 0 && Number.isInteger(value)) timeout = value;
     else if (word === 'exclusive') exclusive = true;
     else if (word === 'no-testbed' && inTest) guests = false;
     else throw new Error(`${file}: '${word}' in its suite comment is not known`);
   }
-  // Two guests keep two cores busy, but mostly wait for one another: on a small machine two suites
-  // side by side are still faster than one after the other.
-  cores ??= guests ? Math.min(2, Math.floor(machineCores / 2)) : 1;
+  cores ??= guests ? GUEST_CORES : 1;
   timeout ??= guests ? GUEST_TIMEOUT : file === TESTBED_SUITE ? TESTBED_TIMEOUT : UNIT_TIMEOUT;
   return {
     file,
     guests,
     exclusive,
-    cores: exclusive ? machineCores : Math.max(1, Math.min(cores, machineCores)),
+    cores: exclusive ? machineCores : Math.min(cores, machineCores),
+    takes,
     timeout,
   };
 }
@@ -68,14 +79,20 @@ export function findSuites(root: string, machineCores: number): Suite[] {
   const suites = globSync(`{${places.join(',')}}/**/*.test.ts`, { cwd: root })
     .sort()
     .map((file) => parseSuite(file, head(join(root, file)), machineCores));
-  return suites.sort((a, b) => rank(a) - rank(b));
+  return inOrder(suites, machineCores);
 }
 
-/** The longest first, but for those that need the machine to themselves. */
-function rank(suite: Suite): number {
-  if (suite.file === TESTBED_SUITE) return 0;
-  if (suite.exclusive) return 3;
-  return suite.guests ? 1 : 2;
+/**
+ * Suites in the order in which they are best started: the longest first, so that the short ones fill
+ * what is left at the end. Those that leave no core to others come last: before them cores idle only
+ * until the last of the short ones has ended.
+ */
+export function inOrder(suites: readonly Suite[], machineCores: number): Suite[] {
+  const rank = ({ file, exclusive, cores }: Suite): number => {
+    if (file === TESTBED_SUITE) return 0;
+    return exclusive || (cores === machineCores && machineCores > 1) ? 2 : 1;
+  };
+  return suites.toSorted((a, b) => rank(a) - rank(b) || b.takes - a.takes);
 }
 
 /**

@@ -18,7 +18,8 @@ async function runText(
   try {
     mkdirSync(join(root, 'src'));
     writeFileSync(join(root, 'src/a.test.ts'), `import test from 'node:test';\n${text}`);
-    const suite = { file: 'src/a.test.ts', guests: false, exclusive: false, cores: 1, timeout };
+    const file = 'src/a.test.ts';
+    const suite = { file, guests: false, exclusive: false, cores: 1, takes: 1, timeout };
     const report = new FileReport(suite);
     const options = { root, runId: `report-test-${process.pid}-${root}` };
     await runFile(report, options);

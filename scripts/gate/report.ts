@@ -32,6 +32,9 @@ export function noCounts(): Counts {
 // Each file's processes get time to end by themselves after its last test.
 const GRACE_MS = 2000;
 
+/** Where processes of tests keep modules as they were compiled: most of their start is that otherwise. */
+const COMPILED = 'node_modules/.cache/sluice-test';
+
 /** Events of one file, read while they come in. */
 export class FileReport {
   readonly suite: Suite;
@@ -107,7 +110,7 @@ export async function runFile(report: FileReport, options: RunOptions): Promise<
     cwd: options.root,
     isolation: 'process',
     execArgv: ['--disable-warning=ExperimentalWarning'],
-    env: { ...process.env, [MARK]: mark },
+    env: { NODE_COMPILE_CACHE: join(options.root, COMPILED), ...process.env, [MARK]: mark },
     signal: abort.signal,
   }) as AsyncIterable<ReportEvent>;
   for await (const { type, data } of events) {
