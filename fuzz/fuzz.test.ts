@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { after, describe, it } from 'node:test';
+import { PollLoop } from '../src/os/poll-loop.ts';
+import { checkIdle } from './idle.ts';
 import { Random } from './random.ts';
 import { FuzzFailure, freshSeed, fuzz } from './runner.ts';
 import { TARGETS } from './targets.ts';
@@ -46,5 +48,18 @@ describe('the fuzz runner', () => {
       assert.equal(b.nasty(16), nasty);
     }
     assert.notDeepEqual(new Random(1).bytes(8), new Random(2).bytes(8));
+  });
+});
+
+describe('a device that has nothing to do', () => {
+  const loop = new PollLoop();
+  after(() => loop.close());
+
+  it('may spin for a while, and not for ever', () => {
+    let spins = 100;
+    const device = { poll: () => 0, arm: () => spins-- > 0, disarm: () => undefined };
+    checkIdle(loop, device, () => 0);
+    spins = Number.POSITIVE_INFINITY;
+    assert.throws(() => checkIdle(loop, device, () => 0), /keeps the lane awake/);
   });
 });
