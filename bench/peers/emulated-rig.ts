@@ -16,6 +16,7 @@ import { type QemuGuest, startQemu } from '../../src/guest/qemu.ts';
 import type { Testbed } from '../../src/guest/testbed.ts';
 import type { SideName } from './pairs.ts';
 import { PeerProcess } from './peer-process.ts';
+import { busiestThread } from './processor-time.ts';
 
 const START_TIMEOUT_MS = 30_000;
 const BOOT_TIMEOUT_MS = 180_000;
@@ -96,6 +97,14 @@ export class SluiceUp implements AsyncDisposable {
   }
 }
 
+/** How busy the guest's only processor was, as parts of the time. */
+export interface GuestProcessor {
+  /** In the guest's own eyes: not idle. Its waits for devices that it reads are among it. */
+  readonly guest: number;
+  /** Its thread of QEMU ran: what is missing to the other, it waited for an answer, a lock or a processor. */
+  readonly thread: number;
+}
+
 /** What was done, and how often the guest trapped for it where the device is ours. */
 export interface Work {
   /** Gb/s or IOPS. */
@@ -103,7 +112,11 @@ export interface Work {
   /** Frames or requests. */
   readonly units: number;
   readonly traps: { readonly reads: number; readonly writes: number } | undefined;
+  readonly processor: GuestProcessor;
 }
+
+/** What a program in the guest tells of its work. */
+type Told = Pick<Work, 'value' | 'units'>;
 
 export type DiskWork = {
   readonly rw: 'randread' | 'randwrite' | 'read' | 'write';
@@ -280,19 +293,29 @@ export class EmulatedRig implements AsyncDisposable {
     return text.split('\n').reduce((sum, count) => sum + Number(count), 0);
   }
 
-  async #work(
-    side: SideName,
-    name: string,
-    run: () => Promise<Omit<Work, 'traps'>>,
-  ): Promise<Work> {
-    if (side === 'theirs') return { ...(await run()), traps: undefined };
-    const before = await this.#traps(name);
-    const done = await run();
+  async #work(side: SideName, name: string, run: () => Promise<Told>): Promise<Work> {
+    const before = side === 'ours' ? await this.#traps(name) : undefined;
+    const idle = await this.#idleTicks();
+    const ran = busiestThread(this.#guest.pid ?? 0);
+    const told = await run();
+    const thread = ran();
+    const ended = await this.#idleTicks();
+    const guest = 1 - (ended.idle - idle.idle) / (ended.all - idle.all);
+    const processor = { guest, thread };
+    if (before === undefined) return { ...told, traps: undefined, processor };
     const after = await this.#traps(name);
     return {
-      ...done,
+      ...told,
       traps: { reads: after.reads - before.reads, writes: after.writes - before.writes },
+      processor,
     };
+  }
+
+  /** Of the guest's processor since it booted, in its ticks (proc(5), /proc/stat). */
+  async #idleTicks(): Promise<{ readonly idle: number; readonly all: number }> {
+    const [, ...ticks] = (await this.#guest.sh('grep "^cpu " /proc/stat')).trim().split(/ +/);
+    const [user = 0, nice = 0, system = 0, idle = 0, ...others] = ticks.map(Number);
+    return { idle, all: others.reduce((sum, each) => sum + each, user + nice + system + idle) };
   }
 
   async #traps(name: string): Promise<{ readonly reads: number; readonly writes: number }> {

@@ -5,7 +5,13 @@ import { treeCpuNs } from '../../src/bench/process-tree.ts';
 import { median, perUnit, significant } from '../../src/bench/statistics.ts';
 import type { Testbed } from '../../src/guest/testbed.ts';
 import { qemuVersion } from './disk-servers.ts';
-import { CARDS, type DiskWork, EmulatedRig, type Work } from './emulated-rig.ts';
+import {
+  CARDS,
+  type DiskWork,
+  EmulatedRig,
+  type GuestProcessor,
+  type Work,
+} from './emulated-rig.ts';
 import { type Measured, type SideName, summarize, takePairs } from './pairs.ts';
 import type { EmulatedReport } from './report.ts';
 import { measureTraps } from './traps.ts';
@@ -74,7 +80,7 @@ export async function compareEmulated(options: EmulatedComparison): Promise<Emul
         seen: (side, { value, work, disturbed }) => {
           const why = disturbed === undefined ? '' : ` (disturbed: ${disturbed})`;
           progress(
-            `${task.work}: ${side} ${significant(value)} ${task.unit}${trapText(work)}${why}`,
+            `${task.work}: ${side} ${significant(value)} ${task.unit}, the guest ${Math.round(100 * work.processor.guest)} % busy${trapText(work)}${why}`,
           );
         },
       });
@@ -84,9 +90,17 @@ export async function compareEmulated(options: EmulatedComparison): Promise<Emul
           3,
         );
       const head = { work: task.work, unit: task.unit, better: 'higher' } as const;
+      const busy = (side: SideName, part: keyof GuestProcessor): number =>
+        significant(100 * median(pairs.map((pair) => pair[side].work.processor[part])), 3);
+      const both = (part: keyof GuestProcessor) => ({
+        ours: busy('ours', part),
+        theirs: busy('theirs', part),
+      });
       rows.push({
         ...summarize(head, { pairs, discarded }),
         traps_per_unit: { reads: of('reads'), writes: of('writes') },
+        guest_cpu_pct: both('guest'),
+        guest_thread_pct: both('thread'),
       });
     }
   }

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import {
+  busiestThread,
   disturbance,
   type Occupancy,
   occupancy,
@@ -95,4 +96,19 @@ test('children are found, and their time', async () => {
     await once(child, 'close');
   }
   assert.deepEqual(threadsBelow(child.pid ?? 0), []);
+});
+
+test('of all threads below a process, the busiest is watched', async () => {
+  const spinner = spawn('sh', ['-c', 'while :; do :; done']);
+  try {
+    await once(spinner, 'spawn');
+    const ran = busiestThread(process.pid);
+    const own = busiestThread(spinner.pid ?? 0);
+    // Whatever else runs here: it gets its processor some time.
+    while (own() === 0) await new Promise((next) => setTimeout(next, 10));
+    assert.ok(ran() > 0);
+    assert.equal(busiestThread(2 ** 30)(), 0, 'nobody has this number');
+  } finally {
+    spinner.kill();
+  }
 });

@@ -91,6 +91,27 @@ export function takeSnapshot(root: number, cpu: number): ProcessorSnapshot {
 }
 
 /**
+ * Begins to watch the process of `root` and its descendants. What it returns tells, as often as it is
+ * called, which part of the time since then the busiest of their threads ran.
+ */
+export function busiestThread(root: number): () => number {
+  const ranOf = (): Map<string, number> =>
+    new Map(
+      threadsBelow(root).map((thread) => [
+        thread,
+        parseSchedstat(readOf(`${thread}/schedstat`)).ran,
+      ]),
+    );
+  const before = ranOf();
+  const start = performance.now();
+  return () => {
+    const seconds = (performance.now() - start) / 1e3;
+    const ran = [...ranOf()].map(([thread, now]) => now - (before.get(thread) ?? 0));
+    return Math.max(0, ...ran) / seconds;
+  };
+}
+
+/**
  * What happened between two snapshots of the same process. A wait shows only once it is over, so
  * `later`, taken some time after the second, tells of one that was not over then.
  */

@@ -93,6 +93,12 @@ export const emulatedReportSchema = peerReportSchema.extend({
       traps_per_unit: z
         .strictObject({ reads: amount, writes: amount })
         .describe('Ours: register accesses for each frame (both ways) or request.'),
+      guest_cpu_pct: z
+        .strictObject({ ours: amount, theirs: amount })
+        .describe('What the guest was not idle: near 100 its processor was the limit.'),
+      guest_thread_pct: z
+        .strictObject({ ours: amount, theirs: amount })
+        .describe("What that processor's thread of QEMU ran; else it waited for a device."),
     }),
   ),
   traps: z.array(trapSchema).describe('How long a trap of ours takes.'),
@@ -144,8 +150,13 @@ export function emulatedReportText(report: EmulatedReport): string {
     'higher is better',
     `Client: ${client.program}, which has each device twice; TCP with one stream and the host, drives of ${client.file_bytes / 2 ** 20} MiB; samples of ${client.seconds} s.`,
     ...report.rows.map(
-      ({ work, traps_per_unit: { reads, writes } }) =>
-        `${work}: ${reads} reads and ${writes} writes of registers for each ${work.includes('TCP') ? 'frame' : 'request'}.`,
+      ({
+        work,
+        traps_per_unit: { reads, writes },
+        guest_cpu_pct: guest,
+        guest_thread_pct: thread,
+      }) =>
+        `${work}: ${reads} reads and ${writes} writes of registers for each ${work.includes('TCP') ? 'frame' : 'request'}; the guest ${guest.ours} % busy and ${thread.ours} % running, with QEMU's ${guest.theirs} and ${thread.theirs} %.`,
     ),
     ...report.traps.map(
       ({ processors, median, p99 }) =>

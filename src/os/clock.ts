@@ -1,4 +1,9 @@
-/** The monotonic clock, read without allocating. */
+/** The monotonic clock, read without allocating, and how punctual a thread is to be woken by it. */
+import { systemCall, systemError } from './libc.ts';
+
+/** prctl(2) on x86-64 and arm64 (asm/unistd_64.h, asm-generic/unistd.h), and PR_SET_TIMERSLACK. */
+const SYS_PRCTL = process.arch === 'x64' ? 157 : 167;
+const PR_SET_TIMERSLACK = 29;
 
 /**
  * What {@link readClock} read last, in ns, at index 0: a number that a function returned would be
@@ -18,4 +23,14 @@ export function readClock(): void {
 export function monotonicNs(): number {
   readClock();
   return clock[0] as number;
+}
+
+/**
+ * How much later than it asked for the kernel may wake the calling thread, in ns, to save wake-ups: 50,000
+ * unless said (PR_SET_TIMERSLACK(2const)).
+ */
+export function setTimerSlack(nanoseconds: number): void {
+  if (systemCall(SYS_PRCTL, PR_SET_TIMERSLACK, nanoseconds) === -1) {
+    throw systemError('prctl', 'PR_SET_TIMERSLACK');
+  }
 }

@@ -39,6 +39,9 @@ export class Epoll {
    * a busy loop takes thousands a second, is then a call of three arguments, which allocates nothing.
    */
   readonly #self = pinned(8);
+  /** A struct timespec. */
+  readonly #time = pinned(16);
+  readonly #timespec = new BigInt64Array(this.#time.buffer);
   readonly #change = new DataView(new ArrayBuffer(EVENT_BYTES));
   readonly #changeBytes = new Uint8Array(this.#change.buffer);
   readonly #generations = new Map<number, number>();
@@ -80,6 +83,24 @@ export class Epoll {
    */
   wait(timeout: number): number {
     if (timeout === 0 && libc.poll(this.#self.address, 1, 0) === 0) return 0;
+    return this.#take(timeout);
+  }
+
+  /** Waits as {@link wait} does, for at most so many nanoseconds: less than a second. */
+  waitNs(nanoseconds: number): number {
+    this.#timespec[1] = BigInt(Math.ceil(nanoseconds));
+    const ready = libc.ppoll(this.#self.address, 1, this.#time.address, 0n);
+    if (ready > 0) return this.#take(0);
+    if (ready === 0 || errno() === EINTR) return 0;
+    throw systemError('ppoll', `fd ${this.fd}`);
+  }
+
+  close(): void {
+    this.#handlers.clear();
+    closeFd(this.fd);
+  }
+
+  #take(timeout: number): number {
     const count = libc.epoll_wait(this.fd, this.#eventMemory.address, MAX_EVENTS, timeout);
     if (count === -1) {
       if (errno() === EINTR) return 0;
@@ -93,11 +114,6 @@ export class Epoll {
       if (this.#generations.get(fd) === generation) this.#handlers.get(fd)?.(events);
     }
     return count;
-  }
-
-  close(): void {
-    this.#handlers.clear();
-    closeFd(this.fd);
   }
 
   #control(operation: number, fd: number, events: number, generation: number): void {

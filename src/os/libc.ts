@@ -28,6 +28,7 @@ const { functions } = ffi.dlopen('libc.so.6', {
   epoll_ctl: { arguments: ['i32', 'i32', 'i32', 'pointer'], return: 'i32' },
   epoll_wait: { arguments: ['i32', 'u64', 'i32', 'i32'], return: 'i32' },
   poll: { arguments: ['u64', 'u32', 'i32'], return: 'i32' },
+  ppoll: { arguments: ['u64', 'u32', 'u64', 'u64'], return: 'i32' },
   socket: { arguments: ['i32', 'i32', 'i32'], return: 'i32' },
   socketpair: { arguments: ['i32', 'i32', 'i32', 'pointer'], return: 'i32' },
   bind: { arguments: ['i32', 'pointer', 'u32'], return: 'i32' },

@@ -169,6 +169,43 @@ describe('PollLoop', () => {
     loop.close();
   });
 
+  test('naps end when a descriptor is ready, and timers fire between them', () => {
+    const loop = new PollLoop({ idlePollUs: 0 });
+    const ring = new FakeRing();
+    let naps = 0;
+    ring.onArm = () => {
+      naps++;
+      loop.wakeWithin(10);
+    };
+    loop.addPoller(ring);
+    const event = createEventFd();
+    const seen: string[] = [];
+    loop.epoll.add(event, EPOLLIN | EPOLLET, () => {
+      seen.push('event');
+      loop.stop();
+    });
+    loop.setTimer(3000, () => {
+      seen.push('timer');
+      signalEventFd(event);
+    });
+    loop.run();
+    assert.deepEqual(seen, ['timer', 'event']);
+    assert.ok(naps > 2, `${naps} naps in 3 ms`);
+    closeFd(event);
+    loop.close();
+  });
+
+  test('a longer nap than a second ends with what wakes it', () => {
+    const loop = new PollLoop({ idlePollUs: 0 });
+    const ring = new FakeRing();
+    ring.onArm = () => loop.wakeWithin(5_000_000);
+    loop.addPoller(ring);
+    loop.setTimer(1000, () => loop.stop());
+    loop.run();
+    assert.equal(ring.armed, false);
+    loop.close();
+  });
+
   test('sleeps while nothing happens', () => {
     const loop = new PollLoop({ idlePollUs: 100 });
     loop.addPoller(new FakeRing());

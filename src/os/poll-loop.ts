@@ -2,7 +2,7 @@
  * The loop of a lane and of an embedded guest: poll rings while there is work, sleep in
  * epoll_wait while there is none. It runs no event loop of Node's.
  */
-import { clock, monotonicNs, readClock } from './clock.ts';
+import { clock, monotonicNs, readClock, setTimerSlack } from './clock.ts';
 import { Epoll } from './epoll.ts';
 
 /** Something with rings in shared memory that must be looked at. */
@@ -50,6 +50,10 @@ const TURNS_PER_CLOCK = 64;
 const LOOK_NS = 100_000;
 /** For so long after its last message a socket is an eager one, in ns. */
 const EAGER_NS = 1_000_000;
+/** A nap is shorter than a second. */
+const LONGEST_NAP_NS = 999_999_999;
+/** How late the kernel may end one: what it allows itself by default is longer than a short nap. */
+const TIMER_SLACK_NS = 1000;
 /** Stands for a time that begins when the clock is read next: a handler may run right after a sleep. */
 const JUST_USED = 0;
 /** With work to do, the loop looks at eager sockets once in this many turns; without, each turn. */
@@ -71,7 +75,7 @@ export class PollLoop {
   readonly #eager: EagerSocket[] = [];
   /** Until when each of them is one. */
   readonly #eagerUntil: number[] = [];
-  /** The longest sleep that pollers allow, in ms. */
+  /** The longest sleep that pollers allow, in ns. */
   readonly #nap = new Float64Array(1);
   #stopped = false;
 
@@ -122,10 +126,10 @@ export class PollLoop {
 
   /**
    * From a poller's `arm`: its work may come without waking anybody, so the loop is to sleep no longer
-   * than this many microseconds, rounded up to milliseconds. If no poller has work then, it sleeps on.
+   * than this many microseconds. If no poller has work then, it sleeps on.
    */
   wakeWithin(delayUs: number): void {
-    this.#nap[0] = Math.min(this.#nap[0] as number, delayUs / 1000);
+    this.#nap[0] = Math.min(this.#nap[0] as number, delayUs * 1000);
   }
 
   /** Makes `run` return after the present turn. From a handler, a timer or a poller. */
@@ -136,6 +140,7 @@ export class PollLoop {
   /** Runs until {@link stop}. */
   run(): void {
     this.#stopped = false;
+    setTimerSlack(TIMER_SLACK_NS);
     let idleSince = 0;
     let lookedAt = this.now;
     while (!this.#stopped) {
@@ -218,8 +223,9 @@ export class PollLoop {
     if (!pending) this.sleeps++;
     const timeout = pending ? 0 : this.#timeout();
     const nap = this.#nap[0] as number;
-    const isNap = !pending && nap !== Number.POSITIVE_INFINITY && (timeout < 0 || nap < timeout);
-    const ready = this.#look(isNap ? Math.ceil(nap) : timeout);
+    const isNap =
+      !pending && nap !== Number.POSITIVE_INFINITY && (timeout < 0 || nap < timeout * 1e6);
+    const ready = isNap ? this.#nod(nap) : this.#look(timeout);
     for (const poller of armed) poller.disarm();
     return !isNap || ready !== 0;
   }
@@ -229,6 +235,13 @@ export class PollLoop {
     const ready = this.epoll.wait(timeout);
     this.#readClock();
     if (this.#timers.length > 0) this.#fireTimers();
+    return ready;
+  }
+
+  /** Returns how many descriptors were ready. */
+  #nod(nanoseconds: number): number {
+    const ready = this.epoll.waitNs(Math.min(nanoseconds, LONGEST_NAP_NS));
+    this.#readClock();
     return ready;
   }
 
