@@ -37,6 +37,7 @@ import {
 } from './link-limit.ts';
 import type { FrameSink, NicFunction } from './nic-function.ts';
 import { PhysicalFunction } from './physical-function.ts';
+import { Rss } from './rss.ts';
 import { type MirrorRule, VEB_MIRRORS, Veb } from './veb.ts';
 import { VebPath } from './veb-path.ts';
 import { newRssTables, type VfDescription, VfPolicy } from './vf-policy.ts';
@@ -99,6 +100,8 @@ export class IxgbeCard implements Port, FrameSink {
   readonly #schedule: TransmitSchedule;
   readonly #received: ReceiveLimit;
   readonly #runs: FrameRuns;
+  /** By the key that all VFs have. */
+  readonly #hash: Rss;
   readonly #vfs = new Map<number, VirtualFunction>();
   readonly #queues: 2 | 4;
   /** Frames of those that came that fit through the wire. */
@@ -127,6 +130,8 @@ export class IxgbeCard implements Port, FrameSink {
       log: limitedLogger(log, () => path.loop.now, LOG_LINES),
       changed: (pool) => this.#applySettings(pool),
     });
+    this.#hash = new Rss(path);
+    this.#hash.setKey(this.#policy.rss.key);
     if (mode === 'direct') {
       this.pf = new PhysicalFunction({
         ...functionOptions(options, name),
@@ -169,6 +174,7 @@ export class IxgbeCard implements Port, FrameSink {
       port: this.#options.port,
       queues: this.#queues,
       rss: this.#policy.rss,
+      hash: this.#hash,
       ...(this.#options.slot === undefined ? {} : { slot: this.#options.slot }),
     });
     try {
@@ -259,6 +265,7 @@ export class IxgbeCard implements Port, FrameSink {
   /** Gives all memory back; no VF is left, and no transport attached. */
   close(): void {
     this.pf?.close();
+    this.#hash.release();
     this.#frames.close();
   }
 

@@ -21,6 +21,8 @@ const SUMS = 4;
 
 /** Words of RSS hashes, and of their types behind them. */
 const HASHES = BATCH;
+/** Queues that a redirection table can name: four bits. */
+const SPREAD_QUEUES = 16;
 
 /** What each does: `frame-runs.wat`. */
 interface Loops {
@@ -43,6 +45,9 @@ export class FrameRuns {
   readonly sums: Uint32Array;
   /** 0, 1, 2 … 63. */
   readonly all: Uint8Array;
+  /** Room for a list of frames for each queue. */
+  readonly lists: readonly Uint8Array[];
+  readonly counts = new Uint8Array(SPREAD_QUEUES);
   /** By frame of the burst of the last {@link hash}: hash, and one of IXGBE_RXD_RSS_*. */
   readonly hashes: Uint32Array;
   readonly types: Uint32Array;
@@ -62,7 +67,12 @@ export class FrameRuns {
     this.types = new Uint32Array(arena.buffer, at + 4 * HASHES, HASHES);
     this.all = new Uint8Array(arena.buffer, at + 8 * HASHES, BATCH);
     for (let i = 0; i < BATCH; i++) this.all[i] = i;
-    this.#sumsAt = at + 8 * HASHES + BATCH;
+    const listsAt = at + 8 * HASHES + BATCH;
+    this.lists = Array.from(
+      { length: SPREAD_QUEUES },
+      (_, queue) => new Uint8Array(arena.buffer, listsAt + queue * BATCH, BATCH),
+    );
+    this.#sumsAt = listsAt + SPREAD_QUEUES * BATCH;
     this.sums = new Uint32Array(arena.buffer, this.#sumsAt, SUMS);
     this.#isNear = at + FRAME_TABLE.size <= WINDOW_BYTES;
     const module = new wasm.Module(Buffer.from(FRAME_RUNS_WASM, 'base64'));

@@ -33,6 +33,7 @@ import {
 } from '../../spec/virtio-net.ts';
 import { DeviceMemory } from '../device-memory.ts';
 import { CHECKED_IP, CHECKED_L4, ReceiveChecksum } from '../receive-checksum.ts';
+import { FrameRuns } from './frame-runs.ts';
 import { type InterruptLayout, Interrupts } from './interrupts.ts';
 import { QueueBounce } from './queue-bounce.ts';
 import {
@@ -50,6 +51,7 @@ import {
 import { checksumStatus, packetType } from './receive-offload.ts';
 import { ReceiveQueue } from './receive-queue.ts';
 import type { RegisterMemory } from './register-memory.ts';
+import type { Rss } from './rss.ts';
 import { TransmitQueue } from './transmit-queue.ts';
 
 const TX_FRAMES = PORT_COUNTER_INDEX.tx_frames;
@@ -131,6 +133,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
   protected readonly settings: QueueSettings = defaultQueueSettings();
   readonly #values: Float64Array;
   readonly #checksum: ReceiveChecksum;
+  readonly #runs: FrameRuns;
   readonly #registers: RegisterMemory;
   readonly #layout: FunctionLayout;
   readonly #bounce: QueueBounce;
@@ -164,6 +167,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
     this.counters = options.counters ?? newPortCounters();
     this.#values = this.counters.values;
     this.#checksum = new ReceiveChecksum(path);
+    this.#runs = FrameRuns.of(path);
     this.words = registers.words;
     this.memory = new DeviceMemory(path.arena, queueClients(queues));
     this.memory.onDrained = () => this.quiesced();
@@ -232,15 +236,18 @@ export abstract class NicFunction extends PciDevice implements Poller {
       this.count(RX_DROP_NO_BUFFER, count);
       return;
     }
-    let index = tagged ? -1 : this.onlyQueue;
+    const only = tagged ? -1 : this.onlyQueue;
+    if (only >= 0) {
+      this.#acceptList(only, burst, frames, count, local, 0);
+      return;
+    }
+    const rss = tagged ? undefined : this.onlyRss;
     let i = 0;
     while (i < count) {
-      const queue = this.receiveQueues[index];
-      if (queue !== undefined) {
-        const run = queue.putRun(burst, frames, i, count, 0, !local, 0);
-        i += run;
-        if (run === 0) index = -1;
-        else this.#touch(index);
+      if (rss?.isNear) {
+        const end = this.#runs.hash(burst, frames, i, count, this.hashedBy, rss.tableAt);
+        this.#acceptHashed(burst, frames, i, end, local);
+        i = end;
         if (i === count) return;
       }
       this.#acceptOne(burst, frames[i++] as number, tagged, local);
@@ -250,6 +257,76 @@ export abstract class NicFunction extends PciDevice implements Poller {
   /** The receive queue that all frames go to, with nothing to be told of how it was found; -1: it differs. */
   protected get onlyQueue(): number {
     return -1;
+  }
+
+  /** What alone decides to which queue each frame goes, by {@link queueOf}; undefined: more than that. */
+  protected get onlyRss(): Rss | undefined {
+    return undefined;
+  }
+
+  /** What {@link onlyRss} hashes, as MRQC has it. */
+  protected get hashedBy(): number {
+    return 0;
+  }
+
+  /** The queue for the frames of a hash: below 16. */
+  protected queueOf(_hash: number): number {
+    return 0;
+  }
+
+  /** Status bits (signed) of all frames that are accepted now, if {@link onlyQueue} or {@link onlyRss} is. */
+  protected commonStatus = 0;
+
+  /** Accepts frames of one queue, without tag: in runs as far as it can be. */
+  #acceptList(
+    index: number,
+    burst: Burst,
+    frames: Uint8Array,
+    count: number,
+    local: boolean,
+    hashesAt: number,
+  ): void {
+    const queue = this.receiveQueues[index];
+    const status = this.commonStatus;
+    let isQuick = queue !== undefined;
+    let i = 0;
+    while (i < count) {
+      if (queue !== undefined && isQuick) {
+        const run = queue.putRun(burst, frames, i, count, status, !local, hashesAt);
+        i += run;
+        if (run === 0) isQuick = false;
+        else this.#touch(index);
+        if (i === count) return;
+      }
+      this.#acceptOne(burst, frames[i++] as number, false, local);
+    }
+  }
+
+  /** Accepts frames `frames[first…end)`, whose hashes were made: those of each queue together, in their order. */
+  #acceptHashed(
+    burst: Burst,
+    frames: Uint8Array,
+    first: number,
+    end: number,
+    local: boolean,
+  ): void {
+    const { lists, counts, hashes, types, hashesAt } = this.#runs;
+    let queues = 0;
+    for (let i = first; i < end; i++) {
+      const slot = frames[i] as number;
+      const isHashed = types[slot] !== IXGBE_RXD_RSS_NONE;
+      const queue = isHashed ? this.queueOf((hashes[slot] as number) | 0) : 0;
+      const at = counts[queue] as number;
+      (lists[queue] as Uint8Array)[at] = slot;
+      counts[queue] = at + 1;
+      queues |= 1 << queue;
+    }
+    for (let left = queues; left !== 0; left &= left - 1) {
+      const queue = 31 - Math.clz32(left & -left);
+      const count = counts[queue] as number;
+      counts[queue] = 0;
+      this.#acceptList(queue, burst, lists[queue] as Uint8Array, count, local, hashesAt);
+    }
   }
 
   /**

@@ -8,7 +8,12 @@ import type { Burst } from '../../net/burst.ts';
 import { read16, read16le } from '../../net/frame.ts';
 import { PORT_COUNTER_INDEX } from '../../net/port.ts';
 import { BATCH } from '../../ring/chain-batch.ts';
-import { ETHERNET_HEADER_BYTES, VLAN_ID_MASK, VLAN_TAG_BYTES } from '../../spec/ethernet.ts';
+import {
+  ETHERNET_HEADER_BYTES,
+  ETHERTYPE_VLAN,
+  VLAN_ID_MASK,
+  VLAN_TAG_BYTES,
+} from '../../spec/ethernet.ts';
 import {
   IXGBE_CTRL_LINK_RESET,
   IXGBE_CTRL_MASTER_DISABLE,
@@ -45,7 +50,7 @@ import {
   IXGBE_SWSM_SMBI,
   IXGBE_VLNCTRL_VET,
 } from '../../spec/ixgbe.ts';
-import { IXGBE_RXD_RSS_NONE } from '../../spec/ixgbe-descriptors.ts';
+import { IXGBE_RXD_INEXACT, IXGBE_RXD_RSS_NONE } from '../../spec/ixgbe-descriptors.ts';
 import {
   NET_HEADER_BYTES,
   NET_HEADER_GSO_SIZE,
@@ -56,6 +61,7 @@ import {
 import { EEPROM_SIZE_CODE, Eeprom } from './eeprom.ts';
 import { EXACT, filterAddress, filterVlan, REJECTED } from './filter.ts';
 import { FlowDirector, NO_FLOW } from './flow-director.ts';
+import { FrameRuns, RUN_LONGEST, RUN_PADDED, RUN_SHORTEST } from './frame-runs.ts';
 import { PF_LAYOUT, PF_PAGES, pfDeclaration } from './function.ts';
 import { readInterrupts, writeInterrupts } from './interrupt-registers.ts';
 import { Link } from './link.ts';
@@ -65,7 +71,7 @@ import { RegisterMemory } from './register-memory.ts';
 import { R, RegisterFile } from './registers.ts';
 import { Rss, rssQueue } from './rss.ts';
 import { SfpModule } from './sfp-module.ts';
-import { FCS_BYTES, onWire, Statistics } from './statistics.ts';
+import { FCS_BYTES, isOneGroup, onWire, Statistics } from './statistics.ts';
 
 const { CTRL, STATUS, CTRL_EXT, ESDP, I2CCTL, EEC, EERD, EEWR, SWSM, FWSM } = R;
 const { FDIRCTRL, FDIRCMD, FDIRM, FDIRSIP4M, FDIRDIP4M, FDIRTCPM, FDIRUDPM, FDIRSCTPM } = R;
@@ -106,13 +112,15 @@ export class PhysicalFunction extends NicFunction {
   readonly #sfp = new SfpModule();
   readonly #filters: QueueFilters;
   readonly #flows: FlowDirector;
-  readonly #rss = new Rss();
+  readonly #rss: Rss;
+  readonly #runs: FrameRuns;
   #keyChanged = true;
   #ioAddress = 0;
   /** Frames of a burst that passed the filters; those of a burst that comes back. */
   readonly #passed = new Uint8Array(BATCH);
   readonly #exact = new Uint8Array(BATCH);
-  readonly #all = new Uint8Array(BATCH).map((_, index) => index);
+  /** The frames that are accepted now go to one address. */
+  #areAlike = false;
 
   constructor(options: PhysicalFunctionOptions) {
     const { name, mac, port, mapped = true } = options;
@@ -121,6 +129,8 @@ export class PhysicalFunction extends NicFunction {
     this.port = port;
     this.#registers = new RegisterFile(this.words);
     this.#mac = mac;
+    this.#rss = new Rss(options.path);
+    this.#runs = FrameRuns.of(options.path);
     this.#eeprom = new Eeprom(mac, port);
     this.#filters = new QueueFilters(this.words);
     this.#flows = new FlowDirector(this.words);
@@ -162,7 +172,7 @@ export class PhysicalFunction extends NicFunction {
       return;
     }
     burst.needs.fill(0, 0, burst.count);
-    if (this.#enabled) this.#receive(burst, this.#all, burst.count, false);
+    if (this.#enabled) this.#receive(burst, this.#runs.all, burst.count, false);
     burst.copies.flush();
   }
 
@@ -178,6 +188,7 @@ export class PhysicalFunction extends NicFunction {
   }
 
   #receive(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): void {
+    if (!tagged && this.#receiveAlike(burst, frames, count)) return;
     const passed = this.#passed;
     const added = tagged ? VLAN_TAG_BYTES : 0;
     let all = 0;
@@ -197,6 +208,41 @@ export class PhysicalFunction extends NicFunction {
     this.accept(burst, passed, kept, tagged);
   }
 
+  /** As {@link #receive} for frames that are judged alike; false if there is more to be looked at. */
+  #receiveAlike(burst: Burst, frames: Uint8Array, count: number): boolean {
+    if (count === 0 || this.vlanType !== ETHERTYPE_VLAN) return false;
+    const { sums } = this.#runs;
+    if (this.#runs.survey(burst, frames, 0, count) < count) return false;
+    const shortest = sums[RUN_SHORTEST] as number;
+    const longest = sums[RUN_LONGEST] as number;
+    if (longest + FCS_BYTES > this.#longest || !isOneGroup(shortest, longest)) return false;
+    const { statistics } = this;
+    const bytes = burst.slots8;
+    const first = frames[0] as number;
+    const at = (burst.headerAt[first] as number) - burst.slotsAt + NET_HEADER_BYTES;
+    const octets = (sums[RUN_PADDED] as number) + count * FCS_BYTES;
+    statistics.arrived(count, octets);
+    const passed = filterAddress(this.words, bytes, at);
+    if (passed === REJECTED) return true;
+    statistics.received(count, octets);
+    statistics.passed(bytes, at, onWire(shortest), count);
+    const isExact = passed === EXACT;
+    for (let i = 0; i < count; i++) this.#exact[frames[i] as number] = isExact ? 1 : 0;
+    this.commonStatus = isExact ? 0 : IXGBE_RXD_INEXACT;
+    this.#areAlike = true;
+    this.accept(burst, frames, count, false);
+    this.#areAlike = false;
+    return true;
+  }
+
+  /** Bytes of the longest frame that the guest takes, with check sequence, without tag. */
+  get #longest(): number {
+    const { words } = this;
+    return ((words[HLREG0] as number) & IXGBE_HLREG0_JUMBO) !== 0
+      ? (words[MAXFRS] as number) >>> IXGBE_MAXFRS_SHIFT
+      : LONGEST;
+  }
+
   /** Whether the port's filters let a frame pass (§7.1.1). */
   #filter(burst: Burst, slot: number, length: number, tagged: boolean): boolean {
     const { words } = this;
@@ -214,11 +260,7 @@ export class PhysicalFunction extends NicFunction {
       const tci = tagged ? (burst.tci[slot] as number) : read16(bytes, at + ADDRESSES + 2);
       if (!filterVlan(words, tci & VLAN_ID_MASK)) return false;
     }
-    const longest =
-      ((words[HLREG0] as number) & IXGBE_HLREG0_JUMBO) !== 0
-        ? (words[MAXFRS] as number) >>> IXGBE_MAXFRS_SHIFT
-        : LONGEST;
-    if (length + FCS_BYTES > longest + (tagged || inner ? VLAN_TAG_BYTES : 0)) {
+    if (length + FCS_BYTES > this.#longest + (tagged || inner ? VLAN_TAG_BYTES : 0)) {
       this.statistics.oversized();
       this.count(RX_DROP_TOO_BIG, 1);
       return false;
@@ -229,6 +271,40 @@ export class PhysicalFunction extends NicFunction {
 
   protected override isExact(slot: number): boolean {
     return this.#exact[slot] === 1;
+  }
+
+  /** RSS is on. */
+  get #hashes(): boolean {
+    return ((this.words[MRQC] as number) & IXGBE_MRQC_MODE) === IXGBE_MRQC_RSS;
+  }
+
+  /** More than RSS may have a say in which queue a frame goes to, or what is told of it. */
+  get #isFiltered(): boolean {
+    return !this.#areAlike || this.#filters.any || this.#flows.any;
+  }
+
+  protected override get onlyQueue(): number {
+    return this.#isFiltered || this.#hashes ? -1 : 0;
+  }
+
+  protected override get onlyRss(): Rss | undefined {
+    return this.#isFiltered || !this.#hashes ? undefined : this.#keyedRss;
+  }
+
+  protected override get hashedBy(): number {
+    return this.words[MRQC] as number;
+  }
+
+  protected override queueOf(hash: number): number {
+    return rssQueue(this.words, RETA, hash);
+  }
+
+  get #keyedRss(): Rss {
+    if (this.#keyChanged) {
+      this.#rss.setKey(this.words, RSSRK);
+      this.#keyChanged = false;
+    }
+    return this.#rss;
   }
 
   protected override selectQueue(
@@ -242,14 +318,10 @@ export class PhysicalFunction extends NicFunction {
     this.rssHash[0] = 0;
     const control = words[MRQC] as number;
     // The hash is told of frames that a filter took, too (§7.1.2.8).
-    const hashes = (control & IXGBE_MRQC_MODE) === IXGBE_MRQC_RSS;
-    if (hashes) {
-      if (this.#keyChanged) {
-        this.#rss.setKey(words, RSSRK);
-        this.#keyChanged = false;
-      }
-      this.rssType = this.#rss.classify(bytes, at, length, control);
-      this.rssHash[0] = this.#rss.hash[0] as number;
+    if (this.#hashes) {
+      const rss = this.#keyedRss;
+      this.rssType = rss.classify(bytes, at, length, control);
+      this.rssHash[0] = rss.hash[0] as number;
     }
     if (this.#filters.any) {
       const match = this.#filters.match(bytes, at, length);
@@ -283,6 +355,7 @@ export class PhysicalFunction extends NicFunction {
   #countSent(burst: Burst): void {
     const bytes = burst.slots8;
     const { statistics } = this;
+    if (this.#countAlike(burst)) return;
     let frames = 0;
     let octets = 0;
     for (let slot = 0; slot < burst.count; slot++) {
@@ -307,6 +380,19 @@ export class PhysicalFunction extends NicFunction {
       frames += whole + 1;
     }
     statistics.transmitted(frames, octets);
+  }
+
+  /** As {@link #countSent} for frames that count alike. */
+  #countAlike(burst: Burst): boolean {
+    const { count } = burst;
+    const { sums, all } = this.#runs;
+    if (this.#runs.survey(burst, all, 0, count) < count) return false;
+    const shortest = sums[RUN_SHORTEST] as number;
+    if (!isOneGroup(shortest, sums[RUN_LONGEST] as number)) return false;
+    const at = (burst.headerAt[0] as number) - burst.slotsAt + NET_HEADER_BYTES;
+    this.statistics.left(burst.slots8, at, onWire(shortest), count);
+    this.statistics.transmitted(count, (sums[RUN_PADDED] as number) + count * FCS_BYTES);
+    return true;
   }
 
   // Registers
@@ -454,6 +540,11 @@ export class PhysicalFunction extends NicFunction {
     settings.fcsBytes =
       ((words[RDRXCTL] as number) & IXGBE_RDRXCTL_CRC_STRIP) !== 0 ? 0 : FCS_BYTES;
     settings.splitHeaders = words[PSRTYPE] as number;
+  }
+
+  override close(): void {
+    this.#rss.release();
+    super.close();
   }
 
   /** The next guest gets the EEPROM as it was made, whatever this one wrote to it. */

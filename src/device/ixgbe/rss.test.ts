@@ -2,9 +2,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
+import { Arena } from '../../memory/arena.ts';
+import { createDataPath } from '../../net/data-path.ts';
+import { PollLoop } from '../../os/poll-loop.ts';
 import * as ixgbe from '../../spec/ixgbe.ts';
 import * as descriptors from '../../spec/ixgbe-descriptors.ts';
 import { Rss, rssQueue } from './rss.ts';
+
+const path = createDataPath(Arena.create(), new PollLoop());
 
 const KEY = Buffer.from(
   '6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa',
@@ -19,7 +24,7 @@ const ALL =
   ixgbe.IXGBE_MRQC_IPV6_UDP;
 
 function keyed(key: Buffer = KEY): Rss {
-  const rss = new Rss();
+  const rss = new Rss(path);
   rss.setKey(Uint32Array.from({ length: 10 }, (_, i) => key.readUInt32LE(4 * i)));
   return rss;
 }

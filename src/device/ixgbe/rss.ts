@@ -2,6 +2,9 @@
  * Receive side scaling (§7.1.2.8): the Toeplitz hash of a frame's addresses and ports, and the queue
  * that the redirection table has for it.
  */
+import { WINDOW_BYTES } from '../../memory/arena.ts';
+import { Slab } from '../../memory/slab.ts';
+import type { DataPath } from '../../net/data-path.ts';
 import { networkOffset, read16 } from '../../net/frame.ts';
 import {
   ETHERTYPE_IPV4,
@@ -42,11 +45,38 @@ const IPV4_ADDRESSES = 8;
 const IPV6_ADDRESSES = 32;
 const PORTS = 4;
 
+const TABLE_WORDS = INPUT_BYTES * 256;
+
+/** Tables of a lane: WebAssembly hashes by them too. */
+const slabs = new WeakMap<DataPath, Slab>();
+
 export class Rss {
-  /** What each value of each byte of the input adds to the hash. */
-  readonly #table = new Uint32Array(INPUT_BYTES * 256);
+  /** Arena address of the table: what each value of each byte of the input adds to the hash. */
+  readonly tableAt: number;
+  readonly #table: Uint32Array;
+  readonly #slab: Slab;
   /** The hash of the last frame: in a typed array, since it is no small integer. */
   readonly hash = new Uint32Array(1);
+
+  constructor(path: DataPath) {
+    const { arena } = path;
+    const slab = slabs.get(path) ?? new Slab(arena, 4 * TABLE_WORDS, 'sluice-rss');
+    slabs.set(path, slab);
+    this.#slab = slab;
+    this.tableAt = slab.take();
+    this.#table = new Uint32Array(arena.buffer, this.tableAt, TABLE_WORDS);
+    this.#table.fill(0);
+  }
+
+  /** Gives its memory back. */
+  release(): void {
+    this.#slab.give(this.tableAt);
+  }
+
+  /** WebAssembly reaches the table. */
+  get isNear(): boolean {
+    return this.tableAt + 4 * TABLE_WORDS <= WINDOW_BYTES;
+  }
 
   /** The key of ten words as they stand in RSSRK: the first byte is the lowest of a word. */
   setKey(words: Uint32Array, at = 0): void {

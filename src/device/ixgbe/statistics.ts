@@ -50,9 +50,12 @@ export class Statistics {
     this.octets(GORCL, octets);
   }
 
-  passed(bytes: Uint8Array, at: number, octets: number): void {
-    this.count(PRC + sizeGroup(octets), 1);
-    if (((bytes[at] as number) & 1) !== 0) this.count(isBroadcast(bytes, at) ? BPRC : MPRC, 1);
+  /** `frames` frames that begin alike, of so many octets each, or of others in the same group of sizes. */
+  passed(bytes: Uint8Array, at: number, octets: number, frames = 1): void {
+    this.count(PRC + sizeGroup(octets), frames);
+    if (((bytes[at] as number) & 1) !== 0) {
+      this.count(isBroadcast(bytes, at) ? BPRC : MPRC, frames);
+    }
   }
 
   /** Frames are in a queue of the guest; `bytes` without check sequences. */
@@ -75,7 +78,7 @@ export class Statistics {
     this.octets(TXDGBCL, octets);
   }
 
-  /** `frames` frames that begin alike, of so many octets each. */
+  /** As {@link passed}, of frames that leave. */
   left(bytes: Uint8Array, at: number, octets: number, frames: number): void {
     this.count(PTC + sizeGroup(octets), frames);
     if (((bytes[at] as number) & 1) !== 0) {
@@ -102,6 +105,11 @@ function sizeGroup(octets: number): number {
   if (octets <= 64) return 0;
   const group = 26 - Math.clz32(octets);
   return group < 5 ? group : 5;
+}
+
+/** Whether frames from the one length to the other, without check sequence, count in one group of sizes. */
+export function isOneGroup(shortest: number, longest: number): boolean {
+  return sizeGroup(onWire(shortest)) === sizeGroup(onWire(longest));
 }
 
 function isBroadcast(bytes: Uint8Array, at: number): boolean {

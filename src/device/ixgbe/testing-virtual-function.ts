@@ -71,6 +71,7 @@ export interface VfFrame {
   readonly bytes: Buffer;
   readonly status: number;
   readonly types: number;
+  readonly hash: number;
   readonly vlan: number;
 }
 
@@ -256,6 +257,7 @@ export class VfRig {
           bytes: Buffer.concat(parts),
           status,
           types: at.readUInt32LE(0),
+          hash: at.readUInt32LE(4),
           vlan: at.readUInt16LE(14),
         });
         parts = [];

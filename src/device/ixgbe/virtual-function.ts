@@ -67,7 +67,7 @@ import type { SlotLimit } from './link-limit.ts';
 import { Mailbox } from './mailbox.ts';
 import { NicFunction, type NicFunctionOptions } from './nic-function.ts';
 import { RegisterMemory } from './register-memory.ts';
-import { Rss } from './rss.ts';
+import type { Rss } from './rss.ts';
 import { FCS_BYTES } from './statistics.ts';
 import type { PolicedVf, RssTables } from './vf-policy.ts';
 
@@ -117,6 +117,8 @@ export interface VirtualFunctionOptions extends NicFunctionOptions {
   readonly port: 0 | 1;
   readonly queues: 2 | 4;
   readonly rss: RssTables;
+  /** It has the key of {@link rss}. */
+  readonly hash: Rss;
   /** The slot of the card, through which frames come to memory; none: without limit. */
   readonly slot?: SlotLimit;
 }
@@ -128,7 +130,7 @@ export class VirtualFunction extends NicFunction implements PolicedVf {
   readonly #port: 0 | 1;
   readonly #rss: RssTables;
   readonly #slot: SlotLimit | undefined;
-  readonly #hash = new Rss();
+  readonly #hash: Rss;
   readonly #runs: FrameRuns;
   /** Bits of each word that a write changes. */
   readonly #masks = new Uint32Array(IXGBE_VF_REGISTER_BYTES / 4);
@@ -148,7 +150,7 @@ export class VirtualFunction extends NicFunction implements PolicedVf {
     this.#port = options.port;
     this.#rss = options.rss;
     this.#slot = options.slot;
-    this.#hash.setKey(options.rss.key);
+    this.#hash = options.hash;
     this.#runs = FrameRuns.of(options.path);
     this.#declareRegisters();
     this.mailbox.onNotice = () => this.irq.raiseMailbox();
@@ -240,6 +242,18 @@ export class VirtualFunction extends NicFunction implements PolicedVf {
     return this.#spread === 0 ? 0 : -1;
   }
 
+  protected override get onlyRss(): Rss {
+    return this.#hash;
+  }
+
+  protected override get hashedBy(): number {
+    return HASHED;
+  }
+
+  protected override queueOf(hash: number): number {
+    return (this.#rss.table[hash & (IXGBE_RETA_ENTRIES - 1)] as number) & this.#spread;
+  }
+
   protected override selectQueue(bytes: Uint8Array, at: number, length: number): number {
     this.rssType = IXGBE_RXD_RSS_NONE;
     this.rssHash[0] = 0;
@@ -248,7 +262,7 @@ export class VirtualFunction extends NicFunction implements PolicedVf {
     if (this.rssType === IXGBE_RXD_RSS_NONE) return 0;
     const hash = this.#hash.hash[0] as number;
     this.rssHash[0] = hash;
-    return (this.#rss.table[hash & (IXGBE_RETA_ENTRIES - 1)] as number) & this.#spread;
+    return this.queueOf(hash | 0);
   }
 
   protected override countReceived(_queue: number, frames: number, bytes: number): void {
