@@ -1,3 +1,4 @@
+// suite: takes=40
 import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
 import { PollLoop } from '../src/os/poll-loop.ts';

@@ -2,7 +2,7 @@
  * docs/add-a-device.md: its pieces are those of the example, and a guest of Linux that is attached as it says
  * sees the device, rolls from the shell, and from the driver in user space, behind a virtual IOMMU.
  */
-// suite: timeout=300
+// suite: cores=0.5 takes=30 timeout=300
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';

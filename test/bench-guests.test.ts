@@ -1,4 +1,4 @@
-// suite: cores=2 timeout=240
+// suite: cores=1 takes=10 timeout=240
 /** The bench with real guests: what Linux reports of TCP comes out as the report's figures. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';

@@ -3,6 +3,7 @@
  * full file system, I/O errors, servers that vanish, disks that are taken away under load, images
  * that cannot be opened. A disk beside them is at work all the time and must notice nothing.
  */
+// suite: cores=0.5 takes=45 timeout=900
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';

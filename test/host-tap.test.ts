@@ -2,6 +2,7 @@
  * A real guest and the host's kernel, over a switch with a tap as its wire. The host's side is a
  * network namespace that the daemon runs in.
  */
+// suite: cores=0.5 takes=20 timeout=600
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Host, iperf, ping, startHosts, transfer } from './support/guests.ts';

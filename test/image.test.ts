@@ -1,4 +1,5 @@
 /** Image files by a real qemu-nbd: the disk interface, locks, overlays, the life of the process. */
+// suite: cores=0.5 takes=20 timeout=600
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

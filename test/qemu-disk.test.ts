@@ -5,6 +5,7 @@
  * Guest `a` has a disk of each kind. `b` is started with the very arguments that `sluice guest qemu-args`
  * prints, and is the one that is paused and reboots. `c` is a PC: its firmware boots Linux from a disk.
  */
+// suite: takes=100 timeout=900
 import assert from 'node:assert/strict';
 import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';

@@ -2,7 +2,7 @@
  * A Linux guest moves from one QEMU to another while it receives: what Sluice writes into its
  * memory meanwhile must be in the dirty log, or bytes arrive that were never sent.
  */
-// suite: timeout=300
+// suite: cores=0.5 takes=35 timeout=300
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';

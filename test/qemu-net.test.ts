@@ -5,6 +5,7 @@
  * Guests `a` and `b` share a network for each kind of card. `c` is started with the very arguments
  * that `sluice guest qemu-args` prints, and is the one that hangs, reboots and grows.
  */
+// suite: takes=170 timeout=900
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -45,6 +46,8 @@ type Network = (typeof NETWORKS)[number];
 
 const MTU = 9000;
 const RECONNECT_MS = 100;
+/** Frames a second, which leave an emulated processor time to load a driver. */
+const RELOAD_FLOOD = 1000;
 /** Bytes that show that a stream goes on. */
 const ENOUGH = 2 ** 18;
 const NUMBERS = { a: 1, b: 2, c: 3 } as const;
@@ -438,7 +441,7 @@ test('QEMU guests', { skip: withoutTestbed() }, async (t) => {
   });
 
   await scenario('a driver is unloaded and loaded again, under load', async () => {
-    const flood = await startFlood(...pair(PACKED));
+    const flood = await startFlood(...pair(PACKED), RELOAD_FLOOD);
     await b.sh('modprobe -r virtio_net');
     const idle = (await sluice.port(`b/net${JUMBO}`)).running;
     await b.sh('modprobe virtio_net');

@@ -3,7 +3,7 @@
  * messages. What the guest sees of the function, registers, and DMA, which is refused where the guest has no
  * memory. (With memory that the lane maps: add-a-device.test.ts.)
  */
-// suite: timeout=300
+// suite: cores=0.5 takes=10 timeout=300
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { startQemu } from '../src/guest/qemu.ts';

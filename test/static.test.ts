@@ -1,5 +1,5 @@
 /** What is checked without running Sluice: types, style, imports, scripts and dependencies. */
-// suite: no-testbed cores=2 timeout=300
+// suite: no-testbed cores=1 takes=12 timeout=300
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { globSync, readFileSync, statSync } from 'node:fs';

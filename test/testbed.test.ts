@@ -2,6 +2,7 @@
  * The testbed itself, without Sluice: both kinds of guests boot, take commands, restart and leave
  * nothing behind, and two of them reach each other over DPDK's vhost-user back-end.
  */
+// suite: takes=65 timeout=900
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

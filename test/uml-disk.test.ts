@@ -2,6 +2,7 @@
  * A Linux guest of User-Mode Linux with disks of `sluice up`: partitions, a file system, verified
  * I/O, discard, resize, a disk that cannot be written, and one that is full.
  */
+// suite: takes=25 timeout=900
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -34,8 +34,9 @@ export interface Suite {
 
 /** Two guests could keep two cores busy, but mostly wait: for one another, for links, for time to pass. */
 const GUEST_CORES = 0.75;
-/** Of those that do not say: they are short. */
-const TAKES = 1;
+/** Seconds of those that do not say. */
+const GUEST_TAKES = 30;
+const UNIT_TAKES = 1;
 const UNIT_TIMEOUT = 600;
 const GUEST_TIMEOUT = 900;
 // Debootstrap and some hundred packages from a slow mirror.
@@ -49,7 +50,7 @@ export function parseSuite(file: string, head: string, machineCores: number): Su
   let guests = inTest && file !== TESTBED_SUITE;
   let exclusive = false;
   let cores: number | undefined;
-  let takes = TAKES;
+  let takes: number | undefined;
   let timeout: number | undefined;
   for (const word of DIRECTIVE.exec(head)?.[1]?.trim().split(/\s+/) ?? []) {
     const [, name, text] = /^(cores|takes|timeout)=(\d+(?:\.\d+)?)$/.exec(word) ?? [];
@@ -62,6 +63,7 @@ export function parseSuite(file: string, head: string, machineCores: number): Su
     else throw new Error(`${file}: '${word}' in its suite comment is not known`);
   }
   cores ??= guests ? GUEST_CORES : 1;
+  takes ??= guests ? GUEST_TAKES : UNIT_TAKES;
   timeout ??= guests ? GUEST_TIMEOUT : file === TESTBED_SUITE ? TESTBED_TIMEOUT : UNIT_TIMEOUT;
   return {
     file,

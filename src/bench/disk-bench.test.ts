@@ -1,4 +1,4 @@
-// suite: cores=2
+// suite: takes=45
 import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

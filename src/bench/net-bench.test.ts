@@ -1,4 +1,4 @@
-// suite: cores=2
+// suite: cores=1.5 takes=55
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';

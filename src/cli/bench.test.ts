@@ -1,4 +1,4 @@
-// suite: cores=2
+// suite: takes=25
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';

@@ -1,3 +1,4 @@
+// suite: takes=60
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawnSync } from 'node:child_process';
 import { once } from 'node:events';

@@ -1,3 +1,4 @@
+// suite: takes=25
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { describe, test } from 'node:test';

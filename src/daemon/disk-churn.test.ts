@@ -1,4 +1,5 @@
 /** Guests that go in the middle of their requests, again and again, leave nothing behind. */
+// suite: takes=10
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

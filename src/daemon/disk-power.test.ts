@@ -1,4 +1,5 @@
 /** Disks that lose their power, as the daemon has them. */
+// suite: takes=10
 import assert from 'node:assert/strict';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

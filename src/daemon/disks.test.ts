@@ -1,3 +1,4 @@
+// suite: takes=20
 import assert from 'node:assert/strict';
 import {
   existsSync,

@@ -1,4 +1,5 @@
 /** Disks behind emulated controllers, as the daemon has them: what the configuration says holds for them too. */
+// suite: takes=8
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,3 +1,4 @@
+// suite: takes=6
 import assert from 'node:assert/strict';
 import { readFileSync, writeSync } from 'node:fs';
 import { PassThrough } from 'node:stream';

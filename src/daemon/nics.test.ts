@@ -1,4 +1,5 @@
 /** Functions of NICs, as the daemon has them. */
+// suite: takes=15
 import assert from 'node:assert/strict';
 import { PassThrough } from 'node:stream';
 import { type TestContext, test } from 'node:test';

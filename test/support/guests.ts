@@ -100,7 +100,7 @@ export interface PingOptions {
   readonly whole?: boolean;
   /** Give up after so many seconds; default 10. */
   readonly deadline?: number;
-  /** Seconds between two requests; default 0.2. */
+  /** Seconds between two requests; default 0.02. */
   readonly interval?: number;
 }
 
@@ -116,7 +116,7 @@ export async function ping(
     ipv6 = false,
     whole = false,
     deadline = 10,
-    interval = 0.2,
+    interval = 0.02,
   } = options;
   const flags = `-c ${count} -i ${interval} -w ${deadline} -s ${size}${whole ? ' -M do' : ''}`;
   const target = ipv6 ? to.address6 : to.address;

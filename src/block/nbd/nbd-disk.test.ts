@@ -1,3 +1,4 @@
+// suite: cores=0.5 takes=30
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,3 +1,4 @@
+// suite: takes=8
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
