@@ -8,7 +8,7 @@ import { FuzzFailure, freshSeed, fuzz } from './runner.ts';
 import { TARGETS } from './targets.ts';
 
 // Bounded: `npm run fuzz` goes on for longer.
-const SECONDS = 3.5;
+const SECONDS = 2.5;
 
 describe('fuzz targets', () => {
   for (const target of TARGETS) {
