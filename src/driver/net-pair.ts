@@ -63,6 +63,11 @@ export interface NetTransmitter {
    * False without room. The buffer must stay as it is until {@link reap} returns its tag.
    */
   send(addresses: Float64Array, index: number, length: number, tag: number): boolean;
+  /**
+   * As {@link send}, for a frame whose virtio_net_hdr asks for nothing: a driver that turns it into
+   * something else need not look at the buffer, of which the card has the cache lines.
+   */
+  sendPlain(addresses: Float64Array, index: number, length: number, tag: number): boolean;
   /** As {@link send}, for a frame in several pieces. */
   sendPieces(pieces: SegmentList, tag: number): boolean;
   /** Makes all queued frames visible to the card. */

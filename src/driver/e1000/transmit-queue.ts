@@ -20,11 +20,9 @@ import {
   NET_HEADER_BYTES,
   NET_HEADER_CSUM_OFFSET,
   NET_HEADER_CSUM_START,
-  NET_HEADER_FLAGS,
   NET_HEADER_GSO_SIZE,
   NET_HEADER_GSO_TYPE,
   NET_HEADER_HDR_LEN,
-  VIRTIO_NET_HDR_F_NEEDS_CSUM,
   VIRTIO_NET_HDR_GSO_NONE,
   VIRTIO_NET_HDR_GSO_TCPV4,
 } from '../../spec/virtio-net.ts';
@@ -47,13 +45,15 @@ export class TransmitQueue extends CardTransmitQueue {
     super(ring, gate, memory, MOST_BYTES);
   }
 
-  protected override prepare(offset: number, length: number): void {
-    const { bytes, wanted } = this;
-    const flags = bytes[offset + NET_HEADER_FLAGS] as number;
-    const gso = bytes[offset + NET_HEADER_GSO_TYPE] as number;
+  protected override preparePlain(): void {
     this.command = TXD_EXTENDED | TXD_TYPE_DATA;
     this.options = 0;
-    if ((flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0 && gso === VIRTIO_NET_HDR_GSO_NONE) return;
+  }
+
+  protected override prepareOffload(offset: number, length: number): void {
+    const { bytes, wanted } = this;
+    const gso = bytes[offset + NET_HEADER_GSO_TYPE] as number;
+    this.command = TXD_EXTENDED | TXD_TYPE_DATA;
     const start = read16le(bytes, offset + NET_HEADER_CSUM_START);
     const field = start + read16le(bytes, offset + NET_HEADER_CSUM_OFFSET);
     wanted[1] = start | (field << 8);

@@ -29,11 +29,9 @@ import {
   NET_HEADER_BYTES,
   NET_HEADER_CSUM_OFFSET,
   NET_HEADER_CSUM_START,
-  NET_HEADER_FLAGS,
   NET_HEADER_GSO_SIZE,
   NET_HEADER_GSO_TYPE,
   NET_HEADER_HDR_LEN,
-  VIRTIO_NET_HDR_F_NEEDS_CSUM,
   VIRTIO_NET_HDR_GSO_NONE,
   VIRTIO_NET_HDR_GSO_TCPV4,
 } from '../../spec/virtio-net.ts';
@@ -68,23 +66,25 @@ export class IxgbeTransmitQueue extends CardTransmitQueue {
     this.#checkContext = checkContext;
   }
 
-  protected override prepare(offset: number, length: number): void {
+  protected override preparePlain(length: number): void {
+    this.command = DATA;
+    this.options = length << IXGBE_TXD_PAYLOAD_SHIFT;
+    if (!this.#checkContext) return;
+    this.options |= IXGBE_TXD_CHECK_CONTEXT;
+    if (this.#plain) return;
+    const { wanted } = this;
+    wanted[0] = MAC_LENGTH;
+    wanted[2] = CONTEXT;
+    wanted[3] = 0;
+    this.putContext();
+    this.#plain = true;
+  }
+
+  protected override prepareOffload(offset: number, length: number): void {
     const { bytes, wanted } = this;
-    const flags = bytes[offset + NET_HEADER_FLAGS] as number;
     const gso = bytes[offset + NET_HEADER_GSO_TYPE] as number;
     this.command = DATA;
     this.options = length << IXGBE_TXD_PAYLOAD_SHIFT;
-    if ((flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0 && gso === VIRTIO_NET_HDR_GSO_NONE) {
-      if (!this.#checkContext) return;
-      this.options |= IXGBE_TXD_CHECK_CONTEXT;
-      if (this.#plain) return;
-      wanted[0] = MAC_LENGTH;
-      wanted[2] = CONTEXT;
-      wanted[3] = 0;
-      this.putContext();
-      this.#plain = true;
-      return;
-    }
     this.#plain = false;
     const start = read16le(bytes, offset + NET_HEADER_CSUM_START);
     const field = read16le(bytes, offset + NET_HEADER_CSUM_OFFSET);

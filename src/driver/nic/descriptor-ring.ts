@@ -150,6 +150,9 @@ export class DescriptorRing {
 
   /** The card is done with a descriptor, and all that it wrote before saying so is to be seen. */
   isDone(index: number): boolean {
-    return (Atomics.load(this.words, WORDS * index + this.#statusWord) & DONE) !== 0;
+    const word = WORDS * index + this.#statusWord;
+    // The plain look first: most of them are in vain.
+    if (((this.words[word] as number) & DONE) === 0) return false;
+    return (Atomics.load(this.words, word) & DONE) !== 0;
   }
 }

@@ -20,6 +20,9 @@ import type { DescriptorRing } from './descriptor-ring.ts';
 const RECEIVE_BATCH = USED_BATCH;
 
 const DESCRIPTOR_WORDS = 4;
+/** The last word of a virtio_net_hdr, and that a frame is in one buffer. */
+const BUFFERS_WORD = NET_HEADER_NUM_BUFFERS >>> 2;
+const ONE_BUFFER = 1 << 16;
 /** In the status of all kinds of descriptors: the frame ends in this buffer. */
 const END = 2;
 
@@ -141,19 +144,52 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
   }
 
   receive(): number {
+    const coalescer = this.#coalescer;
+    const count = coalescer === undefined ? this.#takeFrames() : this.#takeSegments(coalescer);
+    this.count = count;
+    if (count === 0) this.publish();
+    return count;
+  }
+
+  /** Each descriptor is a frame. */
+  #takeFrames(): number {
     const ring = this.#ring;
     const { first, stride } = this.#own;
     const { words, entries } = ring;
-    const memory32 = this.#memory32;
-    const coalescer = this.#coalescer;
+    const { statusWord, lengthWord, checkedMask, checked } = this.#format;
+    const { offset, length, pieceBuffer } = this;
+    const bufferOf = this.#bufferOf;
+    const count = ring.countDone(RECEIVE_BATCH);
+    let index = ring.clean;
+    for (let i = 0; i < count; i++) {
+      const word = DESCRIPTOR_WORDS * index;
+      const status = words[word + statusWord] as number;
+      if ((status & END) === 0) throw brokenDevice('wrote a frame beyond its buffer');
+      const buffer = bufferOf[index] as number;
+      const at = first + buffer * stride;
+      this.#tell(at, (status & checkedMask) === checked);
+      pieceBuffer[i] = buffer;
+      offset[i] = at;
+      length[i] = (words[word + lengthWord] as number) & 0xffff;
+      index = index + 1 === entries ? 0 : index + 1;
+    }
+    ring.clean = index;
+    return count;
+  }
+
+  /** Some descriptors are segments of frames, which the coalescer puts together. */
+  #takeSegments(coalescer: Coalescer): number {
+    const ring = this.#ring;
+    const { first, stride } = this.#own;
+    const { words, entries } = ring;
     const { statusWord, lengthWord, checkedMask, checked } = this.#format;
     let index = ring.clean;
     let count = 0;
     // Segments take descriptors, and are no frames yet.
-    const done = ring.countDone(coalescer === undefined ? RECEIVE_BATCH : entries);
+    const done = ring.countDone(entries);
     for (let i = 0; i < done && count < RECEIVE_BATCH; i++) {
       // Nowhere to put segments together: they wait until a large buffer is given back.
-      if (coalescer !== undefined && coalescer.at < 0) break;
+      if (coalescer.at < 0) break;
       const word = DESCRIPTOR_WORDS * index;
       const status = words[word + statusWord] as number;
       const length = (words[word + lengthWord] as number) & 0xffff;
@@ -163,26 +199,32 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
       ring.clean = index;
       if ((status & END) === 0) throw brokenDevice('wrote a frame beyond its buffer');
       const at = first + buffer * stride;
-      const flags = (status & checkedMask) === checked ? VIRTIO_NET_HDR_F_DATA_VALID : 0;
-      memory32[at >>> 2] = flags;
-      memory32[(at >>> 2) + 1] = 0;
-      memory32[(at + NET_HEADER_NUM_BUFFERS) >>> 2] = 1 << 16;
-      if (coalescer !== undefined) {
-        const taken = coalescer.take(at, length);
-        if (taken !== NOT_A_SEGMENT) {
-          this.post(buffer);
-          if (taken === COMPLETE) this.#takeLarge(count++);
-          continue;
-        }
+      this.#tell(at, (status & checkedMask) === checked);
+      const taken = coalescer.take(at, length);
+      if (taken !== NOT_A_SEGMENT) {
+        this.post(buffer);
+        if (taken === COMPLETE) this.#takeLarge(count++);
+        continue;
       }
       this.pieceBuffer[count] = buffer;
       this.offset[count] = at;
       this.length[count] = length;
       count++;
     }
-    this.count = count;
-    if (count === 0) this.publish();
     return count;
+  }
+
+  /**
+   * The virtio_net_hdr at `at` says whether checksums were found good, and no more. Mostly it does so already:
+   * the card has the line's other bytes, and a store would take it away from there.
+   */
+  #tell(at: number, isValid: boolean): void {
+    const memory32 = this.#memory32;
+    const word = at >>> 2;
+    const flags = isValid ? VIRTIO_NET_HDR_F_DATA_VALID : 0;
+    if (memory32[word] !== flags) memory32[word] = flags;
+    if (memory32[word + 1] !== 0) memory32[word + 1] = 0;
+    if (memory32[word + BUFFERS_WORD] !== ONE_BUFFER) memory32[word + BUFFERS_WORD] = ONE_BUFFER;
   }
 
   release(): void {

@@ -14,7 +14,13 @@ import {
   IPV4_SOURCE,
   IPV4_TOTAL_LENGTH,
 } from '../../spec/ethernet.ts';
-import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
+import {
+  NET_HEADER_BYTES,
+  NET_HEADER_FLAGS,
+  NET_HEADER_GSO_TYPE,
+  VIRTIO_NET_HDR_F_NEEDS_CSUM,
+  VIRTIO_NET_HDR_GSO_NONE,
+} from '../../spec/virtio-net.ts';
 import type { NetQueue, NetTransmitter } from '../net-pair.ts';
 import type { CallGate } from './call-gate.ts';
 import type { DescriptorRing } from './descriptor-ring.ts';
@@ -82,11 +88,14 @@ export abstract class CardTransmitQueue implements NetTransmitter, NetQueue {
     this.#reportFrames = new Uint32Array(ring.entries);
   }
 
+  /** Sets {@link command} and {@link options} for a frame of `length` bytes that is sent as it is. */
+  protected abstract preparePlain(length: number): void;
+
   /**
-   * Sets {@link command} and {@link options} for a frame of `length` bytes whose virtio_net_hdr is at
-   * `offset` of the memory, and puts the context that it needs.
+   * The same for a frame whose virtio_net_hdr, at `offset` of the memory, asks the card for something, and
+   * puts the context that it needs.
    */
-  protected abstract prepare(offset: number, length: number): void;
+  protected abstract prepareOffload(offset: number, length: number): void;
 
   get kicks(): number {
     return this.#ring.kicks;
@@ -97,7 +106,18 @@ export abstract class CardTransmitQueue implements NetTransmitter, NetQueue {
     const bytes = length - NET_HEADER_BYTES;
     if (ring.free < descriptorsFor(bytes, this.#most)) return false;
     const offset = ((addresses[index] as number) - this.#guestAddress) | 0;
-    this.prepare(offset, bytes);
+    this.#prepare(offset, bytes);
+    this.#putData(offset + NET_HEADER_BYTES, bytes, true);
+    this.#end(tag);
+    return true;
+  }
+
+  sendPlain(addresses: Float64Array, index: number, length: number, tag: number): boolean {
+    const ring = this.#ring;
+    const bytes = length - NET_HEADER_BYTES;
+    if (ring.free < descriptorsFor(bytes, this.#most)) return false;
+    const offset = ((addresses[index] as number) - this.#guestAddress) | 0;
+    this.preparePlain(bytes);
     this.#putData(offset + NET_HEADER_BYTES, bytes, true);
     this.#end(tag);
     return true;
@@ -113,7 +133,7 @@ export abstract class CardTransmitQueue implements NetTransmitter, NetQueue {
       bytes += length[i] as number;
     }
     if (ring.free < needed) return false;
-    this.prepare(((address[0] as number) - this.#guestAddress) | 0, bytes);
+    this.#prepare(((address[0] as number) - this.#guestAddress) | 0, bytes);
     for (let i = 0; i < count; i++) {
       const offset = ((address[i] as number) - this.#guestAddress) | 0;
       const skip = i === 0 ? NET_HEADER_BYTES : 0;
@@ -163,6 +183,17 @@ export abstract class CardTransmitQueue implements NetTransmitter, NetQueue {
 
   disableCalls(): void {
     this.#gate.close();
+  }
+
+  /** As the frame's virtio_net_hdr at `offset` has it. */
+  #prepare(offset: number, length: number): void {
+    const { bytes } = this;
+    const needsChecksum =
+      ((bytes[offset + NET_HEADER_FLAGS] as number) & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0;
+    const isPlain =
+      !needsChecksum && bytes[offset + NET_HEADER_GSO_TYPE] === VIRTIO_NET_HDR_GSO_NONE;
+    if (isPlain) this.preparePlain(length);
+    else this.prepareOffload(offset, length);
   }
 
   /** Data descriptors for bytes [offset, offset + bytes) of the memory: a piece. */

@@ -27,6 +27,11 @@ export class TransmitQueue {
     return true;
   }
 
+  /** As {@link send}: the device reads the virtio_net_hdr, not the driver. */
+  sendPlain(addresses: Float64Array, index: number, length: number, tag: number): boolean {
+    return this.send(addresses, index, length, tag);
+  }
+
   /** As {@link send}, for a frame in several pieces. */
   sendPieces(pieces: SegmentList, tag: number): boolean {
     const id = this.queue.addChain(pieces, true);

@@ -5,7 +5,7 @@ import type { Timer } from '../../os/poll-loop.ts';
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 import type { Role, RoleContext, RoleCounts } from './role.ts';
 import { NO_COUNTS } from './role.ts';
-import { buildFrame, stamp, stampAt } from './test-frame.ts';
+import { buildFrame, needsSegmentation, stamp, stampAt } from './test-frame.ts';
 
 /** Frames that one turn sends at most. */
 const BATCH = 64;
@@ -37,6 +37,8 @@ export class Source implements Role {
   private readonly options: SourceOptions;
   private readonly addresses: Float64Array;
   private readonly bytes: number;
+  /** The device has nothing to do with the frames but to send them. */
+  private readonly plain: boolean;
   /** By frame of the pool: where its stamp is (in words), its payload's hash, its target. */
   private readonly stampIndex: Uint32Array;
   private readonly hash: Int32Array;
@@ -69,6 +71,7 @@ export class Source implements Role {
     this.context = context;
     this.options = options;
     this.bytes = NET_HEADER_BYTES + frameBytes;
+    this.plain = !needsSegmentation(frameBytes, mtu);
     if (this.bytes > pool.bytes) {
       throw new SluiceError(
         'config',
@@ -125,7 +128,7 @@ export class Source implements Role {
     if (count > left) count = left;
     if (count === 0) return reaped;
     const { transmit } = this.context.pair;
-    const { free, addresses, stampIndex, hash, target, sequence, bytes } = this;
+    const { free, addresses, stampIndex, hash, target, sequence, bytes, plain } = this;
     const { u32 } = this.context.ram;
     let head = this.freeHead;
     let sent = 0;
@@ -134,7 +137,10 @@ export class Source implements Role {
       const index = target[frame] as number;
       const number = sequence[index] as number;
       stamp(u32, stampIndex[frame] as number, hash[frame] as number, number);
-      if (!transmit.send(addresses, frame, bytes, frame)) break;
+      const isSent = plain
+        ? transmit.sendPlain(addresses, frame, bytes, frame)
+        : transmit.send(addresses, frame, bytes, frame);
+      if (!isSent) break;
       sequence[index] = number + 1;
       head = head + 1 === free.length ? 0 : head + 1;
       sent++;
