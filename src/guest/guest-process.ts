@@ -18,7 +18,7 @@ export interface GuestExit {
 }
 
 export interface RunOptions {
-  /** How long to wait for the command; default 60 s. */
+  /** How long to wait for the command; default three minutes. */
   readonly timeoutMs?: number;
 }
 
@@ -30,7 +30,9 @@ export interface VhostUserNet {
   readonly mac?: string;
 }
 
-const defaultRunTimeoutMs = 60_000;
+/** An emulated processor may have to share the host's with many others. */
+const defaultRunTimeoutMs = 180_000;
+const defaultBootTimeoutMs = 300_000;
 const consoleLimit = 1 << 18;
 const panic = 'Kernel panic - not syncing';
 
@@ -122,7 +124,7 @@ export class GuestProcess implements AsyncDisposable {
    * Resolves when the guest has booted and takes commands.
    * @throws SluiceError `state` if it ends or panics instead, or takes longer than `timeoutMs`.
    */
-  async booted(timeoutMs = 120_000): Promise<void> {
+  async booted(timeoutMs = defaultBootTimeoutMs): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(
