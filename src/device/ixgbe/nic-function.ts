@@ -16,21 +16,11 @@ import { ETHERNET_HEADER_BYTES, ETHERTYPE_VLAN, VLAN_TAG_BYTES } from '../../spe
 import {
   IXGBE_QUEUE_ENABLE,
   IXGBE_RXD_INEXACT,
-  IXGBE_RXD_IP_CHECKED,
-  IXGBE_RXD_L4_CHECKED,
   IXGBE_RXD_RSS_NONE,
-  IXGBE_RXD_TYPE_IPV4,
-  IXGBE_RXD_TYPE_TCP,
-  IXGBE_RXD_TYPE_UDP,
-  IXGBE_RXD_UDP_CHECKED,
   IXGBE_RXD_VLAN,
   IXGBE_RXDCTL_VLAN_STRIP,
 } from '../../spec/ixgbe-descriptors.ts';
-import {
-  NET_HEADER_BYTES,
-  VIRTIO_NET_HDR_F_DATA_VALID,
-  VIRTIO_NET_HDR_F_NEEDS_CSUM,
-} from '../../spec/virtio-net.ts';
+import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 import { DeviceMemory } from '../device-memory.ts';
 import { CHECKED_IP, CHECKED_L4, ReceiveChecksum } from '../receive-checksum.ts';
 import { FrameRuns } from './frame-runs.ts';
@@ -48,7 +38,7 @@ import {
   RX,
   TX,
 } from './queue-parts.ts';
-import { checksumStatus, packetType } from './receive-offload.ts';
+import { checksumStatus, localStatus, packetType } from './receive-offload.ts';
 import { ReceiveQueue } from './receive-queue.ts';
 import type { RegisterMemory } from './register-memory.ts';
 import type { Rss } from './rss.ts';
@@ -607,17 +597,6 @@ export abstract class NicFunction extends PciDevice implements Poller {
         this.count(reason === MALFORMED_LENGTH ? TX_DROP_BAD_LENGTH : TX_DROP_BAD_OFFLOAD, frames),
     };
   }
-}
-
-/** Of a frame from within the card: its sender left the checksum to the card, or it is not told of. */
-function localStatus(bytes: Uint8Array, header: number, type: number): number {
-  const good = VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID;
-  if (((bytes[header] as number) & good) === 0) return 0;
-  return (
-    ((type & IXGBE_RXD_TYPE_IPV4) !== 0 ? IXGBE_RXD_IP_CHECKED : 0) |
-    ((type & (IXGBE_RXD_TYPE_TCP | IXGBE_RXD_TYPE_UDP)) !== 0 ? IXGBE_RXD_L4_CHECKED : 0) |
-    ((type & IXGBE_RXD_TYPE_UDP) !== 0 ? IXGBE_RXD_UDP_CHECKED : 0)
-  );
 }
 
 /** The header of frame `slot` at `at` without its tag, in the place of tagged headers; others may want it whole. */

@@ -40,6 +40,7 @@ import {
   IXGBE_RXD_TYPE_UDP,
   IXGBE_RXD_UDP_CHECKED,
 } from '../../spec/ixgbe-descriptors.ts';
+import { VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../../spec/virtio-net.ts';
 import { CHECKED_IP, CHECKED_L4, CHECKED_UDP, WRONG_IP, WRONG_L4 } from '../receive-checksum.ts';
 
 /** Status and error bits of what `ReceiveChecksum.verify` found, as a signed number of 32 bits. */
@@ -51,6 +52,17 @@ export function checksumStatus(checked: number): number {
     ((checked & CHECKED_UDP) !== 0 ? IXGBE_RXD_UDP_CHECKED : 0) |
     ((checked & WRONG_IP) !== 0 ? IXGBE_RXD_ERROR_IP : 0) |
     ((checked & WRONG_L4) !== 0 ? IXGBE_RXD_ERROR_L4 : 0)
+  );
+}
+
+/** As {@link checksumStatus} of a frame from within the card: its sender left the checksum to it, or nothing is told. */
+export function localStatus(bytes: Uint8Array, header: number, type: number): number {
+  const good = VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID;
+  if (((bytes[header] as number) & good) === 0) return 0;
+  return (
+    ((type & IXGBE_RXD_TYPE_IPV4) !== 0 ? IXGBE_RXD_IP_CHECKED : 0) |
+    ((type & (IXGBE_RXD_TYPE_TCP | IXGBE_RXD_TYPE_UDP)) !== 0 ? IXGBE_RXD_L4_CHECKED : 0) |
+    ((type & IXGBE_RXD_TYPE_UDP) !== 0 ? IXGBE_RXD_UDP_CHECKED : 0)
   );
 }
 
