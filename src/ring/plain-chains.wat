@@ -15,7 +15,8 @@
 ;; device area's entries at `ring`, for slots from … to - 1: `id` and `written`.
 ;;
 ;; completePacked(descriptors, size, used, wrap, table, from, to, mask): the same in a packed ring, from
-;; descriptor `used` on, where the device's wrap counter is `wrap`; lengths are `written` & `mask`.
+;; descriptor `used` on, where the device's wrap counter is `wrap`; lengths are `written` & `mask`. It
+;; begins with the last: the driver polls the first one's cache line, which so is taken from it once.
 (module
   (memory (import "sluice" "window") 65536 65536 shared)
 
@@ -117,7 +118,8 @@
 
   (func (export "completeSplit")
     (param $ring i32) (param $mask i32) (param $used i32) (param $table i32) (param $i i32) (param $to i32)
-    (local $at i32)
+    (local $at i32) (local $entry i64) (local $same i32)
+    (local.set $same (i32.const 1))
     (block $done
       (loop $next
         (br_if $done (i32.ge_u (local.get $i) (local.get $to)))
@@ -125,44 +127,64 @@
           (i32.add
             (local.get $ring)
             (i32.shl (i32.and (local.get $used) (local.get $mask)) (i32.const 3))))
-        (i32.store (local.get $at)
-          (i32.load16_u offset=2816
-            (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 1)))))
-        (i32.store offset=4 (local.get $at)
-          (i32.load offset=2560
-            (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 2)))))
+        (local.set $entry
+          (i64.or
+            (i64.load16_u offset=2816
+              (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 1))))
+            (i64.shl
+              (i64.load32_u offset=2560
+                (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 2))))
+              (i64.const 32))))
+        ;; A driver that takes its buffers in turn and frames of one length make the entries of the lap
+        ;; before: what is not stored stays near to the driver's processor too.
+        (if
+          (i32.eqz
+            (i32.and (local.get $same) (i64.eq (i64.load align=4 (local.get $at)) (local.get $entry))))
+          (then
+            (local.set $same (i32.const 0))
+            (i64.store align=4 (local.get $at) (local.get $entry))))
         (local.set $i (i32.add (local.get $i) (i32.const 1)))
         (local.set $used (i32.add (local.get $used) (i32.const 1)))
         (br $next))))
 
   (func (export "completePacked")
     (param $descriptors i32) (param $size i32) (param $used i32) (param $wrap i32)
-    (param $table i32) (param $i i32) (param $to i32) (param $mask i32)
-    (local $at i32) (local $written i32)
+    (param $table i32) (param $from i32) (param $i i32) (param $mask i32)
+    (local $written i64) (local $flags i64)
+    ;; The position after the last one.
+    (local.set $used (i32.add (local.get $used) (i32.sub (local.get $i) (local.get $from))))
+    (if (i32.gt_u (local.get $used) (local.get $size))
+      (then
+        (local.set $used (i32.sub (local.get $used) (local.get $size)))
+        (local.set $wrap (i32.xor (local.get $wrap) (i32.const 1)))))
+    ;; VIRTQ_DESC_F_AVAIL and _USED, as the wrap counter says
+    (local.set $flags (select (i64.const 0x8080000000000000) (i64.const 0) (local.get $wrap)))
     (block $done
       (loop $next
-        (br_if $done (i32.ge_u (local.get $i) (local.get $to)))
-        (local.set $at (i32.add (local.get $descriptors) (i32.shl (local.get $used) (i32.const 4))))
+        (br_if $done (i32.le_u (local.get $i) (local.get $from)))
+        (local.set $i (i32.sub (local.get $i) (i32.const 1)))
         (local.set $written
-          (i32.and
-            (local.get $mask)
-            (i32.load offset=2560
-              (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 2))))))
-        ;; Flags before length: a length never changes in what still looks available.
-        (i32.store offset=12 (local.get $at)
-          (i32.or
-            (i32.or
-              (i32.load16_u offset=2816
-                (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 1))))
-              ;; VIRTQ_DESC_F_AVAIL and _USED, as the wrap counter says
-              (select (i32.const 0x80800000) (i32.const 0) (local.get $wrap)))
-            ;; VIRTQ_DESC_F_WRITE: there is a length
-            (select (i32.const 0x20000) (i32.const 0) (local.get $written))))
-        (i32.store offset=8 (local.get $at) (local.get $written))
-        (local.set $i (i32.add (local.get $i) (i32.const 1)))
-        (local.set $used (i32.add (local.get $used) (i32.const 1)))
-        (if (i32.eq (local.get $used) (local.get $size))
+          (i64.load32_u offset=2560
+            (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 2)))))
+        (local.set $written (i64.and (local.get $written) (i64.extend_i32_u (local.get $mask))))
+        (if (i32.eqz (local.get $used))
           (then
-            (local.set $used (i32.const 0))
-            (local.set $wrap (i32.xor (local.get $wrap) (i32.const 1)))))
+            (local.set $used (local.get $size))
+            (local.set $flags (i64.xor (local.get $flags) (i64.const 0x8080000000000000)))))
+        (local.set $used (i32.sub (local.get $used) (i32.const 1)))
+        ;; Length, id and flags in one store: a length never changes in what still looks available.
+        (i64.store offset=8
+          (i32.add (local.get $descriptors) (i32.shl (local.get $used) (i32.const 4)))
+          (i64.or
+            (i64.or (local.get $written) (local.get $flags))
+            (i64.or
+              (i64.shl
+                (i64.load16_u offset=2816
+                  (i32.add (local.get $table) (i32.shl (local.get $i) (i32.const 1))))
+                (i64.const 32))
+              ;; VIRTQ_DESC_F_WRITE: there is a length
+              (select
+                (i64.const 0)
+                (i64.const 0x2000000000000)
+                (i64.eqz (local.get $written))))))
         (br $next)))))
