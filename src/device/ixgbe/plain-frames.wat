@@ -214,7 +214,7 @@
     (param $room i32) (param $jobs i32) (param $done i32)
     (param $status i32) (param $verify i32) (param $hashes i32)
     (result i32)
-    (local $hash i32) (local $bits i32)
+    (local $hash i32) (local $bits i32) (local $touched i64)
     (local $i i32) (local $wide i32) (local $word i32) (local $header i32) (local $length i32)
     (local $skip i32) (local $rest i32) (local $frame i32) (local $type i32) (local $ether i32)
     (local $guest f64) (local $address f64) (local $to i32) (local $from i32) (local $sum i32)
@@ -284,6 +284,8 @@
             (f64.add (local.get $guest) (f64.convert_i32_u (local.get $frame)))
             (local.get $high)))
         (local.set $to (i32.trunc_f64_u (f64.add (local.get $guest) (local.get $delta))))
+        ;; The buffer's first bytes are asked for while the processor goes on to the next frame.
+        (local.set $touched (i64.xor (local.get $touched) (i64.load (local.get $to))))
         (local.set $from (i32.add (i32.trunc_f64_u (local.get $address)) (local.get $skip)))
         (local.set $bits (local.get $status))
         (if (local.get $verify)
@@ -323,6 +325,7 @@
         (local.set $i (i32.add (local.get $i) (i32.const 1)))
         (br $next)))
     (i32.store offset=2944 (local.get $table) (local.get $sum))
+    (i64.store offset=2952 (local.get $table) (local.get $touched))
     (i32.or (local.get $made) (i32.sub (local.get $i) (local.get $first))))
 
   (func (export "finish") (param $done i32) (param $count i32) (param $where i32)
