@@ -19,6 +19,8 @@ import { startUml } from '../src/guest/uml.ts';
 import { type Outcome, Sluice, type SluiceConfig, until } from './support/sluice.ts';
 import { type Cleanup, socketDirectory, withoutTestbed } from './support/testbed.ts';
 
+/** Requests a second of the disk beside, each way: work all the time, and a processor for the others. */
+const STEADY_IOPS = 100;
 const launcher = new URL('../bin/sluice', import.meta.url).pathname;
 /** The guest's disks, in the order in which it has them: vda, vdb … */
 const NAMES = ['steady', 'full', 'flaky', 'patient', 'hasty', 'gone'] as const;
@@ -105,7 +107,7 @@ test('a guest whose disks fail', { skip: withoutTestbed() }, async (t) => {
 
   const steady = guest.run(
     `fio --name=steady --filename=/dev/vda --size=16M --rw=randrw --bs=4k --direct=1 --iodepth=4
-      --ioengine=libaio --verify=crc32c --verify_fatal=1 --time_based --runtime=600
+      --ioengine=libaio --rate_iops=${STEADY_IOPS} --verify=crc32c --verify_fatal=1 --time_based --runtime=600
       --output=/tmp/steady.log --trigger-file=/tmp/steady.end --trigger=true`.replaceAll('\n', ' '),
     { timeoutMs: 300_000 },
   );
