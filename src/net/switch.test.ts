@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import fc from 'fast-check';
 import { Arena } from '../memory/arena.ts';
 import { PollLoop } from '../os/poll-loop.ts';
 import { NET_HEADER_BYTES } from '../spec/virtio-net.ts';
@@ -161,6 +162,47 @@ describe('forwarding', () => {
       frames.filter((_, i) => targets[i] === mac || targets[i] === ALL);
     assert.deepEqual(port(ports, 'b').got.slice(already.b), expected(B));
     assert.deepEqual(port(ports, 'c').got.slice(already.c), expected(C));
+  });
+
+  test('a burst ends up as its frames one by one, whoever is behind a port', () => {
+    const policies = { a: {}, b: {}, c: { vlan: 10 } };
+    const [together, alone] = [lanOf(policies), lanOf(policies)];
+    for (const { lan, ports } of [together, alone]) {
+      send(lan, ports['b'] as SinkPort, [frame(ALL, B)]);
+      send(lan, ports['c'] as SinkPort, [frame(ALL, C)]);
+    }
+    const stations = [1, 2, 3].map((index) => `52:54:00:00:01:0${index}`);
+    const frames = fc.array(
+      fc.record({
+        to: fc.constantFrom(B, B, B, C, ALL, ...stations),
+        from: fc.constantFrom(...stations),
+        vlan: fc.constantFrom(undefined, undefined, undefined, 0, 10),
+        bytes: fc.constantFrom(13, 60, 60, 200, 1514),
+      }),
+      { minLength: 1, maxLength: 6 },
+    );
+    const times = fc.integer({ min: 1, max: 3 });
+    fc.assert(
+      fc.property(frames, times, (list, count) => {
+        // Runs of frames that are alike.
+        const burst = list.flatMap(({ to, from, vlan, bytes }) =>
+          new Array<Buffer>(count).fill(
+            frame(to, from, vlan === undefined ? { bytes } : { vlan, bytes: Math.max(bytes, 18) }),
+          ),
+        );
+        send(together.lan, together.ports['a'] as SinkPort, burst);
+        for (const one of burst) send(alone.lan, alone.ports['a'] as SinkPort, [one]);
+        for (const name of Object.keys(policies)) {
+          const [ours, theirs] = [together.ports[name], alone.ports[name]];
+          assert.deepEqual(ours?.got.splice(0), theirs?.got.splice(0), name);
+          assert.deepEqual(ours?.counters.snapshot(), theirs?.counters.snapshot(), name);
+        }
+        assert.deepEqual(
+          together.lan.macs.list(path.loop.now).map(({ mac, port, vlan }) => [mac, port, vlan]),
+          alone.lan.macs.list(path.loop.now).map(({ mac, port, vlan }) => [mac, port, vlan]),
+        );
+      }),
+    );
   });
 
   test('a port is flushed once a burst, and only if it got something', () => {

@@ -236,8 +236,9 @@ export class Switch implements PortOwner {
           if (i === count) break;
         }
       }
-      uniform = false;
       targets[i] = this.#classifyOne(from, burst, i);
+      // The first may be from another station than the burst before: a port can have many behind it.
+      uniform = i === 0 && this.#leads(from, burst);
       bytes += frameLength[i] as number;
       if (frameLength[i] === 0) dropped++;
       i++;
@@ -245,6 +246,16 @@ export class Switch implements PortOwner {
     values[TX_FRAMES] = (values[TX_FRAMES] as number) + count - dropped;
     values[TX_BYTES] = (values[TX_BYTES] as number) + bytes;
     return uniform;
+  }
+
+  /** Whether frame 0, just classified, is one that others can be just like. */
+  #leads(from: Member, burst: Burst): boolean {
+    return (
+      (this.#targets[0] as number) >= 0 &&
+      this.#targets[0] === from.target &&
+      burst.needs[0] === 0 &&
+      burst.tci[0] === from.untagged
+    );
   }
 
   /** Index of the first frame from `first` on that is not just like what `from` sent last. */
