@@ -13,6 +13,7 @@ import {
   segmentedBytes,
   TransmitSchedule,
   wireBits,
+  wireBitsOf,
 } from './link-limit.ts';
 
 const SECOND = 1e9;
@@ -292,6 +293,35 @@ function throughSlot(bytes: number): number {
   }
   return (frames * bytes * 8) / 0.1 / 1e9;
 }
+
+test('frames that arrive together are let in as one by one, or asked for one by one', () => {
+  const clock = stoppedClock();
+  const [together, alone] = [
+    new ReceiveLimit('10G', undefined, clock),
+    new ReceiveLimit('10G', undefined, clock),
+  ];
+  const [frames, padded] = [64, 64 * 1514];
+  const bits = wireBitsOf(frames, padded);
+  assert.equal(bits, 64 * 8 * (1514 + 24));
+  let whole = 0;
+  for (let turn = 0; turn < 400; turn++) {
+    clock.pass(turn < 300 ? 1000 : 100_000);
+    let arrived = 0;
+    for (let i = 0; i < frames; i++) if (alone.admits(bits / frames)) arrived++;
+    if (together.admitsRun(bits)) {
+      whole++;
+      assert.equal(arrived, frames);
+      continue;
+    }
+    let admitted = 0;
+    for (let i = 0; i < frames; i++) if (together.admits(bits / frames)) admitted++;
+    assert.equal(admitted, arrived);
+  }
+  assert.ok(whole > 100 && whole < 300, `${whole} of 400`);
+  assert.ok(new ReceiveLimit('none', undefined, clock).admitsRun(bits));
+  const slot = new ReceiveLimit('none', new SlotLimit(clock), clock);
+  assert.ok(!slot.admitsRun(bits), 'a slot is asked for each frame');
+});
 
 test('a slot of eight lanes carries less than its 32 Gb/s of frames, for both ports together', () => {
   const [large, small] = [throughSlot(1514), throughSlot(64)];
