@@ -130,6 +130,7 @@ function makeRole(context: RoleContext, spec: RoleSpec | undefined): RunningRole
               })),
               frameBytes: source.frame,
               ...(source.rate === undefined ? {} : { framesPerSecond: source.rate }),
+              ...(source.window === undefined ? {} : { window: source.window }),
               ...(source.frames === undefined ? {} : { frames: source.frames }),
             },
       );

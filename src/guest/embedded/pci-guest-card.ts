@@ -65,6 +65,7 @@ export class PciGuestCard implements NetAttachment {
       features: '',
       memoryBytes: memory.size,
       sendFrames,
+      sendWindow,
       receiveBuffers,
     };
   }

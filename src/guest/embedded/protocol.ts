@@ -59,8 +59,12 @@ export interface GuestInfo {
   /** Negotiated feature bits, in hexadecimal. */
   readonly features: string;
   readonly memoryBytes: number;
-  /** Of each pair: frames that can be on their way, and buffers for received ones. */
+  /**
+   * Of each pair: frames that can be on their way, how many of them a source uses (and so how many guests of
+   * these sizes can take), and buffers for received ones.
+   */
   readonly sendFrames: number;
+  readonly sendWindow: number;
   readonly receiveBuffers: number;
 }
 
@@ -70,6 +74,8 @@ export interface SourceSpec {
   readonly frame: number;
   /** Frames a second; as many as possible unless given. */
   readonly rate?: number;
+  /** Frames on their way at most; as many as the guest was attached for unless given. */
+  readonly window?: number;
   /** Frames in all; no end unless given. */
   readonly frames?: number;
 }

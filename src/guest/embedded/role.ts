@@ -36,6 +36,8 @@ export interface RoleCounts {
   /** Test frames and their bytes taken from the device. */
   readonly received: number;
   readonly receivedBytes: number;
+  /** The same bytes, of each flow. */
+  readonly receivedBytesByFlow: Readonly<Record<number, number>>;
   /** Sequence numbers passed over that have not come. */
   readonly missing: number;
   readonly reordered: number;
@@ -61,6 +63,7 @@ export const NO_COUNTS: RoleCounts = {
   sentByFlow: {},
   received: 0,
   receivedBytes: 0,
+  receivedBytesByFlow: {},
   missing: 0,
   reordered: 0,
   duplicates: 0,

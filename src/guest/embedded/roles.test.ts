@@ -141,6 +141,49 @@ describe('source and sink through a switch', () => {
       sinks.map((sink) => sink.counts().received),
       [501, 500],
     );
+    assert.deepEqual(
+      sinks.map((sink) => sink.counts().receivedBytesByFlow),
+      [{ 1: 50_100 }, { 2: 50_000 }],
+    );
+  });
+
+  it('a sink tells the bytes of each flow that it got', () => {
+    const [a, b, c] = [0, 1, 2].map((i) => lan.add(mac(i), DEFAULT_NET_WISHES, SIZES));
+    const senders = [b, c].map(
+      (guest, index) =>
+        new Traffic(
+          guest?.contexts[0] as never,
+          {},
+          {
+            targets: [{ mac: mac(0), flow: 5 + index }],
+            frameBytes: 100 + 100 * index,
+            frames: 10,
+            window: 4,
+          },
+        ),
+    );
+    const sink = new Traffic(a?.contexts[0] as never, {}, undefined);
+    turn([sink, ...senders], () => sink.counts().received === 20);
+    const counts = sink.counts();
+    assert.deepEqual(counts.receivedBytesByFlow, { 5: 1000, 6: 2000 });
+    assert.equal(counts.receivedBytes, 3000);
+  });
+
+  it('a source has no more frames on their way than its window', () => {
+    const a = lan.add(mac(0), DEFAULT_NET_WISHES, SIZES);
+    const options = { targets: [{ mac: mac(1), flow: 1 }], frameBytes: 100 };
+    const { transmit } = a.driver.pairs[0] as (typeof a.driver.pairs)[0];
+    for (const [window, expected] of [
+      [5, 5],
+      [1000, SIZES.sendFrames],
+    ] as const) {
+      const source = new Traffic(a.contexts[0] as never, {}, { ...options, window });
+      // Nobody takes anything out of the ring.
+      for (let i = 0; i < 20; i++) source.poll();
+      assert.equal(transmit.queue.outstanding, expected);
+      source.stop();
+      turn([source], () => source.drained);
+    }
   });
 });
 

@@ -4,7 +4,7 @@ import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 import { FlowTracker } from './flow-tracker.ts';
 import type { RoleContext, RoleCounts } from './role.ts';
 import { NO_COUNTS } from './role.ts';
-import { FrameCheck, flowOf, hasGoodMetadata, stampOf } from './test-frame.ts';
+import { FrameCheck, flowOf, hasGoodMetadata, MAX_FLOWS, stampOf } from './test-frame.ts';
 
 /** Checksums are verified on one frame of so many, unless asked otherwise. */
 export const DEFAULT_VERIFY_EVERY = 64;
@@ -23,7 +23,7 @@ export class Sink {
   private readonly check = new FrameCheck();
   // One cell each: a number in a field of an object would be allocated anew past 2^31.
   private readonly frames = new Float64Array(1);
-  private readonly frameBytes = new Float64Array(1);
+  private readonly flowBytes = new Float64Array(MAX_FLOWS);
   private verified = 0;
   private corrupt = 0;
   private badMetadata = 0;
@@ -50,10 +50,18 @@ export class Sink {
 
   counts(): RoleCounts {
     const { missing, reordered, duplicates } = this.tracker;
+    const byFlow: Record<number, number> = {};
+    let receivedBytes = 0;
+    for (const [flow, bytes] of this.flowBytes.entries()) {
+      if (bytes === 0) continue;
+      byFlow[flow] = bytes;
+      receivedBytes += bytes;
+    }
     return {
       ...NO_COUNTS,
       received: this.frames[0] as number,
-      receivedBytes: this.frameBytes[0] as number,
+      receivedBytes,
+      receivedBytesByFlow: byFlow,
       missing,
       reordered,
       duplicates,
@@ -70,9 +78,8 @@ export class Sink {
     const count = receive.receive();
     if (count === 0) return 0;
     const { offset, length } = receive;
-    const { tracker } = this;
+    const { tracker, flowBytes } = this;
     const { u32 } = ram;
-    let bytes = 0;
     let frames = 0;
     for (let i = 0; i < count; i++) {
       const at = offset[i] as number;
@@ -83,7 +90,7 @@ export class Sink {
         continue;
       }
       frames++;
-      bytes += size;
+      flowBytes[flow] = (flowBytes[flow] as number) + size;
       tracker.note(flow, u32[stampOf(ram, at)] as number);
       if (!hasGoodMetadata(ram, at, size, mtu)) this.badMetadata++;
       if (--this.untilVerify === 0) {
@@ -92,7 +99,6 @@ export class Sink {
       }
     }
     this.frames[0] = (this.frames[0] as number) + frames;
-    this.frameBytes[0] = (this.frameBytes[0] as number) + bytes;
     receive.release();
     return count;
   }

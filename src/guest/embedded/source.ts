@@ -5,6 +5,7 @@ import type { Timer } from '../../os/poll-loop.ts';
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
 import type { Role, RoleContext, RoleCounts } from './role.ts';
 import { NO_COUNTS } from './role.ts';
+import { framesFor } from './send-window.ts';
 import { buildFrame, needsSegmentation, stamp, stampAt } from './test-frame.ts';
 
 /** Frames that one turn sends at most. */
@@ -28,6 +29,8 @@ export interface SourceOptions {
   readonly frameBytes: number;
   /** Frames a second; undefined: as many as possible. */
   readonly framesPerSecond?: number;
+  /** Frames on their way at most; undefined: as many as the guest was attached for. */
+  readonly window?: number;
   /** Stop after so many frames; undefined: never. */
   readonly frames?: number;
 }
@@ -83,8 +86,10 @@ export class Source implements Role {
         remedy: `give it 1 to ${Math.min(pool.count, 256)}`,
       });
     }
-    // As many frames for each target.
-    const count = pool.count - (pool.count % targets.length);
+    const window = Math.min(context.sendWindow, options.window ?? pool.count);
+    // No more than it takes: frames are used in turn, and each takes its place in the caches. As many for each target.
+    const most = Math.min(pool.count, Math.max(framesFor(window, pool.count), targets.length));
+    const count = most - (most % targets.length);
     this.addresses = pool.addresses();
     this.stampIndex = new Uint32Array(count);
     this.hash = new Int32Array(count);
@@ -92,9 +97,9 @@ export class Source implements Role {
     this.sequence = new Uint32Array(targets.length);
     this.free = Uint16Array.from({ length: count }, (_, i) => i);
     this.freeCount = count;
-    const window = Math.min(context.sendWindow, count);
-    this.spare = count - window;
-    this.reapBelow = Math.min(BATCH, Math.ceil(window / 2));
+    const usable = Math.min(window, count);
+    this.spare = count - usable;
+    this.reapBelow = Math.min(BATCH, Math.ceil(usable / 2));
     this.left[0] = options.frames ?? Number.POSITIVE_INFINITY;
     for (let frame = 0; frame < count; frame++) {
       const index = frame % targets.length;

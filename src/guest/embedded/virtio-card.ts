@@ -69,6 +69,7 @@ export class VirtioCard implements NetAttachment {
         features: features.bits.toString(16),
         memoryBytes: memory.size,
         sendFrames: plan.options.sendFrames,
+        sendWindow,
         receiveBuffers: plan.options.receiveBuffers,
       };
     } catch (error) {
