@@ -32,7 +32,9 @@ export interface BenchGuests extends AsyncDisposable {
   /** What a lane copies at once, and the memory that the copies go through, in bytes. */
   readonly copyBytes: number;
   readonly footprint: number;
-  /** Round trips of single frames between the first two guests, in microseconds. */
+  /** Of each guest's pairs of queues: buffers that wait for frames, and such as frames are sent from. */
+  readonly rings?: { readonly receiveBuffers: number; readonly sendFrames: number };
+  /** Round trips of single frames between the first two guests, or with a machine outside, in microseconds. */
   measureLatency(): Promise<Latency>;
   /** The same, where each finds guests and lane asleep; undefined where guests cannot. */
   measureAsleepLatency(): Promise<Latency | undefined>;

@@ -8,6 +8,7 @@ import { type EmbeddedGuests, newFlow } from '../guest/embedded/launcher.ts';
 import type { PingEnd } from '../guest/embedded/ping.ts';
 import type { GuestInfo, ProcessReading, RoleSpec } from '../guest/embedded/protocol.ts';
 import { NO_COUNTS, type RoleCounts } from '../guest/embedded/role.ts';
+import { DEFAULT_FRAME, framesFor } from '../guest/embedded/send-window.ts';
 import { threadSchedule } from '../os/schedule.ts';
 import { NET_HEADER_BYTES } from '../spec/virtio-net.ts';
 import type { BenchGuests, GuestSample, Latency, RunTotals } from './bench-guests.ts';
@@ -15,11 +16,14 @@ import type { Flow } from './flows.ts';
 import { type GuestHomes, type Member, settleGuests, startGuestHomes } from './guest-processes.ts';
 import type { DomainCard, DomainSample } from './private-domain.ts';
 import type { Method } from './report-schema.ts';
+import { type RingSizes, ringSizes } from './ring-sizes.ts';
 import { mean } from './statistics.ts';
 
 export interface EmbeddedBenchOptions {
   readonly method: Method;
-  readonly guests: readonly DomainCard[];
+  /** Of them, the first ones are the guests; machines outside follow. */
+  readonly cards: readonly DomainCard[];
+  readonly guests: number;
   readonly flows: readonly Flow[];
   readonly frame: number;
   readonly packed: boolean;
@@ -28,11 +32,15 @@ export interface EmbeddedBenchOptions {
   readonly rate?: number | undefined;
   /** Guests are driven by interrupts. */
   readonly itr?: number | 'adaptive' | undefined;
+  /** Receive buffers of each pair; chosen unless given. */
+  readonly ring?: number | undefined;
 }
 
 const LATENCY_MS = 100;
-/** Descriptors of rings of guests that wait for interrupts: at 10 Gb/s frames of half a millisecond are more than 400. */
-const INTERRUPT_RING = 1024;
+/** Descriptors of guests that wait for interrupts, where they choose their buffers themselves. */
+const INTERRUPT_QUEUE = 1024;
+/** Descriptors of a machine outside, which takes what many guests send. */
+const OUTSIDE_QUEUE = 1024;
 /** Long enough for both ends and the lane to go to sleep between two round trips. */
 const ASLEEP_INTERVAL_US = 2000;
 const ASLEEP_MS = 500;
@@ -58,25 +66,39 @@ export async function startEmbeddedGuests(
   options: EmbeddedBenchOptions,
   homes: GuestHomes,
 ): Promise<EmbeddedBenchGuests> {
-  const { guests, method, packed, queues, frame, itr } = options;
-  const attach = async (home: EmbeddedGuests, { name, socket, mac }: DomainCard) => {
+  const { cards, guests, packed, queues, frame, itr } = options;
+  const sizes = sizesOf(options, Math.ceil(guests / homes.processes.length));
+  const inside = new Set(cards.slice(0, guests));
+  const attach = async (home: EmbeddedGuests, card: DomainCard) => {
+    const { name, method, socket, mac } = card;
+    const place = { name, method, socket, mac, frame };
+    if (!inside.has(card)) return await home.attach({ ...place, queueSize: OUTSIDE_QUEUE });
     const info = await home.attach({
-      name,
-      method,
-      socket,
-      mac,
-      frame,
+      ...place,
       queuePairs: queues,
       wishes: { packed, multiqueue: queues > 1 },
-      ...(itr === undefined ? {} : { interrupts: itr, queueSize: INTERRUPT_RING }),
+      ...sizes,
+      ...(itr === undefined ? {} : { interrupts: itr }),
     });
     if (packed && !info.packed) {
       throw new SluiceError('unsupported', `guest ${name} was offered no packed rings`);
     }
     return info;
   };
-  const started = await settleGuests(homes, guests, attach);
+  const started = await settleGuests(homes, cards, attach);
   return new EmbeddedBenchGuests(options, started.processes, started.members, started.lost);
+}
+
+/** What guests are not to choose by themselves, because they do not know of each other. */
+function sizesOf(
+  { method, frame, queues, itr, ring }: EmbeddedBenchOptions,
+  guests: number,
+): Partial<RingSizes> {
+  const isInterrupted = itr !== undefined;
+  // Where the card is told of buffers by traps, or several pairs share them, guests know best themselves.
+  const knowBest = method === 'emulated' || queues > 1 || frame > DEFAULT_FRAME;
+  if (ring === undefined && knowBest) return isInterrupted ? { queueSize: INTERRUPT_QUEUE } : {};
+  return ringSizes({ guests, frame, isInterrupted, ring });
 }
 
 /** A pair of queues of the pinging guest, and the flow that it pings with. */
@@ -93,6 +115,10 @@ export class EmbeddedBenchGuests implements BenchGuests {
   readonly #members: readonly Member<GuestInfo>[];
   /** Guests that lost their device; filled as it happens. */
   readonly #lost: readonly string[];
+  /** Who answers the first guest's pings. */
+  readonly #partner: number;
+  /** By flow: its numbers in the frames, one for each pair of queues of who sends. */
+  #numbers: readonly (readonly number[])[] = [];
 
   constructor(
     options: EmbeddedBenchOptions,
@@ -104,11 +130,22 @@ export class EmbeddedBenchGuests implements BenchGuests {
     this.#processes = processes;
     this.#members = members;
     this.#lost = lost;
+    this.#partner = members.length > options.guests ? options.guests : 1;
     this.copyBytes = options.frame;
-    this.footprint = options.flows.reduce((sum, { from, to }) => {
-      const frames = this.#member(from).info.sendFrames + this.#member(to).info.receiveBuffers;
-      return sum + options.queues * frames * (NET_HEADER_BYTES + options.frame);
-    }, 0);
+    const { flows } = options;
+    const distinct = (of: (flow: Flow) => number): number[] => [...new Set(flows.map(of))];
+    const buffers = [
+      ...distinct(({ from }) => from).map((member) => this.#sendFrames(member)),
+      ...distinct(({ to }) => to).map((member) => this.#member(member).info.receiveBuffers),
+    ];
+    this.footprint =
+      options.queues *
+      buffers.reduce((sum, count) => sum + count, 0) *
+      (NET_HEADER_BYTES + options.frame);
+  }
+
+  get rings(): { readonly receiveBuffers: number; readonly sendFrames: number } {
+    return { receiveBuffers: this.#member(0).info.receiveBuffers, sendFrames: this.#sendFrames(0) };
   }
 
   measureLatency(): Promise<Latency> {
@@ -127,29 +164,39 @@ export class EmbeddedBenchGuests implements BenchGuests {
 
   /** Both guests must be in one process: what one notes the other sees. */
   async measureDelivery(): Promise<Latency | undefined> {
-    if (this.#member(0).home !== this.#member(1).home || this.#options.queues !== 1)
-      return undefined;
+    const partner = this.#member(this.#partner);
+    if (this.#member(0).home !== partner.home || this.#options.queues !== 1) return undefined;
     return await this.#ping(LATENCY_MS, 0, 'found');
   }
 
   async start(): Promise<void> {
-    const { flows, frame, rate, verify, queues } = this.#options;
-    const sourceTo = new Map(flows.map(({ from, to }) => [from, this.#member(to).info.mac]));
-    const roles = this.#members.map((_, guest): RoleSpec[] => {
-      const mac = sourceTo.get(guest);
-      return Array.from({ length: queues }, () => ({
-        role: 'traffic',
-        ...(verify ? { verifyEvery: 1 } : {}),
-        ...(mac === undefined
-          ? {}
-          : {
-              source: {
-                targets: [{ mac, flow: newFlow() }],
-                frame,
-                ...(rate === undefined ? {} : { rate: rate / queues }),
-              },
-            }),
-      }));
+    const { flows, frame, rate, verify } = this.#options;
+    this.#numbers = flows.map(({ from }) =>
+      Array.from({ length: this.#pairsOfMember(from) }, () => newFlow()),
+    );
+    const roles = this.#members.map((_, member): RoleSpec[] => {
+      const pairs = this.#pairsOfMember(member);
+      const window = this.#windowOf(member);
+      return Array.from({ length: pairs }, (_, pair) => {
+        const targets = flows.flatMap(({ from, to }, flow) => {
+          if (from !== member) return [];
+          return [{ mac: this.#member(to).info.mac, flow: this.#numbers[flow]?.[pair] as number }];
+        });
+        return {
+          role: 'traffic',
+          ...(verify ? { verifyEvery: 1 } : {}),
+          ...(targets.length === 0
+            ? {}
+            : {
+                source: {
+                  targets,
+                  frame,
+                  ...(window === undefined ? {} : { window }),
+                  ...(rate === undefined ? {} : { rate: rate / pairs }),
+                },
+              }),
+        };
+      });
     });
     // Receivers of one process may have to wait for the senders of another: sinks drop nothing by it,
     // since every guest receives from the moment it is attached.
@@ -159,10 +206,12 @@ export class EmbeddedBenchGuests implements BenchGuests {
   async sample(_domain: DomainSample): Promise<GuestSample> {
     const readings = await this.#read();
     const counts = this.#countsOf(readings);
-    const received = this.#options.flows.map(({ to }) => counts[to] ?? NO_COUNTS);
     return {
-      flowBytes: received.map(({ receivedBytes }) => receivedBytes),
-      frames: received.reduce((sum, one) => sum + one.received, 0),
+      flowBytes: this.#options.flows.map(({ to }, flow) => {
+        const bytes = counts[to]?.receivedBytesByFlow ?? {};
+        return (this.#numbers[flow] ?? []).reduce((sum, number) => sum + (bytes[number] ?? 0), 0);
+      }),
+      frames: counts.reduce((sum, { received }) => sum + received, 0),
       cpuNs: readings.reduce((sum, { cpuUs }) => sum + cpuUs * 1000, 0),
       waitNs: mean(this.#processes.map(({ pid }) => threadSchedule(pid).waitNs)),
     };
@@ -235,7 +284,7 @@ export class EmbeddedBenchGuests implements BenchGuests {
     until: PingEnd = 'echo',
   ): Promise<void> {
     const { frame, queues } = this.#options;
-    const { mac } = this.#member(1).info;
+    const { mac } = this.#member(this.#partner).info;
     const pings = Array.from({ length: queues }, (_, pair): RoleSpec => {
       const path = paths.find((one) => one.pair === pair);
       return path === undefined
@@ -243,10 +292,12 @@ export class EmbeddedBenchGuests implements BenchGuests {
         : { role: 'ping', mac, flow: path.flow, frame, intervalUs, until };
     });
     const echoes = Array.from(
-      { length: queues },
+      { length: this.#pairsOfMember(this.#partner) },
       (): RoleSpec => ({ role: until === 'found' ? 'watch' : 'echo' }),
     );
-    await this.#startRoles([pings, echoes]);
+    const roles: RoleSpec[][] = [pings];
+    roles[this.#partner] = echoes;
+    await this.#startRoles(roles);
   }
 
   /** Counts of the pinging guest, by pair of queues. */
@@ -254,7 +305,7 @@ export class EmbeddedBenchGuests implements BenchGuests {
     return this.#pairsOf(await this.#read(), this.#member(0));
   }
 
-  /** Gives the first guests roles; the others keep theirs, which have been stopped. */
+  /** Gives guests roles, by number; the others keep theirs, which have been stopped. */
   async #startRoles(roles: readonly (readonly RoleSpec[])[]): Promise<void> {
     await Promise.all(
       this.#processes.map((process) => {
@@ -304,6 +355,32 @@ export class EmbeddedBenchGuests implements BenchGuests {
     return readings[this.#processes.indexOf(home)]?.guests[info.name]?.pairs ?? [];
   }
 
+  /** Machines outside have one pair of queues. */
+  #pairsOfMember(member: number): number {
+    return member < this.#options.guests ? this.#options.queues : 1;
+  }
+
+  /**
+   * Frames that a source may have on their way, so that who receives them finds room for them all; undefined:
+   * what it was attached for. Many guests share a machine outside, and it has many of them.
+   */
+  #windowOf(member: number): number | undefined {
+    const { flows, guests } = this.#options;
+    const of = (index: number): GuestInfo => this.#member(index).info;
+    const targets = flows.filter(({ from }) => from === member).map(({ to }) => to);
+    if (member >= guests) return targets.reduce((sum, to) => sum + of(to).sendWindow, 0);
+    const [machine] = targets.filter((to) => to >= guests);
+    if (machine === undefined) return undefined;
+    const senders = flows.filter(({ to }) => to === machine).length * this.#options.queues;
+    return Math.max(1, Math.floor(of(machine).sendWindow / senders));
+  }
+
+  /** Buffers that a source uses, of each pair. */
+  #sendFrames(member: number): number {
+    const { sendWindow, sendFrames } = this.#member(member).info;
+    return framesFor(Math.min(sendWindow, this.#windowOf(member) ?? sendWindow), sendFrames);
+  }
+
   #member(guest: number): Member<GuestInfo> {
     const member = this.#members[guest];
     if (member === undefined) throw new SluiceError('not-found', `there is no guest ${guest}`);
@@ -322,6 +399,7 @@ function addCounts(a: RoleCounts, b: RoleCounts): RoleCounts {
     sentByFlow: { ...a.sentByFlow, ...b.sentByFlow },
     received: a.received + b.received,
     receivedBytes: a.receivedBytes + b.receivedBytes,
+    receivedBytesByFlow: addByFlow(a.receivedBytesByFlow, b.receivedBytesByFlow),
     missing: a.missing + b.missing,
     reordered: a.reordered + b.reordered,
     duplicates: a.duplicates + b.duplicates,
@@ -334,4 +412,11 @@ function addCounts(a: RoleCounts, b: RoleCounts): RoleCounts {
     // Of several pairs together they mean nothing; see #pings.
     latencyUs: NO_COUNTS.latencyUs,
   };
+}
+
+/** A flow is mostly received by one pair of queues, but need not be. */
+function addByFlow(a: RoleCounts['receivedBytesByFlow'], b: RoleCounts['receivedBytesByFlow']) {
+  const sum: Record<number, number> = { ...a };
+  for (const [flow, bytes] of Object.entries(b)) sum[Number(flow)] = (a[Number(flow)] ?? 0) + bytes;
+  return sum;
 }

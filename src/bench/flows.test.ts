@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { flowsOf } from './flows.ts';
+import { flowsOf, outsideFlowsOf } from './flows.ts';
 
 test('both is a ring in which each guest sends once and receives once', () => {
   assert.deepEqual(flowsOf('both', 2), [
@@ -24,4 +24,20 @@ test('rx and tx are pairs, seen from the first of each', () => {
     { from: 2, to: 3 },
   ]);
   assert.throws(() => flowsOf('rx', 3), { code: 'usage' });
+  for (const direction of ['rx', 'tx', 'both'] as const) {
+    assert.throws(() => flowsOf(direction, 1), { code: 'usage' });
+  }
+});
+
+test('outside, each guest has a machine, which others may have too', () => {
+  assert.deepEqual(outsideFlowsOf('tx', [3, 4, 3]), [
+    { from: 0, to: 3 },
+    { from: 1, to: 4 },
+    { from: 2, to: 3 },
+  ]);
+  assert.deepEqual(outsideFlowsOf('rx', [1]), [{ from: 1, to: 0 }]);
+  assert.deepEqual(outsideFlowsOf('both', [1]), [
+    { from: 1, to: 0 },
+    { from: 0, to: 1 },
+  ]);
 });

@@ -136,6 +136,38 @@ for (const { name, withIdle = false, ...options } of [
   });
 }
 
+for (const { direction, guests, ...options } of [
+  { method: 'sriov', direction: 'tx', guests: 3, frame: 1514 },
+  { method: 'sriov', direction: 'both', guests: 1, frame: 64 },
+  { method: 'direct', direction: 'rx', guests: 1, frame: 20000 },
+] as const) {
+  test(`${direction} of ${guests} with machines outside (${options.method}): frames arrive once, whole and in order`, async () => {
+    const report = await runNetBench(
+      parseNetOptions({
+        ...options,
+        direction,
+        guests,
+        outside: true,
+        seconds: 0.5,
+        runs: 1,
+        verify: true,
+        rate: PACE,
+      }),
+      {},
+      false,
+    );
+    netReportSchema.parse(report);
+    assert.equal(report.outside, true);
+    assert.deepEqual(report.errors, { reordered: 0, duplicated: 0, corrupt: 0 });
+    const { results } = report;
+    assert.equal(results.loss_pct, 0);
+    assert.equal(results.per_guest_gbps.length, direction === 'both' ? 2 * guests : guests);
+    assert.ok(results.per_guest_gbps.every((gbps) => gbps > 0));
+    assert.ok(results.fairness > 0.9, 'what each guest sends is told apart at the far end');
+    assert.ok(results.latency_us.p50 > 0);
+  });
+}
+
 test('a ring of guests has a rate for each, and memory is watched while it runs', async () => {
   const options = parseNetOptions({ guests: 5, direction: 'both', frame: 100, rate: PACE });
   const report = await runSoak(options, 2);

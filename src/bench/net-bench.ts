@@ -68,6 +68,7 @@ export async function runNetBench(
     ...(options.model === undefined ? {} : { model: options.model }),
     ...(options.ports === undefined ? {} : { ports: options.ports }),
     ...(options.link === undefined ? {} : { link: options.link }),
+    ...(options.outside ? { outside: true } : {}),
     ...(options.itr === undefined ? {} : { itr: options.itr }),
     ...(options.doorbellPoll === undefined ? {} : { doorbell_poll_us: options.doorbellPoll }),
     guest: options.guest,
@@ -79,6 +80,14 @@ export async function runNetBench(
     packed: options.packed,
     queues: options.queues,
     verified: options.verify,
+    ...(guests.rings === undefined
+      ? {}
+      : {
+          rings: {
+            receive_buffers: guests.rings.receiveBuffers,
+            send_frames: guests.rings.sendFrames,
+          },
+        }),
     results,
     ...(embedded
       ? { errors }
@@ -147,8 +156,8 @@ async function measureRun(
           ? undefined
           : guestsAfter.waitNs - (guestsBefore.waitNs ?? 0),
       traps: of((sample) => sample.trapReads + sample.trapWrites),
-      kicks: of((sample) => sumOf(sample, ['kicks'])),
-      calls: of((sample) => sumOf(sample, ['calls'])),
+      kicks: of((sample) => sumOf(guestPorts(sample, options), ['kicks'])),
+      calls: of((sample) => sumOf(guestPorts(sample, options), ['calls'])),
       laneHeapBytes: of((sample) => sample.laneHeapBytes),
       errors: totals.errors ?? { reordered: 0, duplicated: 0, corrupt: 0 },
     },
@@ -164,11 +173,19 @@ function portLosses(
   after: DomainSample,
 ): { readonly sent: number; readonly lost: number } {
   return {
-    sent: sumOf(after, ['tx_frames']) - sumOf(before, ['tx_frames']),
-    lost: sumOf(after, DROPS) - sumOf(before, DROPS),
+    sent: sumOf(after.ports, ['tx_frames']) - sumOf(before.ports, ['tx_frames']),
+    lost: sumOf(after.ports, DROPS) - sumOf(before.ports, DROPS),
   };
 }
 
-function sumOf({ ports }: DomainSample, names: readonly (typeof PORT_COUNTERS)[number][]): number {
+/** Without those of machines outside. */
+function guestPorts({ ports }: DomainSample, { guests }: NetOptions): DomainSample['ports'] {
+  return ports.slice(0, guests);
+}
+
+function sumOf(
+  ports: DomainSample['ports'],
+  names: readonly (typeof PORT_COUNTERS)[number][],
+): number {
   return ports.reduce((total, port) => names.reduce((sum, name) => sum + port[name], total), 0);
 }

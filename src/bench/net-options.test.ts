@@ -14,7 +14,18 @@ test('defaults are those of the documentation', () => {
     packed: false,
     queues: 1,
     verify: false,
+    outside: false,
   });
+});
+
+test('one guest is enough where there are machines outside', () => {
+  for (const method of ['direct', 'sriov'] as const) {
+    for (const direction of ['rx', 'tx', 'both'] as const) {
+      const options = parseNetOptions({ method, direction, guests: 1, outside: true });
+      assert.deepEqual([options.guests, options.outside], [1, true]);
+    }
+  }
+  assert.equal(parseNetOptions({ method: 'sriov', guests: 3, outside: true }).guests, 3);
 });
 
 test('an emulated card is an 82574L unless another is asked for', () => {
@@ -39,7 +50,13 @@ test('functions of an 82599 are on both its ports, whose wires carry 10 Gb/s, un
 
 test('what cannot be is refused by the name of the option', () => {
   for (const [input, pattern] of [
-    [{ guests: 1 }, /--guests/],
+    [{ guests: 0 }, /--guests/],
+    [{ guests: 1 }, /1 guest has nobody/],
+    [{ method: 'sriov', guests: 1, direction: 'both' }, /1 guest has nobody/],
+    [{ outside: true }, /--outside/],
+    [{ method: 'emulated', outside: true }, /--outside/],
+    [{ ring: 4 }, /--ring/],
+    [{ guest: 'uml', ring: 64 }, /--ring/],
     [{ guests: 3, direction: 'rx' }, /3 guests/],
     [{ frame: 10 }, /--frame/],
     [{ frame: 70000 }, /--frame/],

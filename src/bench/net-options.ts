@@ -28,6 +28,9 @@ const MAX_VF_PAIRS = 4;
 /** EITR holds 1 to 511 units of 2 us. */
 const MIN_ITR = 956;
 const MAX_ITR = 488_281;
+/** Buffers of a ring: few more than one frame on its way takes, and as many as ixgbevf can have. */
+const MIN_RING = 8;
+const MAX_RING = 4096;
 
 export const netOptionsSchema = z.strictObject({
   method: z.enum(METHODS).default('paravirtual'),
@@ -36,12 +39,16 @@ export const netOptionsSchema = z.strictObject({
   /** `direct`, `sriov`: ports of each card that are used, in turn. */
   ports: z.int().min(1).max(MAX_PORTS).optional(),
   link: z.enum(LINKS).optional(),
+  /** `direct`, `sriov`: guests exchange frames with machines beyond the wires, not with each other. */
+  outside: z.boolean().default(false),
+  /** Receive buffers of each pair of queues; chosen by the number of guests unless given. */
+  ring: z.int().min(MIN_RING).max(MAX_RING).optional(),
   /** Microseconds that an idle lane may leave a doorbell unseen; the NIC's default unless given. */
   doorbellPoll: z.int().min(0).max(1_000_000).optional(),
   /** Guests look for frames after interrupts only, of which there are so many a second; 0: no bound. */
   itr: z.union([z.literal('adaptive'), z.literal(0), z.int().min(MIN_ITR).max(MAX_ITR)]).optional(),
   guest: z.enum(GUEST_KINDS).default('embedded'),
-  guests: z.int().min(2).max(MAX_GUESTS).default(2),
+  guests: z.int().min(1).max(MAX_GUESTS).default(2),
   frame: z.int().min(MIN_FRAME).max(MAX_TEST_FRAME).default(1514),
   direction: z.enum(DIRECTIONS).default('rx'),
   seconds: z.number().min(0.1).max(3600).default(3),
@@ -65,10 +72,10 @@ export function parseNetOptions(input: z.input<typeof netOptionsSchema>): NetOpt
     });
   }
   const options = withModel(parsed.data);
-  flowsOf(options.direction, options.guests);
+  if (!options.outside) flowsOf(options.direction, options.guests);
   if (options.guest !== 'embedded') {
-    if (options.verify || options.rate !== undefined) {
-      throw new SluiceError('usage', '--verify and --rate are for embedded guests', {
+    if (options.verify || options.rate !== undefined || options.ring !== undefined) {
+      throw new SluiceError('usage', '--verify, --rate and --ring are for embedded guests', {
         remedy: 'leave them out, or use --guest embedded',
       });
     }
@@ -106,6 +113,7 @@ export function hasNic(method: Method): method is 'direct' | 'sriov' {
 /** The card that a bench of the method has. @throws SluiceError `usage` for what the method has not. */
 function withModel(options: NetOptions): NetOptions {
   const { method, model, guest, packed, queues, ports, link, itr, doorbellPoll } = options;
+  const { outside } = options;
   const isEmulated = method === 'emulated';
   const wrongModel = hasNic(method) ? model !== NIC_MODEL : !isEmulated || model === NIC_MODEL;
   if (model !== undefined && wrongModel) {
@@ -114,10 +122,10 @@ function withModel(options: NetOptions): NetOptions {
       remedy: 'give both, or none of them',
     });
   }
-  if (!hasNic(method) && (ports ?? link ?? itr ?? doorbellPoll) !== undefined) {
+  if (!hasNic(method) && (outside || (ports ?? link ?? itr ?? doorbellPoll) !== undefined)) {
     throw new SluiceError(
       'usage',
-      '--ports, --link, --itr and --doorbell-poll are for --method direct and sriov',
+      '--ports, --link, --outside, --itr and --doorbell-poll are for --method direct and sriov',
       { remedy: 'leave them out' },
     );
   }

@@ -1,14 +1,14 @@
 /** What a bench is run on: a private driver domain with guests attached to it. */
 import { SluiceError } from '../base/errors.ts';
 import { ETHERNET_DEFAULT_MTU, ETHERNET_HEADER_BYTES } from '../spec/ethernet.ts';
-import { IXGBE_VFS } from '../spec/ixgbe.ts';
 import type { BenchControl } from './bench-control.ts';
 import type { BenchGuests } from './bench-guests.ts';
 import { startBenchHomes, startEmbeddedGuests } from './embedded-guests.ts';
-import { flowsOf } from './flows.ts';
+import { type Flow, flowsOf, outsideFlowsOf } from './flows.ts';
 import { endGuestHomes, NO_HOMES } from './guest-processes.ts';
 import { allowedCpus, type Placement, placeOn } from './machine.ts';
 import { hasNic, type NetOptions } from './net-options.ts';
+import { guestsPerNic, type NicPlace, nicPlaces, portNumber } from './nic-places.ts';
 import { PrivateDomain } from './private-domain.ts';
 import { startRealGuests } from './real-guests.ts';
 
@@ -52,13 +52,13 @@ function guestsWith(guests: number, card: (guest: number) => object): object {
 }
 
 /**
- * As many NICs as it takes, all ports of which are plugged into the switch. Guests get ports, or virtual
- * functions of ports in turn, so that neighbours are on different ports where there are two.
+ * As many NICs as it takes. All ports are plugged into one switch; or each into its own, which has a machine
+ * beside: what is outside the wires.
  */
 function nicConfig(options: NetOptions): object {
-  const { method, model, guests, queues, ports = 1, link, doorbellPoll } = options;
+  const { method, model, guests, queues, ports = 1, link, doorbellPoll, outside } = options;
   const isShared = method === 'sriov';
-  const perNic = ports * (isShared ? IXGBE_VFS : 1);
+  const perNic = guestsPerNic(options);
   const nics = Math.ceil(guests / perNic);
   const perPort = Math.ceil(Math.min(guests, perNic) / ports);
   // Fewer functions have more queues each.
@@ -70,22 +70,58 @@ function nicConfig(options: NetOptions): object {
   }
   // Without another port there is nothing at the other end of the wire.
   const isWired = guests > 1 && (ports > 1 || nics > 1);
-  const wire = isWired ? { switch: SWITCH } : 'none';
+  const places = nicPlaces(options);
+  const machines = outside ? 1 + Math.max(...places.map((place) => portNumber(options, place))) : 0;
+  const wireOf = (port: number): string | { readonly switch: string } => {
+    if (!outside) return isWired ? { switch: SWITCH } : 'none';
+    return port < machines ? { switch: outsideSwitch(port) } : 'none';
+  };
   const polling = doorbellPoll === undefined ? {} : { doorbell_poll_us: doorbellPoll };
-  const port = { wire, link, ...(isShared ? vfs : {}) };
+  const port = (nic: number, number: number): object => {
+    const wire = wireOf(portNumber(options, { nic, port: number, vf: undefined }));
+    return { wire, link, ...(isShared ? vfs : {}) };
+  };
+  const outsides = Array.from({ length: machines }, (_, machine) => machine);
   return {
+    ...(outside
+      ? { switches: Object.fromEntries(outsides.map((each) => [outsideSwitch(each), {}])) }
+      : {}),
     nics: Object.fromEntries(
       Array.from({ length: nics }, (_, nic) => [
         `nic${nic}`,
-        { model, ...polling, ports: Array.from({ length: ports }, () => ({ ...port })) },
+        {
+          model,
+          ...polling,
+          ports: Array.from({ length: ports }, (_, number) => port(nic, number)),
+        },
       ]),
     ),
-    guests: guestsWith(guests, (guest) => {
-      const inNic = guest % perNic;
-      const place = { method, nic: `nic${Math.floor(guest / perNic)}`, port: inNic % ports };
-      return isShared ? { ...place, vf: Math.floor(inNic / ports) } : place;
-    }),
+    guests: {
+      ...guestsWith(guests, (guest) => {
+        const { nic, port, vf } = places[guest] as NicPlace;
+        const place = { method, nic: `nic${nic}`, port };
+        return vf === undefined ? place : { ...place, vf };
+      }),
+      ...Object.fromEntries(
+        outsides.map((machine) => [
+          `outside${machine}`,
+          { net: [{ method: 'paravirtual', switch: outsideSwitch(machine) }] },
+        ]),
+      ),
+    },
   };
+}
+
+function outsideSwitch(machine: number): string {
+  return `outside${machine}`;
+}
+
+/** Who sends to whom: guests by number, then the machines outside. */
+function benchFlows(options: NetOptions): Flow[] {
+  const { direction, guests, outside } = options;
+  if (!outside) return flowsOf(direction, guests);
+  const machines = nicPlaces(options).map((place) => guests + portNumber(options, place));
+  return outsideFlowsOf(direction, machines);
 }
 
 export async function startNetRig(options: NetOptions, control: BenchControl): Promise<NetRig> {
@@ -108,10 +144,10 @@ export async function startNetRig(options: NetOptions, control: BenchControl): P
     if (homing.status === 'rejected') throw homing.reason;
     const domain = starting.value;
     control.onStep?.(`starting ${options.guests} guests`);
-    const flows = flowsOf(options.direction, options.guests);
+    const flows = benchFlows(options);
     const guests = stack.use(
       kind === 'embedded'
-        ? await startEmbeddedGuests({ ...options, flows, guests: domain.cards }, homing.value)
+        ? await startEmbeddedGuests({ ...options, flows, cards: domain.cards }, homing.value)
         : await startRealGuests({
             kind,
             guests: domain.cards,

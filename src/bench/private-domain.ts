@@ -14,6 +14,7 @@ import { parseConfig } from '../daemon/config.ts';
 import { Daemon } from '../daemon/daemon.ts';
 import type { BlockCounter } from '../device/virtio-blk/counters.ts';
 import type { PortCounter } from '../net/port.ts';
+import type { Method } from './report-schema.ts';
 
 /** A guest's network card as the driver domain knows it. */
 export interface DomainCard {
@@ -21,6 +22,7 @@ export interface DomainCard {
   readonly name: string;
   readonly socket: string;
   readonly mac: string;
+  readonly method: Method;
 }
 
 /** A guest's disk. */
@@ -81,8 +83,8 @@ export class PrivateDomain implements AsyncDisposable {
     this.#directory = directory;
     const cards = daemon.config.guests.flatMap(({ net }) => net);
     const disks = daemon.config.guests.flatMap(({ disk }) => disk);
-    this.cards = cards.flatMap(({ guest, socket, mac }) =>
-      guest === undefined ? [] : { name: guest, socket, mac },
+    this.cards = cards.flatMap(({ guest, socket, mac, method }) =>
+      guest === undefined ? [] : { name: guest, socket, mac, method },
     );
     this.disks = disks.map(({ guest, socket }) => ({ name: guest, socket }));
     this.#ports = cards.map(({ port }) => port);

@@ -55,7 +55,9 @@ export const netResultsSchema = z.strictObject({
   fairness: z.number().min(0).max(1).describe("Jain's index over per_guest_gbps."),
   per_guest_gbps: z
     .array(amount)
-    .describe('rx: each receiver; tx: each sender, what arrived of it; both: each as a receiver.'),
+    .describe(
+      'rx: each receiver; tx: each sender, what arrived of it; both: each as a receiver, and with outside then each as a sender.',
+    ),
   latency_us: latencySchema.describe(
     'Round trip of single frames on an otherwise idle path, guest to guest and back.',
   ),
@@ -105,6 +107,10 @@ export const netReportSchema = z.strictObject({
   model: z.enum(CARD_MODELS).optional().describe('The card that guests see.'),
   ports: z.int().positive().optional().describe('direct, sriov: ports of each card that are used.'),
   link: z.enum(LINKS).optional().describe('direct, sriov: what the wires of ports carry.'),
+  outside: z
+    .literal(true)
+    .optional()
+    .describe('direct, sriov: guests exchange frames with machines beyond the wires of ports.'),
   itr: z
     .union([z.int().nonnegative(), z.literal('adaptive')])
     .optional()
@@ -117,7 +123,7 @@ export const netReportSchema = z.strictObject({
       'direct, sriov: how long an idle lane may leave a doorbell unseen, where it was chosen.',
     ),
   guest: z.enum(GUEST_KINDS),
-  guests: z.int().min(2),
+  guests: z.int().positive(),
   frame: z.int().positive(),
   direction: z.enum(DIRECTIONS),
   seconds: z.number().positive().describe('Length of one run.'),
@@ -125,6 +131,13 @@ export const netReportSchema = z.strictObject({
   packed: z.boolean(),
   queues: z.int().positive(),
   verified: z.boolean().describe('Every frame was checked to the last byte, not only some.'),
+  rings: z
+    .strictObject({
+      receive_buffers: z.int().positive().describe('Buffers that wait for frames.'),
+      send_frames: z.int().positive().describe('Buffers that frames are sent from.'),
+    })
+    .optional()
+    .describe('Embedded guests: of each pair of queues.'),
   results: netResultsSchema,
   errors: netErrorsSchema.optional().describe('Embedded guests only.'),
   tcp: z
@@ -271,7 +284,7 @@ export const soakReportSchema = z.strictObject({
   bench: z.literal('soak'),
   method: z.enum(METHODS),
   model: z.enum(CARD_MODELS).optional(),
-  guests: z.int().min(2),
+  guests: z.int().positive(),
   frame: z.int().positive(),
   direction: z.enum(DIRECTIONS),
   seconds: z.number().positive(),

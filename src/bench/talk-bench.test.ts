@@ -53,14 +53,29 @@ const row: NetReport = netReportSchema.parse({
 test('every row is a bench that can be, and no two are the same', () => {
   const rows = talkRows();
   assert.equal(new Set(rows.map((one) => JSON.stringify(one))).size, rows.length);
-  for (const guests of [2, 30, 60]) assert.ok(rows.some((one) => one.guests === guests));
+  const guestsOf = (wanted: (row: (typeof rows)[number]) => boolean): number[] =>
+    rows.filter(wanted).map(({ guests }) => guests);
+  const shared = { method: 'sriov', ports: 2, link: '10G', frame: 1514, itr: undefined } as const;
+  const isShared = (row: (typeof rows)[number]): boolean =>
+    Object.entries(shared).every(([key, value]) => row[key as keyof typeof shared] === value);
   assert.deepEqual(
-    rows.flatMap(({ itr }) => itr ?? []),
+    guestsOf((row) => isShared(row) && row.outside && row.direction === 'tx'),
+    [1, 2, 4, 8, 16, 30, 60],
+    'all send over both ports to machines outside',
+  );
+  assert.deepEqual(
+    guestsOf((row) => isShared(row) && !row.outside && row.direction === 'both'),
+    [2, 4, 8, 16, 30, 60],
+  );
+  assert.deepEqual(
+    rows.flatMap(({ guests, itr }) => (guests === 2 && itr !== undefined ? [itr] : [])),
     [0, 2000, 8000, 20_000, 'adaptive'],
   );
+  assert.ok(rows.some(({ guests, itr, outside }) => guests === 30 && itr === 8000 && outside));
   const titles = rows.map(talkTitle);
   assert.equal(new Set(titles).size, rows.length, 'no two rows look the same');
   assert.ok(titles.includes('direct (82599, 10G), 2 guests, rx, frames of 1514 bytes'));
+  assert.ok(titles.includes('sriov (82599, 10G), 1 guest, tx outside, frames of 1514 bytes'));
   assert.ok(titles.some((title) => title.endsWith('interrupts adaptive')));
 });
 
@@ -75,6 +90,8 @@ test('a row has a cell for each column, and is told apart', () => {
   assert.equal(under('way us'), 1.5);
   assert.equal(under('trip us'), 12);
   assert.equal(under('fair'), 1);
+  assert.equal(under('way'), 'rx');
+  assert.equal(talkCells({ ...row, outside: true })[TALK_COLUMNS.indexOf('way')], 'rx outside');
   const { itr: _, ...polled } = row;
   assert.equal(talkCells(polled)[TALK_COLUMNS.indexOf('itr')], 'polled');
 });

@@ -5,13 +5,17 @@
 import { shortNumber } from './chart.ts';
 import { describeMachine } from './machine.ts';
 import { type NetOptions, parseNetOptions } from './net-options.ts';
-import type { NetReport, TalkReport } from './report-schema.ts';
-import { methodName } from './text-report.ts';
+import type { Direction, NetReport, TalkReport } from './report-schema.ts';
+import { guestsText, methodName } from './text-report.ts';
 
 /** Virtual machines in the talk, and in its successor (Dong et al., HPCA 2010). */
-const GUESTS = [2, 4, 8, 16, 30, 60] as const;
+const MACHINES = [1, 2, 4, 8, 16, 30, 60] as const;
+const TALK_MACHINES = 30;
+/** In a ring, where each sends to the next, there are two at least. */
+const GUESTS = MACHINES.filter((guests) => guests > 1);
 /** Off, the talk's own, and around it. */
-const THROTTLES = [0, 2000, 8000, 20_000, 'adaptive'] as const;
+const TALK_THROTTLE = 8000;
+const THROTTLES = [0, 2000, TALK_THROTTLE, 20_000, 'adaptive'] as const;
 const SMALL = 64;
 const SECONDS = 0.5;
 const RUNS = 3;
@@ -19,7 +23,22 @@ const RUNS = 3;
 type Input = Parameters<typeof parseNetOptions>[0];
 
 const ROWS: readonly Input[] = [
-  // One guest receives at line rate.
+  // One guest receives at line rate what comes from outside.
+  { method: 'direct', guests: 1, outside: true },
+  { method: 'sriov', guests: 1, outside: true },
+  // All send over both ports, to machines outside.
+  ...MACHINES.map(
+    (guests): Input => ({
+      method: 'sriov',
+      guests,
+      direction: 'tx',
+      outside: true,
+    }),
+  ),
+  // They receive from there, driven by as many interrupts as in the talk, and without.
+  { method: 'sriov', guests: TALK_MACHINES, outside: true },
+  { method: 'sriov', guests: TALK_MACHINES, outside: true, itr: TALK_THROTTLE },
+  // From guest to guest, over the wires of two ports.
   { method: 'direct', guests: 2 },
   { method: 'sriov', guests: 2 },
   // As many queues as there may be, and no wire.
@@ -27,9 +46,9 @@ const ROWS: readonly Input[] = [
   { method: 'direct', guests: 2, link: 'none', queues: 4 },
   { method: 'sriov', guests: 2, link: 'none' },
   { method: 'sriov', guests: 2, link: 'none', queues: 4 },
-  // All send, over both ports.
+  // All send and receive, over both ports.
   ...GUESTS.map((guests): Input => ({ method: 'sriov', guests, direction: 'both' })),
-  { method: 'sriov', guests: 30, direction: 'both', link: 'none' },
+  { method: 'sriov', guests: TALK_MACHINES, direction: 'both', link: 'none' },
   // From function to function, without a wire.
   ...([2, 30, 60] as const).flatMap((guests): Input[] => [
     { method: 'sriov', guests, direction: 'both', ports: 1 },
@@ -37,6 +56,7 @@ const ROWS: readonly Input[] = [
   ]),
   // Guests that are driven by interrupts.
   ...THROTTLES.map((itr): Input => ({ method: 'sriov', guests: 2, itr })),
+  { method: 'sriov', guests: TALK_MACHINES, direction: 'both', ports: 1, itr: TALK_THROTTLE },
 ];
 
 /** What is measured, row by row. */
@@ -46,15 +66,20 @@ export function talkRows(): NetOptions[] {
 
 /** What tells a row from the others. */
 export function talkTitle({ direction, ...row }: NetOptions): string {
-  const { guests, frame, queues, itr } = row;
+  const { guests, frame, queues, itr, outside } = row;
   return [
     methodName(row),
-    `${guests} guests`,
-    direction,
+    guestsText(guests),
+    wayOf(direction, outside),
     `frames of ${frame} bytes`,
     ...(queues > 1 ? [`${queues} queue pairs`] : []),
     ...(itr === undefined ? [] : [`interrupts ${itr === 0 ? 'not throttled' : itr}`]),
   ].join(', ');
+}
+
+/** Which way frames go, and whether they come from machines outside, or go there. */
+function wayOf(direction: Direction, outside: boolean | undefined): string {
+  return outside === true ? `${direction} outside` : direction;
 }
 
 /** Titles of {@link talkCells}. */
@@ -80,7 +105,7 @@ export const TALK_COLUMNS = [
 
 /** The cells of one row, numbers rounded to what can be read. */
 export function talkCells(row: NetReport): (string | number)[] {
-  const { guests, direction, frame, queues, itr, results } = row;
+  const { guests, direction, outside, frame, queues, itr, results } = row;
   const figures = [
     results.gbps,
     results.mpps,
@@ -95,7 +120,7 @@ export function talkCells(row: NetReport): (string | number)[] {
   return [
     methodName(row),
     guests,
-    direction,
+    wayOf(direction, outside),
     frame,
     queues,
     itr ?? 'polled',

@@ -79,9 +79,14 @@ export function netReportText(report: NetReport): string {
     'machine',
     `${machine.cpu}, ${machine.cores} cores, Node.js ${machine.node}, Linux ${machine.kernel}`,
   ]);
-  const title = `${methodName(report)}, ${report.guests} ${report.guest} guests, frames of ${report.frame} bytes, ${report.direction}${report.packed ? ', packed rings' : ''}${report.queues > 1 ? `, ${report.queues} queue pairs` : ''}${nicText(report)}`;
+  const title = `${methodName(report)}, ${guestsText(report.guests, `${report.guest} `)}${report.outside === true ? ' and machines outside' : ''}, frames of ${report.frame} bytes, ${report.direction}${report.packed ? ', packed rings' : ''}${report.queues > 1 ? `, ${report.queues} queue pairs` : ''}${nicText(report)}`;
   const note = busyNote([report]);
   return `${title}\n\n${labelled(rows)}${note === undefined ? '' : `\n${note}\n`}`;
+}
+
+/** How many guests. @param kind what stands before the word, with a space */
+export function guestsText(guests: number, kind = ''): string {
+  return guests === 1 ? `1 ${kind}guest` : `${guests} ${kind}guests`;
 }
 
 /** What was chosen of cards with functions. */

@@ -111,6 +111,16 @@ function netCommand(): Command {
       ).choices(LINKS),
     )
     .option(
+      '--outside',
+      'direct, sriov: exchange frames with machines beyond the wires instead of with each other',
+      false,
+    )
+    .option(
+      '--ring <n>',
+      'receive buffers of each queue pair (default: 512, fewer where many guests share the caches)',
+      number,
+    )
+    .option(
       '--itr <n|adaptive>',
       'direct, sriov: guests look for frames after interrupts only, so many a second; 0: no bound',
       throttle,
@@ -126,7 +136,7 @@ function netCommand(): Command {
     .action(runNet);
 }
 
-type OptionalFlag = 'rate' | 'model' | 'ports' | 'link' | 'itr' | 'doorbellPoll';
+type OptionalFlag = 'rate' | 'model' | 'ports' | 'link' | 'ring' | 'itr' | 'doorbellPoll';
 
 interface NetFlags
   extends Omit<NetOptions, OptionalFlag>,
