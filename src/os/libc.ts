@@ -49,6 +49,7 @@ const { functions } = ffi.dlopen('libc.so.6', {
   pwritev2: { arguments: ['i32', 'u64', 'i32', 'i64', 'i32'], return: 'i64' },
   statx: { arguments: ['i32', 'pointer', 'i32', 'u32', 'pointer'], return: 'i32' },
   sched_setaffinity: { arguments: ['i32', 'u32', 'pointer'], return: 'i32' },
+  sched_yield: { arguments: [], return: 'i32' },
 });
 
 export const libc = functions;

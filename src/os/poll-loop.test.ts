@@ -340,6 +340,33 @@ describe('PollLoop', () => {
     loop.close();
   });
 
+  test('sleeps when its time is over, however slow the looks at eager sockets are', () => {
+    const loop = new PollLoop({ idlePollUs: 100 });
+    let looks = 0;
+    const socket = {
+      look: () => {
+        looks++;
+        for (const end = performance.now() + 0.2; performance.now() < end; );
+        return false;
+      },
+    };
+    loop.addPoller({
+      poll: () => 0,
+      arm: () => {
+        loop.stop();
+        loop.setTimer(0, () => undefined);
+        return false;
+      },
+      disarm: () => undefined,
+    });
+    loop.hasten(socket);
+    loop.run();
+    assert.equal(loop.sleeps, 1);
+    // The first is in the turn from which on the loop is idle, the second is past its time.
+    assert.equal(looks, 2);
+    loop.close();
+  });
+
   test('forgets an eager socket that nothing comes on', () => {
     const loop = new PollLoop();
     let looks = 0;

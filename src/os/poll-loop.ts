@@ -4,6 +4,7 @@
  */
 import { clock, monotonicNs, readClock, setTimerSlack } from './clock.ts';
 import { Epoll } from './epoll.ts';
+import { libc } from './libc.ts';
 
 /** Something with rings in shared memory that must be looked at. */
 export interface Poller {
@@ -58,6 +59,10 @@ const TIMER_SLACK_NS = 1000;
 const JUST_USED = 0;
 /** With work to do, the loop looks at eager sockets once in this many turns; without, each turn. */
 const BUSY_TURNS_PER_EAGER = 4;
+/** Whoever uses an offered processor for longer, in ns, is no client that had waited for its answer: */
+const LONG_OFFER_NS = 100_000;
+/** it is kept for so many times as long then. */
+const OFFER_PAUSES = 8;
 
 export class PollLoop {
   readonly epoll = new Epoll();
@@ -77,6 +82,8 @@ export class PollLoop {
   readonly #eagerUntil: number[] = [];
   /** The longest sleep that pollers allow, in ns. */
   readonly #nap = new Float64Array(1);
+  /** From when on the processor may be offered to others. */
+  #offerFrom = 0;
   #stopped = false;
 
   constructor(options: PollLoopOptions = {}) {
@@ -150,10 +157,13 @@ export class PollLoop {
         this.busyTurns++;
         idleSince = 0;
       }
+      let isWaiting = false;
       if (this.#eager.length !== 0 && (!isBusy || turn % BUSY_TURNS_PER_EAGER === 0)) {
         if (this.#lookAtEager()) idleSince = 0;
+        else isWaiting = !isBusy;
       }
-      if (turn % TURNS_PER_CLOCK !== 0) continue;
+      // A turn that waits for a message makes calls: it is no short one.
+      if (turn % TURNS_PER_CLOCK !== 0 && !isWaiting) continue;
       this.#readClock();
       const { now } = this;
       if (this.#eager.length !== 0) this.#forgetEager();
@@ -164,7 +174,11 @@ export class PollLoop {
       }
       if (idleSince === 0) idleSince = now;
       // Whoever was looked at may have ended the loop: then there is nothing to sleep for.
-      if (this.#stopped || now - idleSince < this.#idlePollNs) continue;
+      if (this.#stopped) continue;
+      if (now - idleSince < this.#idlePollNs) {
+        if (isWaiting) this.#offerProcessor();
+        continue;
+      }
       this.#sleep();
       idleSince = 0;
       lookedAt = this.now;
@@ -187,6 +201,20 @@ export class PollLoop {
     // From the end: whoever is looked at may be dropped.
     for (let i = this.#eager.length - 1; i >= 0; i--) found = this.#eager[i]?.look() || found;
     return found;
+  }
+
+  /**
+   * A client that waits for an answer may share the loop's processor: the kernel does not always let it run
+   * as soon as it is answered, and the loop would spin in its place. Anybody else is not to have it for as
+   * long as the kernel would give it.
+   */
+  #offerProcessor(): void {
+    const { now } = this;
+    if (now < this.#offerFrom) return;
+    libc.sched_yield();
+    this.#readClock();
+    const used = this.now - now;
+    if (used > LONG_OFFER_NS) this.#offerFrom = this.now + OFFER_PAUSES * used;
   }
 
   #forgetEager(): void {

@@ -1,7 +1,7 @@
 /** How a client waits for what its peer answers: for so long, and asleep where it can. */
 import { SluiceError } from '../base/errors.ts';
 import { monotonicNs } from '../os/clock.ts';
-import { EPOLLIN, EPOLLRDHUP, Epoll } from '../os/epoll.ts';
+import { PollFd } from '../os/poll-fd.ts';
 import type { ByteChannel } from './channel.ts';
 
 /** Longest wait for an answer, in milliseconds. */
@@ -18,15 +18,14 @@ export interface PatienceOptions {
 
 export class Patience {
   readonly #peer: string;
-  readonly #channel: ByteChannel;
+  readonly #waiter: PollFd;
   readonly #timeoutMs: number;
   readonly #pump: (() => void) | undefined;
-  #epoll: Epoll | undefined;
 
   /** @param peer what errors call the other side */
   constructor(peer: string, channel: ByteChannel, options: PatienceOptions) {
     this.#peer = peer;
-    this.#channel = channel;
+    this.#waiter = new PollFd(channel.fd);
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.#pump = options.pump;
   }
@@ -46,25 +45,10 @@ export class Patience {
       throw new SluiceError('state', `${this.#peer} has not answered for ${this.#timeoutMs} ms`);
     }
     if (this.#pump !== undefined) this.#pump();
-    else this.#waiter().wait(Math.min(Math.ceil(left), MAX_SLEEP_MS));
+    else this.#waiter.wait(Math.min(Math.ceil(left), MAX_SLEEP_MS));
   }
 
   goneError(): SluiceError {
     return new SluiceError('state', `${this.#peer} has closed the connection`);
-  }
-
-  /** Before the channel is closed. */
-  close(): void {
-    this.#epoll?.close();
-  }
-
-  #waiter(): Epoll {
-    if (this.#epoll === undefined) {
-      this.#epoll = new Epoll();
-      if (this.#channel.fd !== -1) {
-        this.#epoll.add(this.#channel.fd, EPOLLIN | EPOLLRDHUP, () => undefined);
-      }
-    }
-    return this.#epoll;
   }
 }

@@ -350,7 +350,6 @@ export class VfioUserClient {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#patience.close();
     this.#reader.close();
     this.#channel.close();
   }
@@ -360,14 +359,12 @@ export class VfioUserClient {
    * @throws Refusal with the server's errno
    */
   #answer(id: number, command: number): Message {
-    let deadline = 0;
+    const deadline = this.#patience.deadline();
     for (;;) {
+      // No answer is there at once: to ask for it first would only cost a call.
+      if (!this.#reader.ready) this.#patience.wait(deadline);
       const message = this.#next();
-      if (message === undefined) {
-        if (deadline === 0) deadline = this.#patience.deadline();
-        this.#patience.wait(deadline);
-        continue;
-      }
+      if (message === undefined) continue;
       if ((message.flags & vfu.FLAG_TYPE_MASK) === vfu.FLAG_TYPE_COMMAND) {
         this.#serve(message);
         continue;

@@ -348,7 +348,6 @@ export class VhostUserClient {
     if (this.#closed) return;
     this.#closed = true;
     this.#closeBackEnd();
-    this.#patience.close();
     this.#reader.close();
     this.#channel.close();
   }
