@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import { SluiceError } from '../../src/base/errors.ts';
 import { findTestbed } from '../../src/guest/testbed.ts';
 import { compareEmulated, KINDS, type Kind } from './emulated.ts';
-import { chooseProcessors, numberFrom, someOf } from './options.ts';
+import { chooseProcessors, namesOf, numberFrom, someOf } from './options.ts';
 import { emulatedReportSchema, emulatedReportText } from './report.ts';
 
 /** What others may take of a processor in a sample that counts, unless another share is asked for. */
@@ -13,6 +13,7 @@ const MAX_DISTURBANCE_PERCENT = 10;
 interface EmulatedOptions {
   readonly json?: true;
   readonly kinds: readonly Kind[];
+  readonly works?: readonly string[];
   readonly samples: number;
   readonly seconds: number;
   readonly directory: string;
@@ -30,6 +31,7 @@ export function addEmulatedCommand(parent: Command, program: string): void {
     .description("QEMU's own e1000, e1000e, igb and AHCI and Sluice's devices, in one guest")
     .option('--json', 'print the report as JSON')
     .option('--kinds <list>', 'what is measured', someOf(KINDS), KINDS)
+    .option('--works <parts>', 'only rows whose name has one of these parts in it', namesOf)
     .option(
       '--samples <n>',
       'pairs of samples a row, fewer than 5 are for trying',
@@ -74,6 +76,7 @@ async function emulated(options: EmulatedOptions, program: string): Promise<void
     testbed,
     program,
     kinds: options.kinds,
+    works: options.works,
     samples: options.samples,
     seconds: options.seconds,
     laneCpu: lane,

@@ -12,6 +12,7 @@ import {
   type GuestProcessor,
   type Work,
 } from './emulated-rig.ts';
+import { worksNamed } from './options.ts';
 import { type Measured, type SideName, summarize, takePairs } from './pairs.ts';
 import type { EmulatedReport } from './report.ts';
 import { measureTraps } from './traps.ts';
@@ -35,6 +36,8 @@ export interface EmulatedComparison {
   /** The `sluice` to measure. */
   readonly program: string;
   readonly kinds: readonly Kind[];
+  /** Parts of the names of rows that are measured; undefined: all. Traps are no row. */
+  readonly works: readonly string[] | undefined;
   readonly samples: number;
   readonly seconds: number;
   readonly laneCpu: number;
@@ -53,27 +56,27 @@ interface Sample extends Measured {
 interface Task {
   readonly work: string;
   readonly unit: 'Gb/s' | 'IOPS';
-  run(side: SideName): Promise<Work>;
+  run(rig: EmulatedRig, side: SideName): Promise<Work>;
 }
 
 /** In a network namespace of its own. */
 export async function compareEmulated(options: EmulatedComparison): Promise<EmulatedReport> {
   const { kinds, progress, samples, seconds } = options;
+  const tasks = worksNamed(tasksOf(kinds, seconds), ({ work }) => work, options.works);
   const traps = kinds.includes('traps') ? await measureTraps({ ...options, traps: TRAPS }) : [];
   const rows: EmulatedReport['rows'] = [];
-  const guestKinds = kinds.filter((kind) => kind !== 'traps');
-  if (guestKinds.length > 0) {
+  if (tasks.length > 0) {
     await using rig = await EmulatedRig.start({ ...options, diskBytes: DISK_BYTES });
-    for (const task of tasksOf(rig, guestKinds, seconds)) {
+    for (const task of tasks) {
       // The first run of each is for caches and TCP's window.
-      for (const side of ['theirs', 'ours'] as const) await task.run(side);
+      for (const side of ['theirs', 'ours'] as const) await task.run(rig, side);
       const { pairs, discarded } = await takePairs<Sample>({
         samples,
         keepDisturbed: options.keepDisturbed,
         take: async (side) => {
           const before = othersNs();
           const start = performance.now();
-          const work = await task.run(side);
+          const work = await task.run(rig, side);
           const part = (othersNs() - before) / ((performance.now() - start) * 1e6);
           return { value: work.value, work, disturbed: disturbedBy(part, options.maxDisturbance) };
         },
@@ -120,18 +123,18 @@ export async function compareEmulated(options: EmulatedComparison): Promise<Emul
   };
 }
 
-function tasksOf(rig: EmulatedRig, kinds: readonly Kind[], seconds: number): Task[] {
-  const net = CARDS.flatMap(({ name, kind, qemu }, card) =>
+function tasksOf(kinds: readonly Kind[], seconds: number): Task[] {
+  const net: Task[] = CARDS.flatMap(({ name, kind, qemu }, card) =>
     (kinds.includes(kind) ? (['to', 'from'] as const) : []).map((way) => ({
       work: `${name} TCP ${way} guest${kind === 'nic' ? `, against ${qemu}` : ''}`,
-      unit: 'Gb/s' as const,
-      run: (side: SideName) => rig.stream(card, side, way === 'to', seconds),
+      unit: 'Gb/s',
+      run: (rig, side) => rig.stream(card, side, way === 'to', seconds),
     })),
   );
-  const disk = DISK_WORKS.map((work) => ({
+  const disk: Task[] = DISK_WORKS.map((work) => ({
     work: `ahci ${work.bs / 1024} KiB ${work.rw} depth ${work.iodepth}`,
-    unit: 'IOPS' as const,
-    run: (side: SideName) => rig.requests(work, side, seconds),
+    unit: 'IOPS',
+    run: (rig, side) => rig.requests(work, side, seconds),
   }));
   return [...net, ...(kinds.includes('disk') ? disk : [])];
 }

@@ -9,11 +9,18 @@ import { findTestbed } from '../../src/guest/testbed.ts';
 import { addDiskCommand } from './disk-command.ts';
 import { addEmulatedCommand } from './emulated-command.ts';
 import { compareNet } from './net.ts';
-import { chooseProcessors, numberFrom } from './options.ts';
+import { chooseProcessors, namesOf, numberFrom, worksNamed } from './options.ts';
 import { MAX_DISTURBANCE } from './processor-time.ts';
 import { peerReportSchema, peerReportText } from './report.ts';
 import { commandSwitch, sluiceSwitch } from './switches.ts';
-import { chooseWorkloads, DEFAULT_BURSTS, MAX_BURSTS, MAX_FRAME, MIN_FRAME } from './workload.ts';
+import {
+  chooseWorkloads,
+  DEFAULT_BURSTS,
+  MAX_BURSTS,
+  MAX_FRAME,
+  MIN_FRAME,
+  workName,
+} from './workload.ts';
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
@@ -26,6 +33,7 @@ interface NetOptions {
   readonly sizes: readonly number[];
   readonly split?: true;
   readonly packed?: true;
+  readonly works?: readonly string[];
   readonly bursts: number;
   readonly seconds: number;
   readonly starts: number;
@@ -50,12 +58,16 @@ async function net(options: NetOptions): Promise<void> {
   const report = await compareNet({
     testbed: findTestbed(),
     ours: options.ours === undefined ? sluiceSwitch(SLUICE) : commandSwitch(options.ours),
-    workloads: chooseWorkloads({
-      sizes: options.sizes,
-      split: options.split === true,
-      packed: options.packed === true,
-      bursts: options.bursts,
-    }),
+    workloads: worksNamed(
+      chooseWorkloads({
+        sizes: options.sizes,
+        split: options.split === true,
+        packed: options.packed === true,
+        bursts: options.bursts,
+      }),
+      workName,
+      options.works,
+    ),
     samples: options.samples,
     starts: options.starts,
     clientCpu: client,
@@ -93,6 +105,7 @@ function program(): Command {
       3,
     )
     .option('--sizes <bytes>', 'frame sizes', frameSizes, SIZES)
+    .option('--works <parts>', 'only rows whose name has one of these parts in it', namesOf)
     .option('--split', 'split rings only')
     .option('--packed', 'packed rings only')
     .option(

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { allowedCpus } from '../../src/bench/machine.ts';
-import { chooseProcessors, numberFrom, someOf } from './options.ts';
+import { chooseProcessors, namesOf, numberFrom, someOf, worksNamed } from './options.ts';
 
 test('numbers are of their range, and whole where they must be', () => {
   assert.equal(numberFrom(1, 10, true)('10'), 10);
@@ -15,6 +15,18 @@ test('lists hold known words only', () => {
   assert.deepEqual(read('disk, tmpfs'), ['disk', 'tmpfs']);
   for (const text of ['', 'disk,', 'disc', 'tmpfs disk'])
     assert.throws(() => read(text), /some of tmpfs,disk/, text);
+});
+
+test('works are chosen by parts of their names, of which one must fit', () => {
+  const works = ['64 B split', '64 B packed', '512 B packed'];
+  const chosen = (text: string): string[] => worksNamed(works, (work) => work, namesOf(text));
+  assert.deepEqual(chosen('64 B packed'), ['64 B packed']);
+  assert.deepEqual(chosen('split, 512'), ['64 B split', '512 B packed']);
+  assert.deepEqual(
+    worksNamed(works, (work) => work, undefined),
+    works,
+  );
+  assert.throws(() => chosen('1514'), { code: 'usage', message: /no work is named 1514/ });
 });
 
 test('client and server get a processor each, or the choice is refused', (t) => {

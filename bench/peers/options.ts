@@ -27,6 +27,30 @@ export function someOf<const Word extends string>(words: readonly Word[]) {
     });
 }
 
+/** Reads parts of works' names, for commander. */
+export function namesOf(text: string): readonly string[] {
+  return text
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '');
+}
+
+/**
+ * The works in whose name is one of these parts; all if there are no parts.
+ * @throws SluiceError `usage` where that is none
+ */
+export function worksNamed<Work>(
+  works: readonly Work[],
+  nameOf: (work: Work) => string,
+  parts: readonly string[] | undefined,
+): Work[] {
+  const found = works.filter((work) => parts?.some((part) => nameOf(work).includes(part)) ?? true);
+  if (found.length > 0 || works.length === 0) return found;
+  throw new SluiceError('usage', `no work is named ${parts?.join(' or ')}`, {
+    remedy: `There are: ${works.map(nameOf).join('; ')}.`,
+  });
+}
+
 export interface ProcessorChoice {
   /** Whose processor the second is, such as `switch`. */
   readonly other: string;
