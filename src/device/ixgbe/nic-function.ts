@@ -302,6 +302,8 @@ export abstract class NicFunction extends PciDevice implements Poller {
   ): void {
     const { lists, counts, hashes, types, hashesAt } = this.#runs;
     let queues = 0;
+    // Whatever a function that failed has left there.
+    counts.fill(0);
     for (let i = first; i < end; i++) {
       const slot = frames[i] as number;
       const isHashed = types[slot] !== IXGBE_RXD_RSS_NONE;
@@ -314,7 +316,6 @@ export abstract class NicFunction extends PciDevice implements Poller {
     for (let left = queues; left !== 0; left &= left - 1) {
       const queue = 31 - Math.clz32(left & -left);
       const count = counts[queue] as number;
-      counts[queue] = 0;
       this.#acceptList(queue, burst, lists[queue] as Uint8Array, count, local, hashesAt);
     }
   }
