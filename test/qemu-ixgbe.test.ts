@@ -1,9 +1,10 @@
 /**
  * Linux guests of QEMU that own a port of an 82599 each: all that the stock driver ixgbe and ethtool can do
- * with it. Guest `a` has two processors and the card behind a port of PCI Express, `b` has one, and is
- * started with the very arguments that `sluice guest qemu-args` prints.
+ * with it. Guest `a` has two processors, a virtual IOMMU, and the card behind a port of PCI Express; `b` has
+ * one processor, no IOMMU until it is started anew, and is started with the very arguments that
+ * `sluice guest qemu-args` prints. What one guest's card can do is asked of both.
  */
-// suite: timeout=900
+// suite: takes=200 timeout=900
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { QemuGuest } from '../src/guest/qemu.ts';
@@ -14,7 +15,8 @@ import {
   callInVain,
   carrier,
   filtersWork,
-  heardWhile,
+  hears,
+  hearsNot,
   interruptsOf,
   reaches,
   selfTest,
@@ -26,20 +28,27 @@ import {
   addVlan,
   changeMtu,
   functionReset,
+  IOMMU_PARAMETERS,
+  iommuOptions,
   isApart,
   jumboFrames,
   PATIENCE,
   ringsAndModeration,
+  segmentation,
   startIxgbeGuest,
   streams,
   sumOf,
 } from './support/ixgbe-cards.ts';
 import { startPrinted } from './support/printed-guest.ts';
+import { FIRST_QUEUES, useStaleBuffers } from './support/refused-dma.ts';
 import { Sluice, type SluiceConfig, until } from './support/sluice.ts';
 import { withoutTestbed } from './support/testbed.ts';
 
 const NUMBERS = { a: 1, b: 2 } as const;
 type Name = keyof typeof NUMBERS;
+const NAMES = Object.keys(NUMBERS) as Name[];
+/** Frames a second; more keep an emulated processor from loading a driver. */
+const FLOOD = 1000;
 
 const config: SluiceConfig = {
   switches: { lan: {} },
@@ -67,7 +76,12 @@ const config: SluiceConfig = {
 test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, async (t) => {
   const sluice = await Sluice.start(t, config);
   const guests: Record<Name, QemuGuest> = {
-    a: startIxgbeGuest(t, sluice, { name: 'a', functions: ['a/net0'], cpus: 2 }),
+    a: startIxgbeGuest(t, sluice, {
+      name: 'a',
+      functions: ['a/net0'],
+      cpus: 2,
+      iommu: 'interrupts',
+    }),
     b: await startPrinted(t, sluice, 'b'),
   };
   const on = (name: Name): Host => hostOn(guests[name], 0, NUMBERS[name], 'card0');
@@ -87,8 +101,8 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     ['a', 'b'],
     ['b', 'a'],
   ] as const;
-  await Promise.all([guests.a.booted(), guests.b.booted()]);
-  await Promise.all([bringUpCard('a'), bringUpCard('b')]);
+  await Promise.all(NAMES.map((name) => guests[name].booted(PATIENCE.timeoutMs)));
+  await Promise.all(NAMES.map(bringUpCard));
 
   await scenario('the driver finds its card, and a link of 10 Gb/s', async () => {
     for (const { guest, interface: device } of pair()) {
@@ -107,6 +121,12 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     const pci = '/sys/class/net/card0/device';
     assert.equal(await guests.a.sh(`cat ${pci}/current_link_speed`), '5.0 GT/s PCIe');
     assert.equal(await guests.a.sh(`cat ${pci}/current_link_width`), '8');
+    await guests.a.sh('[ -d /sys/class/iommu/dmar0 ]');
+    await guests.b.sh('[ ! -e /sys/class/iommu/dmar0 ]');
+    // Each buffer is a map.
+    const functions = await sluice.show('functions');
+    const maps = functions.find((each) => each.function === 'a/net0')?.maps ?? 0;
+    assert.ok(maps > 256, `${maps} maps`);
   });
 
   await scenario('they reach each other', async () => {
@@ -122,12 +142,9 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     }
   });
 
-  await scenario('TCP and UDP both ways', async (t) => {
+  await scenario('TCP and UDP both ways, and what is sent arrives as it was', async (t) => {
     await streams(...pair(), t);
-  });
-
-  await scenario('what is sent arrives as it was', async () => {
-    for (const [from, to] of BOTH_WAYS) await arrives(on(from), on(to), 32);
+    for (const [from, to] of BOTH_WAYS) await arrives(on(from), on(to), 4);
   });
 
   await scenario('frames cost no traps', async () => {
@@ -143,13 +160,14 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
       frames: await sumOf(on('a'), /^[rt]x_packets$/),
     });
     const before = await figures();
-    await arrives(on('b'), on('a'), 16);
+    await arrives(on('b'), on('a'), 8);
     const after = await figures();
     const grown = (name: keyof typeof before): number => after[name] - before[name];
     assert.ok(grown('frames') > 1000);
-    // Each interrupt costs one, and the watchdog and ethtool a few reads of counters.
+    // Each interrupt costs one, and one more when its throttle is adapted; every twentieth frame that is
+    // sent may tell the flow director of its flow; watchdog and ethtool read some hundred counters.
     assert.ok(
-      grown('traps') < grown('interrupts') + 1000,
+      grown('traps') < 2 * grown('interrupts') + grown('frames') / 10 + 1000,
       `${grown('traps')} traps, ${grown('interrupts')} interrupts, ${grown('frames')} frames`,
     );
   });
@@ -157,38 +175,31 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
   await scenario('offloads are used when on, and not when off', async () => {
     for (const [from, to] of BOTH_WAYS) {
       const [sender, receiver] = [on(from), on(to)];
-      const { guest, interface: device } = sender;
-      const figures = async () => ({
-        // Segments of TCP that the card cut: its driver counts frames, the wire counts more.
-        wire: (await sluice.counters(portOf(sender))).tx_frames,
-        errors: await statistic(receiver, 'rx_csum_offload_errors'),
-      });
-      await arrives(sender, receiver, 4);
-      assert.equal((await figures()).errors, 0);
-      await guest.sh(`ethtool -K ${device} tso off tx off sg off gso off gro off`);
-      await receiver.guest.sh(`ethtool -K ${device} rx off gro off lro off`);
-      await carrier(receiver);
-      await arrives(sender, receiver, 4);
-      assert.equal((await figures()).errors, 0);
-      await guest.sh(`ethtool -K ${device} tx on sg on tso on gso on gro on`);
-      await receiver.guest.sh(`ethtool -K ${device} rx on gro on`);
-      await carrier(receiver);
+      await segmentation(sluice, sender, receiver);
+      assert.equal(await statistic(receiver, 'rx_csum_offload_errors'), 0);
     }
     await reaches(...pair());
   });
 
   await scenario('two queues carry traffic, and one after ethtool -L', async () => {
     const { guest, interface: device } = on('a');
-    assert.match(await guest.sh(`ethtool -l ${device}`), /Current(.*\n)*Combined:\s+2\b/);
-    const rss = await guest.sh(`ethtool -x ${device}`);
-    assert.match(rss, /with 2 RX ring\(s\)/);
-    assert.match(rss, /RSS hash key:\n([0-9a-f]{2}:){39}[0-9a-f]{2}/);
+    for (const [name, queues] of [
+      ['a', 2],
+      ['b', 1],
+    ] as const) {
+      const { guest, interface: device } = on(name);
+      const channels = await guest.sh(`ethtool -l ${device}`);
+      assert.match(channels, new RegExp(`Current(.*\\n)*Combined:\\s+${queues}\\b`));
+      const rss = await guest.sh(`ethtool -x ${device}`);
+      assert.match(rss, new RegExp(`with ${queues} RX ring\\(s\\)`));
+      assert.match(rss, /RSS hash key:\n([0-9a-f]{2}:){39}[0-9a-f]{2}/);
+    }
     const byQueue = async (): Promise<readonly number[]> => {
       const figures = await statistics(on('a'));
       return [0, 1].map((queue) => figures[`rx_queue_${queue}_packets`] ?? 0);
     };
     const before = await byQueue();
-    await iperf(on('b'), on('a'), { seconds: 1, parallel: 8 });
+    await iperf(on('b'), on('a'), { bytes: 2 ** 20, parallel: 8 });
     for (const [queue, count] of (await byQueue()).entries()) {
       assert.ok(count > (before[queue] ?? 0), `queue ${queue} received`);
     }
@@ -207,8 +218,7 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     }
   });
 
-  await scenario('the card counts what Sluice counts', async () => {
-    const [host, peer] = pair();
+  const countsAgree = async (host: Host, peer: Host): Promise<void> => {
     const figures = async () => ({
       card: await statistics(host),
       port: await sluice.counters(portOf(host)),
@@ -228,16 +238,21 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     // The driver's own and those of the card's registers, which count the check sequence too.
     assert.equal(card('tx_pkts_nic'), port('tx_frames'));
     assert.equal(card('rx_pkts_nic'), port('rx_frames'));
-    assert.equal(card('tx_bytes_nic'), port('tx_bytes') + 4 * port('tx_frames'));
+    // The card makes frames of ARP 18 bytes longer.
+    const padding = card('tx_bytes_nic') - port('tx_bytes') - 4 * port('tx_frames');
+    assert.ok(padding % 18 === 0 && padding >= 0 && padding < 18 * 20, `${padding} bytes`);
     assert.equal(card('rx_bytes_nic'), port('rx_bytes') + 4 * port('rx_frames'));
     for (const name of ['rx_errors', 'tx_errors', 'rx_crc_errors', 'tx_timeout_count']) {
       assert.equal(after.card[name], 0, name);
     }
     await host.guest.sh(`ethtool -K ${host.interface} tso on gso on`);
+  };
+
+  await scenario('the cards count what Sluice counts', async () => {
+    for (const [name, peer] of BOTH_WAYS) await countsAgree(on(name), on(peer));
   });
 
-  await scenario('registers, rings and moderation make sense to ethtool', async () => {
-    const [host, peer] = pair();
+  const registersMakeSense = async (host: Host, peer: Host): Promise<void> => {
     const { guest, interface: device } = host;
     const dump = await guest.sh(`ethtool -d ${device}`);
     for (const line of [
@@ -250,6 +265,10 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
       assert.match(dump, line, dump);
     }
     await ringsAndModeration(host, peer);
+  };
+
+  await scenario('registers, rings and moderation make sense to ethtool', async () => {
+    for (const [name, peer] of BOTH_WAYS) await registersMakeSense(on(name), on(peer));
   });
 
   await scenario('self-tests pass', async () => {
@@ -283,10 +302,10 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
       `ip neigh replace 10.0.200.1 lladdr ${macOf(0, NUMBERS.a)} dev ${host.interface}`,
     );
     const send = (): Promise<void> => callInVain(host, '10.0.200.1');
-    assert.ok((await heardWhile(on('a'), send)) < 20, 'filtered');
+    await hearsNot(on('a'), on('b'), 'a VLAN that it is not in', send);
     await guests.a.sh('ip link add link card0 name stranger type vlan id 200');
     await guests.a.sh('ip link set stranger up');
-    assert.ok((await heardWhile(on('a'), send)) >= 20, 'let in');
+    await hears(on('a'), 'a VLAN that it is in', send);
     await guests.a.sh('ip link del stranger');
     await stranger.remove();
     // Now the driver does it.
@@ -305,62 +324,72 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
   });
 
   await scenario('multicast and promiscuous filters', async () => {
-    const [host, peer] = pair();
-    await filtersWork(host, peer);
-    await reaches(peer, host);
+    for (const [name, peer] of BOTH_WAYS) await filtersWork(on(name), on(peer));
+    await reaches(...pair());
   });
 
   await scenario('another address, and the link taken down and up', async () => {
-    const [host, peer] = pair();
-    const { guest, interface: device } = host;
-    await guest.sh(`ip link set ${device} address 52:54:00:00:aa:00`);
-    await peer.guest.sh(`ip neigh flush dev ${peer.interface}`);
-    await reaches(peer, host);
-    await guest.sh(`ip link set ${device} address ${macOf(0, NUMBERS.a)}`);
-    await peer.guest.sh(`ip neigh flush dev ${peer.interface}`);
-    await guest.sh(`ip link set ${device} down`);
-    await isApart(peer, host);
-    await addAddresses(host);
-    await carrier(host);
-    await peer.guest.sh(`ip neigh flush dev ${peer.interface}`);
-    await reaches(peer, host);
-    await guest.sh(`ethtool -r ${device}`);
-    await carrier(host);
-    await reaches(peer, host);
-  });
-
-  await scenario('the function is reset', async () => {
-    const [host, peer] = pair();
-    const methods = await guests.a.sh(`cat /sys/class/net/card0/device/reset_method`);
-    assert.match(methods, /^flr\b/);
-    for (const method of methods.split(' ')) {
-      await functionReset(host, method);
+    for (const [name, other] of BOTH_WAYS) {
+      const [host, peer] = [on(name), on(other)];
+      const { guest, interface: device } = host;
+      const flush = (): Promise<string> => peer.guest.sh(`ip neigh flush dev ${peer.interface}`);
+      await guest.sh(`ip link set ${device} address 52:54:00:00:aa:00`);
+      await flush();
+      await reaches(peer, host);
+      await guest.sh(`ip link set ${device} address ${macOf(0, NUMBERS[name])}`);
+      await flush();
+      await guest.sh(`ip link set ${device} down`);
+      await isApart(peer, host);
       await addAddresses(host);
       await carrier(host);
-      await reaches(host, peer);
+      await flush();
+      await reaches(peer, host);
+      await guest.sh(`ethtool -r ${device}`);
+      await carrier(host);
+      await reaches(peer, host);
     }
   });
 
-  await scenario('the driver is unloaded and loaded again, under load', async () => {
-    const flood = await startFlood(on('b'), on('a'));
-    await guests.a.sh('modprobe -r ixgbe', PATIENCE);
-    await guests.a.sh('modprobe ixgbe', PATIENCE);
-    await bringUpCard('a');
-    await flood.end();
+  await scenario('the function is reset', async () => {
+    const methods = await guests.a.sh(`cat /sys/class/net/card0/device/reset_method`);
+    assert.match(methods, /^flr\b/);
+    const resets = async (name: Name, tried: readonly string[]): Promise<void> => {
+      for (const method of tried) {
+        await functionReset(on(name), method);
+        await addAddresses(on(name));
+        await carrier(on(name));
+      }
+    };
+    await Promise.all([resets('a', methods.split(' ')), resets('b', ['flr'])]);
+    await reaches(...pair());
+  });
+
+  await scenario('the drivers are unloaded and loaded again, under load', async () => {
+    for (const [name, peer] of BOTH_WAYS) {
+      const flood = await startFlood(on(peer), on(name), FLOOD);
+      await guests[name].sh('modprobe -r ixgbe', PATIENCE);
+      await guests[name].sh('modprobe ixgbe', PATIENCE);
+      await bringUpCard(name);
+      await flood.end();
+    }
     await reaches(...pair());
     await arrives(on('b'), on('a'), 4);
   });
 
-  await scenario('a guest reboots in the midst of traffic, another dies', async () => {
+  await scenario('a guest dies in the midst of traffic, another reboots', async () => {
     await startStream(...pair());
     const moved = async (): Promise<number> => (await sluice.counters('b/net0')).rx_bytes;
     const before = await moved();
     await until('the stream', async () => (await moved()) > before + 2 ** 18);
     await guests.b.kill();
     await sluice.disconnected('b/net0');
-    guests.b = await startPrinted(t, sluice, 'b', { kernelParameters: 'pci=nomsi' });
-    await Promise.all([guests.a.reboot(PATIENCE.timeoutMs), guests.b.booted()]);
-    await Promise.all([bringUpCard('a'), bringUpCard('b')]);
+    guests.b = await startPrinted(t, sluice, 'b', {
+      kernelParameters: `${IOMMU_PARAMETERS} pci=nomsi`,
+      options: () => iommuOptions('dma'),
+    });
+    // The maps of `a` may go before its function is reset: nobody is to send frames to it then.
+    await Promise.all([guests.a.reboot(PATIENCE.timeoutMs), guests.b.booted(PATIENCE.timeoutMs)]);
+    await Promise.all(NAMES.map(bringUpCard));
     await reaches(...pair());
     for (const [from, to] of BOTH_WAYS) await arrives(on(from), on(to), 4);
     for (const { guest } of pair()) {
@@ -375,5 +404,10 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     await selfTest(on('b'), 'offline');
     await carrier(on('b'));
     await reaches(...pair());
+  });
+
+  await t.test('frames at pages that are not mapped are refused and told', async () => {
+    await useStaleBuffers(sluice, ...pair(), 'a/net0', FIRST_QUEUES.physical);
+    await arrives(on('b'), on('a'), 4);
   });
 });

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import type { E1000Model } from '../../src/device/e1000/function.ts';
 import { type Host, ping, transfer } from './guests.ts';
+import { until } from './sluice.ts';
 
 /** A function behind a vfio-user socket. */
 export interface EmulatedCard {
@@ -62,44 +63,95 @@ export async function statistic(host: Host, name: string): Promise<number> {
   return (await statistics(host))[name] ?? assert.fail(`${host.interface} has no counter ${name}`);
 }
 
-/** How many frames more a host's card has received after `run`. */
-export async function heardWhile(host: Host, run: () => Promise<void>): Promise<number> {
-  const before = await statistic(host, 'rx_packets');
-  await run();
-  return (await statistic(host, 'rx_packets')) - before;
+/** Frames of {@link callInVain}. What goes on beside them is far fewer. */
+const CALLS = 20;
+
+/** Sends echo requests to an address from which no answer comes. */
+export async function callInVain(from: Host, address: string): Promise<void> {
+  await from.guest.run(`ping -c ${CALLS} -i 0.01 -W 0.1 ${address}`);
 }
 
-/** A guest that sends 20 echo requests to an address from which no answer comes. */
-export async function callInVain(from: Host, address: string): Promise<void> {
-  const options = { count: 20, interval: 0.02, deadline: 1 };
-  await ping(from, { address, address6: '' }, options);
+/** A card takes all of the frames (at least `frames`) that `send` sends. */
+export async function hears(
+  host: Host,
+  what: string,
+  send: () => Promise<void>,
+  frames = CALLS,
+): Promise<void> {
+  const received = (): Promise<number> => statistic(host, 'rx_packets');
+  const before = await received();
+  await send();
+  await until(`${host.guest.name} to hear ${what}`, async () => {
+    return (await received()) - before >= frames;
+  });
+}
+
+/** A card takes next to none of the frames (at least `frames`) that `send` sends from a peer. */
+export async function hearsNot(
+  host: Host,
+  peer: Host,
+  what: string,
+  send: () => Promise<void>,
+  frames = CALLS,
+): Promise<void> {
+  const before = await statistic(host, 'rx_packets');
+  await send();
+  // These frames came behind them.
+  await reaches(peer, host);
+  const heard = (await statistic(host, 'rx_packets')) - before;
+  assert.ok(heard < frames, `${host.guest.name} heard ${what}: ${heard} frames`);
+}
+
+/** Calls to a multicast group, by a peer. */
+async function callsToGroup(peer: Host): Promise<() => Promise<void>> {
+  const group = '239.1.2.3';
+  await peer.guest.sh(`ip route replace ${group} dev ${peer.interface}`);
+  return () => callInVain(peer, group);
+}
+
+/** Groups that are joined and left: what of a peer's frames a card takes. */
+export async function groupsAreFiltered(host: Host, peer: Host): Promise<void> {
+  const { guest, interface: device } = host;
+  const send = await callsToGroup(peer);
+  await hearsNot(host, peer, 'a group that nobody joined', send);
+  await guest.sh(`ip maddress add 01:00:5e:01:02:03 dev ${device}`);
+  await hears(host, 'a group that was joined', send);
+  await guest.sh(`ip maddress del 01:00:5e:01:02:03 dev ${device}`);
+  await hearsNot(host, peer, 'a group that was left', send);
+}
+
+/** Frames of groups that nobody joined are taken when the interface is told to. */
+export async function takesAllGroups(host: Host, peer: Host): Promise<void> {
+  const { guest, interface: device } = host;
+  const send = await callsToGroup(peer);
+  await guest.sh(`ip link set ${device} allmulticast on`);
+  await hears(host, 'all groups', send);
+  await guest.sh(`ip link set ${device} allmulticast off`);
+}
+
+/** Calls to an address that nobody has, by a peer. */
+export async function callsToStranger(host: Host, peer: Host): Promise<() => Promise<void>> {
+  const address = host.address.replace(/[0-9]+$/, '99');
+  const mac = '52:54:00:00:00:99';
+  await peer.guest.sh(`ip neigh replace ${address} lladdr ${mac} dev ${peer.interface}`);
+  return () => callInVain(peer, address);
+}
+
+/** Frames for others are taken while the interface is promiscuous. */
+export async function takesForeignFrames(host: Host, peer: Host): Promise<void> {
+  const { guest, interface: device } = host;
+  const send = await callsToStranger(host, peer);
+  await guest.sh(`ip link set ${device} promisc on`);
+  await hears(host, 'all that there is', send);
+  await guest.sh(`ip link set ${device} promisc off`);
+  await hearsNot(host, peer, 'frames for others', send);
 }
 
 /** Groups that are joined and left, all groups, and frames for others: what of a peer's a card takes. */
 export async function filtersWork(host: Host, peer: Host): Promise<void> {
-  const { guest, interface: device } = host;
-  const heard = (address: string): Promise<number> =>
-    heardWhile(host, () => callInVain(peer, address));
-  const group = '239.1.2.3';
-  await peer.guest.sh(`ip route replace ${group} dev ${peer.interface}`);
-  assert.ok((await heard(group)) < 20, 'a group that nobody joined');
-  await guest.sh(`ip maddress add 01:00:5e:01:02:03 dev ${device}`);
-  assert.ok((await heard(group)) >= 20, 'a group that was joined');
-  await guest.sh(`ip maddress del 01:00:5e:01:02:03 dev ${device}`);
-  assert.ok((await heard(group)) < 20, 'a group that was left');
-  await guest.sh(`ip link set ${device} allmulticast on`);
-  assert.ok((await heard(group)) >= 20, 'all groups');
-  await guest.sh(`ip link set ${device} allmulticast off`);
-  // An address that nobody has.
-  const stranger = host.address.replace(/[0-9]+$/, '99');
-  await peer.guest.sh(
-    `ip neigh replace ${stranger} lladdr 52:54:00:00:00:99 dev ${peer.interface}`,
-  );
-  assert.ok((await heard(stranger)) < 20, 'not for this card');
-  await guest.sh(`ip link set ${device} promisc on`);
-  assert.ok((await heard(stranger)) >= 20, 'all that there is');
-  await guest.sh(`ip link set ${device} promisc off`);
-  assert.ok((await heard(stranger)) < 20, 'not for this card any more');
+  await groupsAreFiltered(host, peer);
+  await takesAllGroups(host, peer);
+  await takesForeignFrames(host, peer);
 }
 
 /** Parts of the self-tests of Intel's drivers of physical functions, and what says that all is well. */

@@ -130,6 +130,8 @@ export async function ping(
 export interface IperfOptions {
   /** Default 3. */
   readonly seconds?: number;
+  /** Sends so much, however long it takes, instead of for some seconds. */
+  readonly bytes?: number;
   /** The server sends. */
   readonly reverse?: boolean;
   readonly parallel?: number;
@@ -185,16 +187,18 @@ export async function iperf(
   server: Host<Machine>,
   options: IperfOptions = {},
 ): Promise<IperfResult> {
-  const { seconds = 3, reverse = false, parallel = 1, ipv6 = false, udpLength, bitrate } = options;
+  const { seconds = 3, bytes, reverse = false, parallel = 1, ipv6 = false } = options;
+  const { udpLength, bitrate } = options;
   const port = ++lastPort;
   await serveIperf(server.guest, port);
+  const length = bytes === undefined ? `-t ${seconds}` : `-n ${bytes}`;
   const flags = [
-    `-c ${ipv6 ? server.address6 : server.address} -p ${port} -t ${seconds} -P ${parallel} --json`,
+    `-c ${ipv6 ? server.address6 : server.address} -p ${port} ${length} -P ${parallel} --json`,
     reverse ? '-R' : '',
     udpLength === undefined ? '' : `-u -l ${udpLength} -b ${bitrate ?? '0'}`,
     udpLength === undefined && bitrate !== undefined ? `-b ${bitrate}` : '',
   ];
-  const timeoutMs = (seconds + 60) * 1000;
+  const timeoutMs = (seconds + 180) * 1000;
   const { stdout, stderr } = await client.guest.run(`iperf3 ${flags.join(' ')}`, { timeoutMs });
   let report: IperfReport;
   try {
