@@ -1,21 +1,16 @@
 /** The client of the comparison of disks: blkio-client.c, built in the testbed and run there. */
-import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
-import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { SluiceError } from '../../src/base/errors.ts';
 import { SharedDirectories } from '../../src/guest/guest-process.ts';
 import type { Testbed } from '../../src/guest/testbed.ts';
+import { buildProgram } from './c-program.ts';
 import type { DiskServer } from './disk-servers.ts';
 import type { DiskWork } from './disk-work.ts';
 import type { Measured } from './pairs.ts';
 import { PeerProcess } from './peer-process.ts';
 import { disturbance, occupancy, takeSnapshot } from './processor-time.ts';
 
-const SOURCE = join(import.meta.dirname, 'blkio-client.c');
-const COMPILER = ['gcc', '-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror'];
 const READY_TIMEOUT_MS = 60_000;
 /** How long an answer may take after the sample's time: what was on its way completes. */
 const ANSWER_TIMEOUT_MS = 60_000;
@@ -53,36 +48,9 @@ export function parseDiskAnswer(line: string): DiskAnswer {
   return answer.data;
 }
 
-/**
- * The client's program: compiled unless the same source was before, for the same tree.
- * @throws SluiceError `state` with the compiler's words
- */
+/** The client's program. */
 export function buildDiskClient(testbed: Testbed): string {
-  const stamp = readFileSync(join(testbed.directory, 'tree/etc/sluice-testbed'));
-  const hash = createHash('sha256')
-    .update(COMPILER.join(' '))
-    .update(stamp)
-    .update(readFileSync(SOURCE))
-    .digest('hex');
-  const directory = join(testbed.directory, 'peers');
-  const program = join(directory, `blkio-client-${hash.slice(0, 16)}`);
-  if (existsSync(program)) return program;
-  mkdirSync(directory, { recursive: true });
-  const shared = new SharedDirectories();
-  const unfinished = `${program}.${process.pid}`;
-  const compile = [
-    ...[...COMPILER, '-o', shared.inside(unfinished), shared.inside(SOURCE), '-lblkio'],
-  ];
-  const command = [...shared.options(), '--', ...compile];
-  const { status, stderr } = spawnSync(testbed.enter, command, { encoding: 'utf8' });
-  if (status !== 0) {
-    throw new SluiceError('state', `${basename(SOURCE)} does not compile:\n${stderr}`, {
-      remedy: 'Run scripts/testbed build as root: it brings gcc and libblkio-dev.',
-    });
-  }
-  // Whole or not at all, whoever else builds it.
-  renameSync(unfinished, program);
-  return program;
+  return buildProgram(testbed, 'blkio-client', ['-lblkio']);
 }
 
 export interface DiskClientOptions {

@@ -5,7 +5,7 @@ import Table from 'cli-table3';
 import { z } from 'zod';
 import { machineSchema } from '../../src/bench/machine.ts';
 import { DISK_TARGETS } from './disk-work.ts';
-import { trapSchema } from './traps.ts';
+import { trapSchema, trapText } from './traps.ts';
 
 const amount = z.number().nonnegative();
 const latency = z.strictObject({ p50: amount, p99: amount });
@@ -158,10 +158,7 @@ export function emulatedReportText(report: EmulatedReport): string {
       }) =>
         `${work}: ${reads} reads and ${writes} writes of registers for each ${work.includes('TCP') ? 'frame' : 'request'}; the guest ${guest.ours} % busy and ${thread.ours} % running, with QEMU's ${guest.theirs} and ${thread.theirs} %.`,
     ),
-    ...report.traps.map(
-      ({ processors, median, p99 }) =>
-        `A trap takes ${median} us (99th percentile ${p99}), client and lane ${processors === 'shared' ? 'on one processor' : 'on two processors'}.`,
-    ),
+    ...report.traps.map(trapText),
   );
 }
 
