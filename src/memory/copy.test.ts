@@ -99,6 +99,8 @@ function tableAt(at: number) {
     length: words(FRAME_TABLE.length),
     written: words(FRAME_TABLE.written),
     sum: new Uint32Array(arena.buffer, at + FRAME_TABLE.bytes, 1),
+    tci: new Uint16Array(arena.buffer, at + FRAME_TABLE.tci, TABLE_FRAMES),
+    needs: new Uint8Array(arena.buffer, at + FRAME_TABLE.needs, TABLE_FRAMES),
   };
 }
 
@@ -167,7 +169,8 @@ describe('frame tables', () => {
                 arena.view.setUint8(at + before, ~arena.view.getUint8(at + before));
             }
             untouched.push(Buffer.from(arena.bytes.slice(at, at + 12)));
-            stopped ||= odd !== '' || room < 0;
+            const tooShort = (frames.headerLength[i] as number) < 20;
+            stopped ||= odd !== '' || room < 0 || tooShort;
             if (stopped) continue;
             const header = frames.headerAt[i] as number;
             const head = frames.headerLength[i] as number;
@@ -240,14 +243,24 @@ describe('frame tables', () => {
       ...station.map((byte, k) => (at: number) => arena.bytes.set([byte ^ 1], at + 12 + k)),
     ];
     const alike = (first: number): number =>
-      copies.alike(frames.at, first, 8, slotsAt, STRIDE, 14, 65557, stationAt);
+      copies.alike(frames.at, first, 8, slotsAt, STRIDE, 14, 65557, stationAt, 0x2007);
     for (const spoil of odd) {
       for (let which = 0; which < 8; which++) {
         for (let i = 0; i < 8; i++) {
           const at = make(i);
           if (i === which) spoil(at, i);
         }
+        frames.tci.fill(1);
+        frames.needs.fill(1);
         assert.equal(alike(0), which);
+        assert.deepEqual(
+          [...frames.tci.subarray(0, 9)],
+          Array.from({ length: 9 }, (_, i) => (i < which ? 0x2007 : 1)),
+        );
+        assert.deepEqual(
+          [...frames.needs.subarray(0, 9)],
+          Array.from({ length: 9 }, (_, i) => (i < which ? 0 : 1)),
+        );
         const sum = Array.from({ length: which }, (_, i) => 60 + i).reduce((a, b) => a + b, 0);
         assert.equal(frames.sum[0], sum);
         assert.equal(alike(which + 1), 8);

@@ -46,7 +46,11 @@ export const FRAME_TABLE = {
   bytes: 2944,
   /** u64: what was loaded only to have it near. */
   touched: 2952,
-  size: 2960,
+  /** u16: tag control information. */
+  tci: 2960,
+  /** u8: offloads that a receiver must take. */
+  needs: 3088,
+  size: 3152,
 } as const;
 
 /** Bytes that {@link CopyQueue.gather} copies of each frame. */
@@ -70,6 +74,7 @@ type Alike = (
   min: number,
   max: number,
   addresses: number,
+  tci: number,
 ) => number;
 type Deliver = (
   table: number,
@@ -139,8 +144,8 @@ export class CopyQueue {
 
   /**
    * Copies the first {@link GATHER_COPY_BYTES} bytes of each frame of a table, from frame `first` on,
-   * to `to + stride * index + shift`, at once, and completes the table for it. A frame may be shorter:
-   * what lies behind it comes along. Its virtio_net_hdr has 12 - `shift` bytes. Stops at a frame that is
+   * to `to + stride * index + shift`, at once, and completes the table for it, without a VLAN. A frame may
+   * be shorter: what lies behind it comes along, up to 64 bytes. Its virtio_net_hdr has 12 - `shift` bytes. Stops at a frame that is
    * in pieces or not in the window; returns its index, or `count`.
    */
   gather(
@@ -158,7 +163,7 @@ export class CopyQueue {
    * Looks at gathered frames (their starts at `at + stride * index`) from `first` on and returns the
    * index of the first that is shorter than `min` or longer than `max`, has offloads or an 802.1Q tag,
    * or has not the 12 bytes at `addresses` as destination and source; or `count`. Sets the table's
-   * `bytes` to the sum of the lengths of those before it.
+   * `bytes` to the sum of the lengths of those before it, and gives these `tci` and no offloads.
    */
   alike(
     table: number,
@@ -169,8 +174,9 @@ export class CopyQueue {
     min: number,
     max: number,
     addresses: number,
+    tci: number,
   ): number {
-    return this.#alike(table, first, count, at, stride, min, max, addresses);
+    return this.#alike(table, first, count, at, stride, min, max, addresses, tci);
   }
 
   /**

@@ -54,9 +54,9 @@ export class Burst {
   /** Bytes of the frame, without virtio_net_hdr and without an 802.1Q tag that was taken off. */
   readonly frameLength: Uint32Array;
   /** Offloads that a receiver must take, a mask of OFFLOAD_* (`port.ts`). */
-  readonly needs = new Uint8Array(BATCH);
+  readonly needs: Uint8Array;
   /** Tag control information of the frame's VLAN: priority, DEI, VLAN id (0: none). IEEE 802.1Q §9.6. */
-  readonly tci = new Uint16Array(BATCH);
+  readonly tci: Uint16Array;
   /** Arena address of slot 0; slot i begins at `slotsAt + i * slotBytes`. */
   readonly slotsAt: number;
   /**
@@ -82,6 +82,8 @@ export class Burst {
     this.headerLength = words(FRAME_TABLE.headerLength);
     this.skip = words(FRAME_TABLE.skip);
     this.frameLength = words(FRAME_TABLE.frameLength);
+    this.tci = new Uint16Array(arena.buffer, this.tableAt + FRAME_TABLE.tci, BATCH);
+    this.needs = new Uint8Array(arena.buffer, this.tableAt + FRAME_TABLE.needs, BATCH);
     this.chains = new ChainBatch({ arena, tableAt: this.tableAt });
     this.slots8 = new Uint8Array(arena.buffer, this.slotsAt, 2 * bytes);
     this.slots16 = new Uint16Array(arena.buffer, this.slotsAt, bytes / 2);
@@ -120,7 +122,6 @@ export class Burst {
     // A legacy header is two bytes shorter: it is put in two bytes later and then moved up.
     const shift = NET_HEADER_BYTES - sourceHeaderBytes;
     const slots = this.slotsAt + SLOT_HEADROOM;
-    this.tci.fill(0, 0, count);
     let done = 0;
     while (done < count) {
       done = copies.gather(tableAt, done, count, slots, slotBytes, shift);
@@ -235,6 +236,7 @@ export class Burst {
     if (shift === 0 || shift === NET_HEADER_BYTES) {
       this.slots16[words + NET_HEADER_NUM_BUFFERS / 2] = 1;
     }
+    this.tci[slot] = 0;
     this.headerAt[slot] = at;
     this.headerLength[slot] = gathered + shift;
     this.skip[slot] = gathered;

@@ -217,7 +217,6 @@ export class Switch implements PortOwner {
     let dropped = 0;
     let i = 0;
     let uniform = true;
-    burst.needs.fill(0, 0, count);
     while (i < count) {
       const known =
         from.generation === this.macs.generation &&
@@ -230,8 +229,9 @@ export class Switch implements PortOwner {
         const next = this.#alike(from, burst, i);
         if (next > i) {
           bytes += burst.chains.sum[0] as number;
-          burst.tci.fill(untagged, i, next);
-          targets.fill(from.target, i, next);
+          // Nobody asks where each frame goes if all go to one port, and are not shown.
+          const asked = i > 0 || next < count || from.target < 0 || from.observer !== undefined;
+          if (asked) targets.fill(from.target, i, next);
           i = next;
           if (i === count) break;
         }
@@ -274,6 +274,7 @@ export class Switch implements PortOwner {
       ETHERNET_HEADER_BYTES,
       MAX_FRAME_BYTES,
       addresses.byteOffset,
+      from.untagged,
     );
   }
 
@@ -283,6 +284,7 @@ export class Switch implements PortOwner {
     const { policy } = from;
     const at = i * (burst.slotBytes >>> 2) + (SLOT_HEADROOM >>> 2);
     const length = burst.frameLength[i] as number;
+    burst.needs[i] = 0;
     if (length < ETHERNET_HEADER_BYTES || length > MAX_FRAME_BYTES) {
       burst.frameLength[i] = 0;
       return drop(from, TX_DROP_BAD_LENGTH);

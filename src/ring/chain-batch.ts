@@ -50,6 +50,8 @@ export class ChainBatch {
   readonly moreStart = new Uint32Array(BATCH);
   /** How many segments of the chain, from its start, are device-readable; the rest are writable. */
   readonly readable = new Uint32Array(BATCH);
+  /** What `readable` is of a chain that is one plain descriptor: 1 or 0, as the queue's direction is. */
+  private plainReadable = 0;
   readonly moreAddress = new Float64Array(MORE_SEGMENTS);
   readonly moreLength = new Uint32Array(MORE_SEGMENTS);
 
@@ -92,8 +94,18 @@ export class ChainBatch {
     if (this.shaped) {
       this.span.fill(1, from);
       this.more.fill(0, from);
+      this.readable.fill(this.plainReadable, from);
     }
     this.count = from;
+  }
+
+  /** From slot `count` on come chains of a queue whose plain ones have so many readable segments. */
+  expect(readable: number): void {
+    if (this.plainReadable === readable) return;
+    this.plainReadable = readable;
+    this.readable.fill(readable, this.count);
+    // Those before are not what is expected now: they are put right as well when the batch is cleared.
+    if (this.count > 0) this.shaped = true;
   }
 
   /** Adds a chain of one segment; for sources that are not rings (a tap, a replay). */

@@ -113,7 +113,7 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     const room = BATCH - batch.count;
     const limit = Math.min(max, room, this.left());
     const { id, address, length, total } = batch;
-    const readableCount = plain === 0 ? 1 : 0;
+    batch.expect(plain === 0 ? 1 : 0);
     const first = batch.count;
     let last = first + limit;
     let { next, nextWrap } = this;
@@ -162,7 +162,6 @@ export class PackedDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
           nextWrap ^= 1;
         }
       }
-      batch.readable.fill(readableCount, batch.count, slot);
       batch.count = slot;
       this.next = next;
       this.nextWrap = nextWrap;

@@ -102,7 +102,7 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     const first = slot;
     const last = first + count;
     const { id, address, length, total } = batch;
-    const readableCount = plain === 0 ? 1 : 0;
+    batch.expect(plain === 0 ? 1 : 0);
     const { tableAt } = batch;
     const chains = tableAt === 0 ? undefined : this.chains;
     while (slot < last) {
@@ -136,7 +136,6 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
         length[slot] = bytes;
         total[slot] = bytes;
       }
-      batch.readable.fill(readableCount, batch.count, slot);
       batch.count = slot;
       if (slot === last || this.isCramped(batch)) break;
       const head = avail[RING + ((next + slot - first) & mask)] as number;

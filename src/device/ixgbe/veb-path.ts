@@ -7,6 +7,7 @@
  * the inner tag passes as part of the frame.
  */
 import type { CounterBlock } from '../../base/counters.ts';
+import { FRAME_TABLE } from '../../memory/copy.ts';
 import { Burst, SLOT_HEADROOM } from '../../net/burst.ts';
 import { appendFrame } from '../../net/burst-copy.ts';
 import type { DataPath } from '../../net/data-path.ts';
@@ -49,6 +50,8 @@ const ADDRESSES = 12;
 const FIRST_ADDRESS = (SLOT_HEADROOM + NET_HEADER_BYTES) >>> 2;
 /** Room for the headers of any frame: those that were cut in software have the longest. */
 const OUT_SLOT_BYTES = 512;
+/** Lists of frames that have room in a frame table. */
+const LISTS_PER_TABLE = Math.floor(FRAME_TABLE.size / BATCH);
 /** The wire has a place among the senders, behind all pools. */
 const SENDERS = IXGBE_POOLS + 1;
 
@@ -87,6 +90,11 @@ export class VebPath implements FrameTaker {
   readonly #single: Uint8Array;
   readonly #all: Uint8Array;
   readonly #addresses: Uint32Array;
+  /** Frames of each pool, while those of a burst are handed out: how many, which, and whose there are. */
+  readonly #poolCounts = new Uint8Array(IXGBE_POOLS);
+  readonly #poolLists: readonly Uint8Array[];
+  readonly #pools = new Uint8Array(IXGBE_POOLS);
+  readonly #poolTables: readonly number[];
   readonly #touched = new Uint8Array(IXGBE_POOLS);
   readonly #isTouched = new Uint8Array(IXGBE_POOLS);
   #touchedCount = 0;
@@ -109,12 +117,18 @@ export class VebPath implements FrameTaker {
     this.#all = list(2);
     for (let i = 0; i < BATCH; i++) this.#all[i] = i;
     this.#addresses = new Uint32Array(path.arena.buffer, this.#listsAt + 3 * BATCH, 4);
+    const tables = Math.ceil(IXGBE_POOLS / LISTS_PER_TABLE);
+    this.#poolTables = Array.from({ length: tables }, () => path.tables.take());
+    this.#poolLists = Array.from({ length: IXGBE_POOLS }, (_, pool) => {
+      const table = this.#poolTables[Math.floor(pool / LISTS_PER_TABLE)] as number;
+      return new Uint8Array(path.arena.buffer, table + (pool % LISTS_PER_TABLE) * BATCH, BATCH);
+    });
   }
 
   /** Gives its memory back. */
   close(): void {
     this.#out.release();
-    this.#path.tables.give(this.#listsAt);
+    for (const table of [this.#listsAt, ...this.#poolTables]) this.#path.tables.give(table);
   }
 
   setMember(pool: number, member: VebMember | undefined): void {
@@ -149,6 +163,10 @@ export class VebPath implements FrameTaker {
     if (count === 0) return;
     if (!tagged && this.#runs.survey(burst, frames, 0, count) === count) {
       this.#alikeFromWire(burst, frames, count);
+      return;
+    }
+    if (!tagged && this.#runs.arePlain(burst, frames, count)) {
+      this.#plainFromWire(burst, frames, count);
       return;
     }
     for (let k = 0; k < count; k++) this.#routeFromWire(burst, frames[k] as number, tagged);
@@ -186,6 +204,45 @@ export class VebPath implements FrameTaker {
     member.accept(burst, frames, count, false, false);
   }
 
+  /** Frames without tags and metadata: those of each function are handed over together. */
+  #plainFromWire(burst: Burst, frames: Uint8Array, count: number): void {
+    const { headerAt, slots8, slotsAt } = burst;
+    const counts = this.#poolCounts;
+    let pools = 0;
+    for (let k = 0; k < count; k++) {
+      const slot = frames[k] as number;
+      const at = (headerAt[slot] as number) - slotsAt + NET_HEADER_BYTES;
+      const target = this.#route(slots8, at, 0);
+      if (target === MANY) {
+        // Each function gets its frames in order.
+        this.#handOverPools(burst, pools);
+        pools = 0;
+        this.#keepPools(slot);
+        this.#single[0] = slot;
+        this.#toMany(slot, burst, this.#single, 1, false, false);
+      } else if (target !== NOBODY) {
+        const at = counts[target] as number;
+        if (at === 0) this.#pools[pools++] = target;
+        (this.#poolLists[target] as Uint8Array)[at] = slot;
+        counts[target] = at + 1;
+      }
+    }
+    this.#handOverPools(burst, pools);
+  }
+
+  /** Hands over what the lists of the first so many of `#pools` have. */
+  #handOverPools(burst: Burst, pools: number): void {
+    for (let i = 0; i < pools; i++) {
+      const pool = this.#pools[i] as number;
+      const count = this.#poolCounts[pool] as number;
+      this.#poolCounts[pool] = 0;
+      const member = this.#members[pool];
+      if (member === undefined) continue;
+      this.#touch(pool);
+      member.accept(burst, this.#poolLists[pool] as Uint8Array, count, false, false);
+    }
+  }
+
   /** Tells all functions of the frames that they got since the last time. */
   publish(): void {
     for (let i = 0; i < this.#touchedCount; i++) {
@@ -212,9 +269,8 @@ export class VebPath implements FrameTaker {
         this.#generation[pool] === this.#veb.generation &&
         ((slots32[i * words + FIRST_ADDRESS] as number) | 0) === this.#targetLow[pool]
       ) {
-        const next = this.#alike(pool, burst, i);
+        const next = this.#alike(pool, burst, i, tci);
         if (next > i) {
-          burst.tci.fill(tci, i, next);
           targets.fill(this.#target[pool] as number, i, next);
           i = next;
           if (i === frames) break;
@@ -228,7 +284,7 @@ export class VebPath implements FrameTaker {
   }
 
   /** Index of the first frame from `first` on that is not just like what the pool sent last. */
-  #alike(pool: number, burst: Burst, first: number): number {
+  #alike(pool: number, burst: Burst, first: number, tci: number): number {
     const sourceLow = this.#sourceLow[pool] as number;
     const sourceHigh = this.#sourceHigh[pool] as number;
     const addresses = this.#addresses;
@@ -244,6 +300,7 @@ export class VebPath implements FrameTaker {
       ETHERNET_HEADER_BYTES,
       MAX_FRAME_BYTES,
       addresses.byteOffset,
+      tci,
     );
   }
 
