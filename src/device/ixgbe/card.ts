@@ -314,7 +314,7 @@ export class IxgbeCard implements Port, FrameSink {
     let list = frames;
     let arrived = count;
     let bytes = 0;
-    if (!tagged && this.#runs.survey(burst, frames, 0, count) === count) {
+    if (!tagged && this.#runs.arePlain(burst, frames, count)) {
       bytes = this.#admitRun(count);
     }
     if (bytes === 0) {
@@ -382,7 +382,7 @@ export class IxgbeCard implements Port, FrameSink {
     const runs = this.#runs;
     const { count } = burst;
     let bits = 0;
-    if (slot === undefined && runs.survey(burst, runs.all, 0, count) === count) {
+    if (slot === undefined && runs.arePlain(burst, runs.all, count)) {
       bits = BITS * (runs.sums[RUN_BYTES] as number);
     } else {
       for (let i = 0; i < count; i++) {
@@ -397,7 +397,7 @@ export class IxgbeCard implements Port, FrameSink {
     const runs = this.#runs;
     const { count } = burst;
     let bits = 0;
-    if (runs.survey(burst, runs.all, 0, count) === count) {
+    if (runs.arePlain(burst, runs.all, count)) {
       bits = wireBitsOf(count, runs.sums[RUN_PADDED] as number);
     } else {
       for (let i = 0; i < count; i++) bits += wireBits(burst, i, false);

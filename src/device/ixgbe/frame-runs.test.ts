@@ -208,6 +208,7 @@ test('for virtual functions', () => {
   });
   let whole = 0;
   const take = (burst: Burst, list: Uint8Array, count: number): unknown => {
+    const of = { ...card.counters.snapshot() };
     const before = rigs.map(({ vf }) => ({ ...vf.counters.snapshot() }));
     const words = rigs.map(({ vf }) => vf.words.slice());
     for (const rig of rigs) {
@@ -217,7 +218,10 @@ test('for virtual functions', () => {
     card.deliver(burst, list, count, false);
     burst.copies.flush();
     card.flush();
-    return rigs.map((rig, i) => {
+    const port = Object.entries(card.counters.snapshot()).map(
+      ([name, value]) => value - of[name as 'rx_frames'],
+    );
+    const each = rigs.map((rig, i) => {
       const frames = [rig.received(0), rig.received(1)];
       note(frames.flat());
       const counted = Object.entries(rig.vf.counters.snapshot()).map(
@@ -228,6 +232,7 @@ test('for virtual functions', () => {
       );
       return { frames, counted, registers, interrupts: rig.interrupts().sort() };
     });
+    return { port, each };
   };
   fc.assert(
     fc.property(bursts, ({ to, shapes, cut, mode }) => {
@@ -320,6 +325,10 @@ test('a survey ends at the first frame that differs, and tells of those before i
   assert.equal(end(build(OTHER, { ...plain, type: 0x88a8 })), 5);
   assert.equal(end((frames[0] as Buffer).subarray(0, 13)), 5);
   assert.equal(end(build(OTHER, { ...plain, length: 1000 })), 7);
+  fill([build(ALL, plain), ...frames], 0);
+  assert.ok(runs.arePlain(path.burst, near, 6), 'wherever they go');
+  assert.equal(runs.sums[RUN_BYTES], 100 + 1749);
+  assert.ok(!runs.arePlain(path.burst, far, 6));
   const burst = fill(frames, 0);
   const at = (burst.headerAt[3] as number) - burst.slotsAt;
   assert.equal(runs.survey(burst, near, 1, 3), 3);
@@ -329,5 +338,6 @@ test('a survey ends at the first frame that differs, and tells of those before i
   assert.equal(runs.sums[RUN_SHORTEST], 14);
   burst.slots8[at + 1] = 1;
   assert.equal(runs.survey(burst, near, 0, 5), 3, 'to be cut');
+  assert.ok(!runs.arePlain(burst, near, 5));
   assert.equal(runs.survey(burst, far, 0, 5), 0, 'a list that WebAssembly does not see');
 });

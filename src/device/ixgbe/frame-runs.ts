@@ -26,7 +26,14 @@ const SPREAD_QUEUES = 16;
 
 /** What each does: `frame-runs.wat`. */
 interface Loops {
-  survey(table: number, list: number, first: number, count: number, sums: number): number;
+  survey(
+    table: number,
+    list: number,
+    first: number,
+    count: number,
+    any: number,
+    sums: number,
+  ): number;
   hash(
     table: number,
     list: number,
@@ -106,7 +113,14 @@ export class FrameRuns {
    */
   survey(burst: Burst, frames: Uint8Array, first: number, count: number): number {
     if (!this.reaches(burst, frames)) return first;
-    return this.#loops.survey(burst.tableAt, frames.byteOffset, first, count, this.#sumsAt);
+    return this.#loops.survey(burst.tableAt, frames.byteOffset, first, count, 0, this.#sumsAt);
+  }
+
+  /** As {@link survey} of the whole list, wherever the frames go: whether none has a tag or metadata. */
+  arePlain(burst: Burst, frames: Uint8Array, count: number): boolean {
+    if (!this.reaches(burst, frames)) return false;
+    const list = frames.byteOffset;
+    return this.#loops.survey(burst.tableAt, list, 0, count, 1, this.#sumsAt) === count;
   }
 
   /**

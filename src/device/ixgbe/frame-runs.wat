@@ -1,11 +1,11 @@
 ;; What frames have in common, found for many in one call. Compiled to frame-runs.wasm.ts by
 ;; `node scripts/wasm.ts`. Tables are frame tables (`memory/copy.ts`, FRAME_TABLE).
 ;;
-;; survey(table, list, first, count, sums): looks at the headers of frames list[first … count - 1] (bytes:
-;; indexes into the table) and returns the place in the list of the first that has metadata or a tag
-;; (802.1Q, 802.1ad), has not 14 bytes there, is not in the window, or has another destination than frame
-;; list[first]; or count. At `sums` (u32): bytes of those before it; the same with each padded to 60; the
-;; longest; the shortest.
+;; survey(table, list, first, count, any, sums): looks at the headers of frames list[first … count - 1]
+;; (bytes: indexes into the table) and returns the place in the list of the first that has metadata or a tag
+;; (802.1Q, 802.1ad), has not 14 bytes there, is not in the window, or, unless `any` is set, has another
+;; destination than frame list[first]; or count. At `sums` (u32): bytes of those before it; the same with each
+;; padded to 60; the longest; the shortest.
 ;;
 ;; hash(table, list, first, count, control, key, hashes): RSS (§7.1.2.8) of frames list[first … count - 1], as
 ;; MRQC in `control` asks for it. `key` is a table of 36 times 256 words: what each value of each byte of the
@@ -16,7 +16,8 @@
   (memory (import "sluice" "window") 65536 65536 shared)
 
   (func (export "survey")
-    (param $table i32) (param $list i32) (param $first i32) (param $count i32) (param $sums i32)
+    (param $table i32) (param $list i32) (param $first i32) (param $count i32) (param $any i32)
+    (param $sums i32)
     (result i32)
     (local $i i32) (local $slot i32) (local $word i32) (local $header f64) (local $at i32)
     (local $low i32) (local $high i32) (local $ether i32) (local $length i32)
@@ -35,7 +36,7 @@
         (br_if $stop (i32.lt_u (i32.load offset=1280 (local.get $word)) (i32.const 26)))
         ;; flags and gso_type
         (br_if $stop (i32.load16_u (local.get $at)))
-        (if (i32.eq (local.get $i) (local.get $first))
+        (if (i32.or (local.get $any) (i32.eq (local.get $i) (local.get $first)))
           (then
             (local.set $low (i32.load offset=12 (local.get $at)))
             (local.set $high (i32.load16_u offset=16 (local.get $at)))))
