@@ -105,7 +105,7 @@ export class IxgbeCard implements Port, FrameSink {
   readonly #vfs = new Map<number, VirtualFunction>();
   readonly #queues: 2 | 4;
   /** Frames of those that came that fit through the wire. */
-  readonly #arrived = new Uint8Array(BATCH);
+  readonly #arrived: Uint8Array;
   #up = true;
   /** The owner got frames since the last {@link publish}. */
   #sent = false;
@@ -122,6 +122,8 @@ export class IxgbeCard implements Port, FrameSink {
     this.#schedule = new TransmitSchedule(link, slot);
     this.#received = new ReceiveLimit(link, slot);
     this.#runs = FrameRuns.of(path);
+    // Where WebAssembly sees it.
+    this.#arrived = new Uint8Array(path.arena.buffer, path.tables.take(), BATCH);
     this.#frames = new VebPath(this.#veb, path, (burst) => this.#forward(burst));
     this.#policy = new VfPolicy({
       veb: this.#veb,
@@ -266,6 +268,7 @@ export class IxgbeCard implements Port, FrameSink {
   close(): void {
     this.pf?.close();
     this.#hash.release();
+    this.#options.path.tables.give(this.#arrived.byteOffset);
     this.#frames.close();
   }
 
