@@ -30,6 +30,8 @@ export interface EmbeddedBenchOptions {
   readonly queues: number;
   readonly verify: boolean;
   readonly rate?: number | undefined;
+  /** Frames a second that the wire of a machine outside carries; undefined: it has no limit. */
+  readonly wireRate?: number | undefined;
   /** Guests are driven by interrupts. */
   readonly itr?: number | 'adaptive' | undefined;
   /** Receive buffers of each pair; chosen unless given. */
@@ -170,13 +172,14 @@ export class EmbeddedBenchGuests implements BenchGuests {
   }
 
   async start(): Promise<void> {
-    const { flows, frame, rate, verify } = this.#options;
+    const { flows, frame, verify } = this.#options;
     this.#numbers = flows.map(({ from }) =>
       Array.from({ length: this.#pairsOfMember(from) }, () => newFlow()),
     );
     const roles = this.#members.map((_, member): RoleSpec[] => {
       const pairs = this.#pairsOfMember(member);
       const window = this.#windowOf(member);
+      const rate = this.#rateOf(member);
       return Array.from({ length: pairs }, (_, pair) => {
         const targets = flows.flatMap(({ from, to }, flow) => {
           if (from !== member) return [];
@@ -373,6 +376,13 @@ export class EmbeddedBenchGuests implements BenchGuests {
     if (machine === undefined) return undefined;
     const senders = flows.filter(({ to }) => to === machine).length * this.#options.queues;
     return Math.max(1, Math.floor(of(machine).sendWindow / senders));
+  }
+
+  /** Frames a second: what was asked for, and of a machine outside no more than its wire carries. */
+  #rateOf(member: number): number | undefined {
+    const { rate, wireRate, guests } = this.#options;
+    if (member < guests || wireRate === undefined) return rate;
+    return Math.min(rate ?? wireRate, wireRate);
   }
 
   /** Buffers that a source uses, of each pair. */

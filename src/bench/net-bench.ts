@@ -70,6 +70,7 @@ export async function runNetBench(
     ...(options.link === undefined ? {} : { link: options.link }),
     ...(options.outside ? { outside: true } : {}),
     ...(options.itr === undefined ? {} : { itr: options.itr }),
+    ...(options.rate === undefined ? {} : { rate: options.rate }),
     ...(options.doorbellPoll === undefined ? {} : { doorbell_poll_us: options.doorbellPoll }),
     guest: options.guest,
     guests: options.guests,

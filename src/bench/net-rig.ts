@@ -11,6 +11,7 @@ import { hasNic, type NetOptions } from './net-options.ts';
 import { guestsPerNic, type NicPlace, nicPlaces, portNumber } from './nic-places.ts';
 import { PrivateDomain } from './private-domain.ts';
 import { startRealGuests } from './real-guests.ts';
+import { wireFrameRate } from './wire-rate.ts';
 
 const DEFAULT_FRAME = ETHERNET_DEFAULT_MTU + ETHERNET_HEADER_BYTES;
 
@@ -147,7 +148,10 @@ export async function startNetRig(options: NetOptions, control: BenchControl): P
     const flows = benchFlows(options);
     const guests = stack.use(
       kind === 'embedded'
-        ? await startEmbeddedGuests({ ...options, flows, cards: domain.cards }, homing.value)
+        ? await startEmbeddedGuests(
+            { ...options, flows, cards: domain.cards, wireRate: wireFrameRate(options) },
+            homing.value,
+          )
         : await startRealGuests({
             kind,
             guests: domain.cards,

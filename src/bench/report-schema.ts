@@ -117,6 +117,11 @@ export const netReportSchema = z.strictObject({
     .describe(
       'direct, sriov: guests look for frames after interrupts only, which are throttled so. Absent: they look while they are awake.',
     ),
+  rate: z
+    .number()
+    .positive()
+    .optional()
+    .describe('Frames a second of each sender. Absent: all that it could.'),
   doorbell_poll_us: count
     .optional()
     .describe(

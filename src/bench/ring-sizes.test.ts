@@ -45,4 +45,6 @@ test('a ring that is asked for is the ring that there is', () => {
 test('who waits for interrupts has room for what comes meanwhile', () => {
   const few = ringSizes({ guests: 2, frame: LARGE, isInterrupted: true });
   assert.equal(few.receiveBuffers, 1024);
+  const many = ringSizes({ guests: 30, frame: LARGE, isInterrupted: true });
+  assert.equal(many.receiveBuffers, 512);
 });

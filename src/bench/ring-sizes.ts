@@ -17,7 +17,7 @@ const CACHE_BYTES = 12 * MiB;
 /** Receive buffers: as many as stock drivers have (ixgbevf: 512), or such as go with 128, 64 and 32 frames. */
 const RINGS = [512, 326, 196, 98] as const;
 /** The same where frames wait for interrupts: at 10 Gb/s frames of half a millisecond are more than 400. */
-const INTERRUPT_RINGS = [1024, ...RINGS] as const;
+const INTERRUPT_RINGS = [1024, 512] as const;
 /** Of so many buffers one may wait for the others before its card is told of it. */
 const RETURN_SHARE = 64;
 

@@ -72,6 +72,7 @@ test('every row is a bench that can be, and no two are the same', () => {
     [0, 2000, 8000, 20_000, 'adaptive'],
   );
   assert.ok(rows.some(({ guests, itr, outside }) => guests === 30 && itr === 8000 && outside));
+  assert.ok(rows.some(({ guests, itr, rate }) => guests === 30 && itr === 8000 && rate === 2000));
   const titles = rows.map(talkTitle);
   assert.equal(new Set(titles).size, rows.length, 'no two rows look the same');
   assert.ok(titles.includes('direct (82599, 10G), 2 guests, rx, frames of 1514 bytes'));

@@ -17,6 +17,8 @@ const GUESTS = MACHINES.filter((guests) => guests > 1);
 const TALK_THROTTLE = 8000;
 const THROTTLES = [0, 2000, TALK_THROTTLE, 20_000, 'adaptive'] as const;
 const SMALL = 64;
+/** Frames a second of each guest, far enough from each other to be an interrupt each. */
+const LOW_RATE = 2000;
 const SECONDS = 0.5;
 const RUNS = 3;
 
@@ -57,6 +59,15 @@ const ROWS: readonly Input[] = [
   // Guests that are driven by interrupts.
   ...THROTTLES.map((itr): Input => ({ method: 'sriov', guests: 2, itr })),
   { method: 'sriov', guests: TALK_MACHINES, direction: 'both', ports: 1, itr: TALK_THROTTLE },
+  // So few frames that each is an interrupt: how many of them a lane can serve.
+  {
+    method: 'sriov',
+    guests: TALK_MACHINES,
+    direction: 'both',
+    ports: 1,
+    itr: TALK_THROTTLE,
+    rate: LOW_RATE,
+  },
 ];
 
 /** What is measured, row by row. */
@@ -66,7 +77,7 @@ export function talkRows(): NetOptions[] {
 
 /** What tells a row from the others. */
 export function talkTitle({ direction, ...row }: NetOptions): string {
-  const { guests, frame, queues, itr, outside } = row;
+  const { guests, frame, queues, itr, outside, rate } = row;
   return [
     methodName(row),
     guestsText(guests),
@@ -74,6 +85,7 @@ export function talkTitle({ direction, ...row }: NetOptions): string {
     `frames of ${frame} bytes`,
     ...(queues > 1 ? [`${queues} queue pairs`] : []),
     ...(itr === undefined ? [] : [`interrupts ${itr === 0 ? 'not throttled' : itr}`]),
+    ...(rate === undefined ? [] : [`${rate} frames/s each`]),
   ].join(', ');
 }
 
@@ -90,6 +102,7 @@ export const TALK_COLUMNS = [
   'bytes',
   'queues',
   'itr',
+  'rate',
   'Gb/s',
   'Mpps',
   'ns',
@@ -105,7 +118,7 @@ export const TALK_COLUMNS = [
 
 /** The cells of one row, numbers rounded to what can be read. */
 export function talkCells(row: NetReport): (string | number)[] {
-  const { guests, direction, outside, frame, queues, itr, results } = row;
+  const { guests, direction, outside, frame, queues, itr, rate, results } = row;
   const figures = [
     results.gbps,
     results.mpps,
@@ -124,6 +137,7 @@ export function talkCells(row: NetReport): (string | number)[] {
     frame,
     queues,
     itr ?? 'polled',
+    rate ?? '',
     ...figures,
     delivery === undefined ? '' : Number(shortNumber(delivery.p50)),
     Number(shortNumber(results.loss_pct)),
