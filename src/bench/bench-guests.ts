@@ -36,6 +36,8 @@ export interface BenchGuests extends AsyncDisposable {
   readonly rings?: { readonly receiveBuffers: number; readonly sendFrames: number };
   /** Round trips of single frames between the first two guests, or with a machine outside, in microseconds. */
   measureLatency(): Promise<Latency>;
+  /** Has all code compiled that the next two take; missing where nothing finds guests asleep. */
+  warmUp?(): Promise<void>;
   /** The same, where each finds guests and lane asleep; undefined where guests cannot. */
   measureAsleepLatency(): Promise<Latency | undefined>;
   /** From a kick that finds the lane asleep to when it has taken the frame; likewise. */

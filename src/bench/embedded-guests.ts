@@ -46,6 +46,9 @@ const OUTSIDE_QUEUE = 1024;
 /** Long enough for both ends and the lane to go to sleep between two round trips. */
 const ASLEEP_INTERVAL_US = 2000;
 const ASLEEP_MS = 500;
+/** Between pings of a warm-up: a lane has gone to sleep by then. */
+const NAP_INTERVAL_US = 200;
+const WARM_UP_MS = 500;
 /** Fewer are no sample; more than so long is not waited for them. */
 const LEAST_TRIPS = 20;
 const MOST_LATENCY_MS = 10_000;
@@ -152,6 +155,14 @@ export class EmbeddedBenchGuests implements BenchGuests {
 
   measureLatency(): Promise<Latency> {
     return this.#ping(LATENCY_MS, 0);
+  }
+
+  /**
+   * Has lane and guests compile what single frames take, and going to sleep and waking up: as they have when
+   * they have been in use for a minute.
+   */
+  async warmUp(): Promise<void> {
+    await this.#ping(WARM_UP_MS, NAP_INTERVAL_US);
   }
 
   /** Round trips that find lane and guests asleep, in microseconds. */

@@ -15,6 +15,7 @@ const IDLE_MS = 1000;
 export interface IdleRig {
   readonly domain: PrivateDomain;
   readonly guests: {
+    warmUp?(): Promise<void>;
     measureAsleepLatency(): Promise<Latency | undefined>;
     measureWakeup?(): Promise<Latency | undefined>;
   };
@@ -25,6 +26,7 @@ export async function measureIdle(
   { domain, guests }: IdleRig,
   { signal, onStep }: BenchControl,
 ): Promise<IdleReport | undefined> {
+  await guests.warmUp?.();
   onStep?.('idle: round trips from sleep');
   const latency = await guests.measureAsleepLatency();
   if (latency === undefined) return undefined;
