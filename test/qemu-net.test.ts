@@ -46,6 +46,8 @@ type Network = (typeof NETWORKS)[number];
 
 const MTU = 9000;
 const RECONNECT_MS = 100;
+/** Of a stream that is to move something: thousands of frames. */
+const STREAM_BYTES = 8 * 2 ** 20;
 /** Frames a second, which leave an emulated processor time to load a driver. */
 const RELOAD_FLOOD = 1000;
 /** Bytes that show that a stream goes on. */
@@ -226,7 +228,7 @@ test('QEMU guests', { skip: withoutTestbed() }, async (t) => {
     to: Host,
     options: IperfOptions = {},
   ): Promise<void> => {
-    const { gbps, bytes, retransmits } = await iperf(from, to, { seconds: 1, ...options });
+    const { gbps, bytes, retransmits } = await iperf(from, to, { bytes: STREAM_BYTES, ...options });
     assert.ok(bytes > 0);
     const [sender, receiver] = options.reverse === true ? [to, from] : [from, to];
     const what = `${options.ipv6 === true ? 'IPv6' : 'IPv4'} ${from.interface} ${sender.guest.name} to ${receiver.guest.name}`;
@@ -358,7 +360,7 @@ test('QEMU guests', { skip: withoutTestbed() }, async (t) => {
         await from.guest.sh(`taskset -c ${cpu} ping -q -c 10 -i 0.005 ${to.address}`);
       }
       // Sluice spreads flows, of which sixteen are enough.
-      await iperf(from, to, { seconds: 1, parallel: 16 });
+      await iperf(from, to, { bytes: STREAM_BYTES, parallel: 16 });
       const movedRings = (await positions(`a/net${JUMBO}`)).map((at, ring) => at !== rings[ring]);
       return {
         tx: movedRings.filter((_, ring) => ring % 2 === 1),

@@ -53,6 +53,8 @@ const TAGGED_FRAME = 1518;
 const JUMBO_MTU = 9000;
 const IPV4_ICMP_HEADERS = 28;
 const FLOOD_PORT = 5999;
+/** Of a stream that is to move something: thousands of frames. */
+const STREAM_BYTES = 32 * 2 ** 20;
 
 const card = { method: 'paravirtual' as const };
 const config: SluiceConfig = {
@@ -130,7 +132,10 @@ test('two UML guests', { skip: withoutTestbed() }, async (t) => {
     to: Host,
     options: IperfOptions = {},
   ): Promise<IperfResult> => {
-    const result = await iperf(from, to, { seconds: 1, ...options });
+    const { seconds, udpLength } = options;
+    const isTimed = seconds !== undefined || udpLength !== undefined;
+    const length = isTimed ? { seconds: 1 } : { bytes: STREAM_BYTES };
+    const result = await iperf(from, to, { ...length, ...options });
     const losses =
       options.udpLength === undefined
         ? `${result.retransmits} retransmits`
