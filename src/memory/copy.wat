@@ -243,9 +243,8 @@
         (local.get $i)
         (local.get $count)
         (i32.lt_u (local.get $i) (local.get $count))))
-    ;; What can be delivered, and of each frame the header and the beginning: as a rule the driver's processor
-    ;; has those lines of the buffers, and so few stores wait for many of them at once.
-    (local.set $same (i32.const 1))
+    ;; What can be delivered, and the beginning of each frame: as a rule the driver's processor has that line
+    ;; of the buffer, and stores as few as these wait for many lines at once.
     (local.set $i (local.get $first))
     (local.set $k (local.get $next))
     (block $checked
@@ -270,6 +269,26 @@
         (local.set $sum (i32.sub (i32.add (local.get $sum) (local.get $rest)) (i32.const 12)))
         (local.set $to (call $low (local.get $address)))
         (local.set $from (call $low (f64.load offset=512 (local.get $wide))))
+        (i64.store offset=12 (local.get $to) (i64.load offset=12 (local.get $from)))
+        (local.set $i (i32.add (local.get $i) (i32.const 1)))
+        (local.set $k (i32.add (local.get $k) (i32.const 1)))
+        (br $frame)))
+    (local.set $count (local.get $i))
+    (i32.store offset=2944 (local.get $buffers) (local.get $sum))
+    (local.set $same (i32.const 1))
+    ;; All of them. Loads of the buffers only now: with a line, the processor may fetch those beside it, to
+    ;; read them, and would have to ask once more when it writes there.
+    (local.set $i (local.get $first))
+    (local.set $k (i32.add (local.get $buffers) (i32.shl (local.get $next) (i32.const 3))))
+    (block $done
+      (loop $frame
+        (br_if $done (i32.ge_u (local.get $i) (local.get $count)))
+        (local.set $word (i32.load8_u (i32.add (local.get $list) (local.get $i))))
+        (local.set $wide (i32.add (local.get $table) (i32.shl (local.get $word) (i32.const 3))))
+        (local.set $word (i32.add (local.get $table) (i32.shl (local.get $word) (i32.const 2))))
+        (local.set $header (i32.load offset=1280 (local.get $word)))
+        (local.set $to (call $low (f64.load (local.get $k))))
+        (local.set $from (call $low (f64.load offset=512 (local.get $wide))))
         ;; Whoever sends from the buffers that it received in, as a forwarding guest does, gives them back
         ;; with the virtio_net_hdr that is to be written. A load that finds it leaves the cache line with
         ;; both processors, where a store would take it from the driver's. Once per run it is looked in vain.
@@ -284,26 +303,9 @@
             (local.set $same (i32.const 0))
             (i64.store (local.get $to) (i64.load (local.get $from)))
             (i32.store offset=8 (local.get $to) (i32.load offset=8 (local.get $from)))))
-        (i64.store offset=12 (local.get $to) (i64.load offset=12 (local.get $from)))
-        (local.set $i (i32.add (local.get $i) (i32.const 1)))
-        (local.set $k (i32.add (local.get $k) (i32.const 1)))
-        (br $frame)))
-    (local.set $count (local.get $i))
-    (i32.store offset=2944 (local.get $buffers) (local.get $sum))
-    ;; All the rest of them.
-    (local.set $i (local.get $first))
-    (local.set $k (i32.add (local.get $buffers) (i32.shl (local.get $next) (i32.const 3))))
-    (block $done
-      (loop $frame
-        (br_if $done (i32.ge_u (local.get $i) (local.get $count)))
-        (local.set $word (i32.load8_u (i32.add (local.get $list) (local.get $i))))
-        (local.set $wide (i32.add (local.get $table) (i32.shl (local.get $word) (i32.const 3))))
-        (local.set $word (i32.add (local.get $table) (i32.shl (local.get $word) (i32.const 2))))
-        (local.set $header (i32.load offset=1280 (local.get $word)))
-        (local.set $to (call $low (f64.load (local.get $k))))
         (call $copy
           (i32.add (local.get $to) (i32.const 12))
-          (i32.add (call $low (f64.load offset=512 (local.get $wide))) (i32.const 12))
+          (i32.add (local.get $from) (i32.const 12))
           (i32.sub (local.get $header) (i32.const 12)))
         (local.set $rest (call $rest (local.get $word)))
         (if (local.get $rest)
