@@ -341,7 +341,7 @@ describe('PollLoop', () => {
   });
 
   test('sleeps when its time is over, however slow the looks at eager sockets are', () => {
-    const loop = new PollLoop({ idlePollUs: 100 });
+    const loop = new PollLoop({ idlePollUs: 25 });
     let looks = 0;
     const socket = {
       look: () => {

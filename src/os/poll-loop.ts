@@ -59,6 +59,11 @@ const TIMER_SLACK_NS = 1000;
 const JUST_USED = 0;
 /** With work to do, the loop looks at eager sockets once in this many turns; without, each turn. */
 const BUSY_TURNS_PER_EAGER = 4;
+/**
+ * The loop goes on for so many times as long without work while sockets are eager: whoever touches one register
+ * mostly touches another soon, and to be woken for it takes as long as several that find the loop awake.
+ */
+const EAGER_IDLE_POLLS = 4;
 /** Whoever uses an offered processor for longer, in ns, is no client that had waited for its answer: */
 const LONG_OFFER_NS = 100_000;
 /** it is kept for so many times as long then. */
@@ -175,7 +180,8 @@ export class PollLoop {
       if (idleSince === 0) idleSince = now;
       // Whoever was looked at may have ended the loop: then there is nothing to sleep for.
       if (this.#stopped) continue;
-      if (now - idleSince < this.#idlePollNs) {
+      const patience = this.#eager.length === 0 ? 1 : EAGER_IDLE_POLLS;
+      if (now - idleSince < patience * this.#idlePollNs) {
         if (isWaiting) this.#offerProcessor();
         continue;
       }
