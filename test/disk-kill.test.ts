@@ -5,7 +5,7 @@
  *
  * `SLUICE_TEST_KILLS=100` kills more often than the 20 times of every run.
  */
-// suite: takes=100 timeout=900
+// suite: cores=1.25 takes=100 timeout=900
 import assert from 'node:assert/strict';
 import { truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

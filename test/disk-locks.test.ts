@@ -1,4 +1,5 @@
 /** QEMU's own programs and Sluice keep each other from writing to one image. */
+// suite: takes=3
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync, truncateSync, writeFileSync } from 'node:fs';

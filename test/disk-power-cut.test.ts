@@ -5,7 +5,7 @@
  *
  * SLUICE_TEST_CUTS=N cuts N times instead of 20.
  */
-// suite: takes=75 timeout=900
+// suite: cores=0.5 takes=75 timeout=900
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

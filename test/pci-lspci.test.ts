@@ -1,4 +1,5 @@
 /** What lspci of pciutils makes of configuration spaces: a judge of layouts that is not ours. */
+// suite: takes=3
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { describe, test } from 'node:test';

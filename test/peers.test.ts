@@ -1,5 +1,5 @@
 /** `npm run peers`: that both sides move the client's frames and lose none, and keep its data. */
-// suite: cores=1.5 takes=110 timeout=480
+// suite: cores=1.5 takes=90 timeout=600
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';

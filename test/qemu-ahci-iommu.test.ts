@@ -2,7 +2,7 @@
  * A guest of QEMU that is a PC with a virtual IOMMU: its firmware boots Linux from a drive of an emulated AHCI
  * controller, each buffer of the drivers is a map of its own, and what is not mapped is refused and told.
  */
-// suite: takes=70 timeout=600
+// suite: takes=70 timeout=900
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { statSync, truncateSync, writeFileSync } from 'node:fs';

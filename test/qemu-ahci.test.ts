@@ -3,7 +3,7 @@
  * (ahci, libata, sd, sr) make of it, when all is well and when it is not. A drive beside the others is at
  * work meanwhile and must notice nothing of their errors.
  */
-// suite: takes=130 timeout=900
+// suite: takes=110 timeout=900
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';

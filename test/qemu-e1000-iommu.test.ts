@@ -3,7 +3,7 @@
  * of its own, and what is not mapped any more is refused and told. Interrupts are remapped in guest `a`, not
  * in `b`.
  */
-// suite: takes=100 timeout=600
+// suite: takes=90 timeout=900
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { type QemuGuest, startQemu } from '../src/guest/qemu.ts';

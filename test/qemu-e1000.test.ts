@@ -5,7 +5,7 @@
  * Guest `a` has the emulated cards behind ports of PCI Express where they belong, `b` is started with the
  * very arguments that `sluice guest qemu-args` prints. Networks 0 and 1 are one switch each.
  */
-// suite: takes=180 timeout=600
+// suite: takes=140 timeout=900
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { E1000Model } from '../src/device/e1000/function.ts';

@@ -5,7 +5,7 @@
  * Guests `a` and `b` share a network for each kind of card. `c` is started with the very arguments
  * that `sluice guest qemu-args` prints, and is the one that hangs, reboots and grows.
  */
-// suite: takes=170 timeout=900
+// suite: takes=140 timeout=900
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';

@@ -2,7 +2,7 @@
  * Linux guests of User-Mode Linux over `sluice up`: all that a user's guests do to a network, on
  * one boot of two guests with a card for each kind of port.
  */
-// suite: takes=85 timeout=900
+// suite: cores=0.5 takes=60 timeout=900
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';

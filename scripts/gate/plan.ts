@@ -32,8 +32,6 @@ export interface Suite {
   readonly timeout: number;
 }
 
-/** Two guests could keep two cores busy, but mostly wait: for one another, for links, for time to pass. */
-const GUEST_CORES = 0.75;
 /** Seconds of those that do not say. */
 const GUEST_TAKES = 30;
 const UNIT_TAKES = 1;
@@ -62,7 +60,9 @@ export function parseSuite(file: string, head: string, machineCores: number): Su
     else if (word === 'no-testbed' && inTest) guests = false;
     else throw new Error(`${file}: '${word}' in its suite comment is not known`);
   }
-  cores ??= guests ? GUEST_CORES : 1;
+  // Two guests could keep two cores busy, but mostly wait: for one another, for links, for time to
+  // pass. On a small machine four suites side by side keep the cores busy to the end.
+  cores ??= guests ? Math.max(0.5, Math.min(2, machineCores / 4)) : 1;
   takes ??= guests ? GUEST_TAKES : UNIT_TAKES;
   timeout ??= guests ? GUEST_TIMEOUT : file === TESTBED_SUITE ? TESTBED_TIMEOUT : UNIT_TIMEOUT;
   return {

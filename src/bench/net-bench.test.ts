@@ -1,8 +1,9 @@
 // suite: cores=1.5 takes=55
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { test } from 'node:test';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
 import { runNetBench } from './net-bench.ts';
 import { parseNetOptions } from './net-options.ts';
 import { netReportSchema } from './report-schema.ts';
@@ -11,9 +12,10 @@ import { runSoak } from './soak-bench.ts';
 /** Far below what any machine does: what is lost at this rate was lost by a fault. */
 const PACE = 2000;
 
-function directories(): string[] {
-  return readdirSync(tmpdir()).filter((name) => name.startsWith('sluice-bench-'));
-}
+// Other benches may run beside these.
+const place = mkdtempSync(join(tmpdir(), 'sluice-'));
+process.env['TMPDIR'] = place;
+after(() => rmSync(place, { recursive: true }));
 
 for (const { packed, frame, direction, queues } of [
   { packed: false, frame: 64, direction: 'rx', queues: 1 },
@@ -178,7 +180,6 @@ test('a ring of guests has a rate for each, and memory is watched while it runs'
 });
 
 test('an interrupted bench ends with the reason and leaves nothing behind', async () => {
-  const before = directories();
   const abort = new AbortController();
   const reason = new Error('enough');
   await assert.rejects(
@@ -190,5 +191,5 @@ test('an interrupted bench ends with the reason and leaves nothing behind', asyn
     }),
     (error: Error) => error === reason || error.cause === reason,
   );
-  assert.deepEqual(directories(), before);
+  assert.deepEqual(readdirSync(place), []);
 });

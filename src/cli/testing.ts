@@ -36,7 +36,7 @@ export class Place implements AsyncDisposable {
   /** Runs a command to its end. */
   sluice(...words: string[]): Promise<Outcome> {
     return new Promise((resolve) => {
-      const options = { cwd: this.path, encoding: 'utf8', timeout: 60_000 } as const;
+      const options = { cwd: this.path, encoding: 'utf8', timeout: 180_000 } as const;
       execFile(process.execPath, [...NODE_OPTIONS, ...words], options, (error, stdout, stderr) => {
         const code = error === null ? 0 : Number(error.code ?? -1);
         resolve({ code, stdout, stderr });
