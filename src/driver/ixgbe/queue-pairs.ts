@@ -37,7 +37,7 @@ const MAPPED_RETURN_SHARE = 64;
 
 /** Of `buffers`, how many wait for more before the card is told of them. */
 export function returnedAt(buffers: number, isMapped: boolean): number {
-  return Math.max(1, Math.floor(buffers / (isMapped ? MAPPED_RETURN_SHARE : RETURN_SHARE)));
+  return Math.ceil(buffers / (isMapped ? MAPPED_RETURN_SHARE : RETURN_SHARE));
 }
 
 export interface QueuePairParts {

@@ -86,12 +86,6 @@ export class DescriptorRing {
     return this.entries - 1 - (used < 0 ? used + this.entries : used);
   }
 
-  /** Descriptors that the card does not know of yet. */
-  get unpublished(): number {
-    const count = this.next - this.#tail;
-    return count < 0 ? count + this.entries : count;
-  }
-
   /** Fills the next descriptor, whose buffer begins `offset` bytes from the beginning of the memory. */
   putAt(offset: number, word2: number, word3: number): void {
     const { words } = this;

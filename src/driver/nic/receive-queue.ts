@@ -78,6 +78,9 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
   readonly #bufferOf: Uint16Array;
   readonly #memory32: Uint32Array;
   readonly #returnAt: number;
+  /** Buffers of ours that nobody has, as a stack: their descriptors are written when there are enough of them. */
+  readonly #held: Uint16Array;
+  #heldCount = 0;
   readonly #coalescer: Coalescer | undefined;
   readonly #large: BufferPool | undefined;
   /** Large buffers that nobody has, as a stack; the coalescer's is none of them. */
@@ -96,6 +99,7 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
     this.#memory32 = new Uint32Array(memory.arena.buffer, memory.arenaAddress, memory.size / 4);
     this.#bufferOf = new Uint16Array(ring.entries);
     this.#returnAt = returnAt;
+    this.#held = new Uint16Array(own.count);
     const addresses = [...own.addresses(), ...(large?.pool.addresses() ?? [])];
     this.#addresses = Float64Array.from(addresses);
     const { first, stride } = own;
@@ -123,24 +127,42 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
 
   /** Gives all buffers to the card. Once, before anything is received. */
   fill(): void {
-    for (let buffer = 0; buffer < this.pool.count; buffer++) this.post(buffer);
-    this.#ring.publish();
+    // The last is put on top: they are given in order.
+    for (let buffer = this.pool.count - 1; buffer >= 0; buffer--) this.post(buffer);
+    this.#give();
   }
 
   post(buffer: number): void {
-    const ring = this.#ring;
     if (buffer >= this.#own.count) {
       this.#largeFree[this.#largeCount++] = buffer;
       if (this.#largeNow < 0) this.#nextLarge();
       return;
     }
-    if (ring.free === 0) throw brokenDevice('has no descriptor for a buffer that it returned');
-    this.#bufferOf[ring.next] = buffer;
-    ring.putAt(this.#first + buffer * this.#stride, 0, 0);
+    this.#held[this.#heldCount++] = buffer;
   }
 
   publish(): boolean {
-    return this.#ring.unpublished >= this.#returnAt && this.#ring.publish();
+    return this.#heldCount >= this.#returnAt && this.#give();
+  }
+
+  /**
+   * Writes descriptors for all buffers that are held. One by one, each would take the line from the card in
+   * which it is to write what it receives next.
+   */
+  #give(): boolean {
+    const ring = this.#ring;
+    const held = this.#held;
+    const count = this.#heldCount;
+    if (count > ring.free) {
+      throw brokenDevice('has no descriptor for a buffer that it returned');
+    }
+    for (let i = count - 1; i >= 0; i--) {
+      const buffer = held[i] as number;
+      this.#bufferOf[ring.next] = buffer;
+      ring.putAt(this.#first + buffer * this.#stride, 0, 0);
+    }
+    this.#heldCount = 0;
+    return ring.publish();
   }
 
   receive(): number {
@@ -234,7 +256,7 @@ export class ReceiveQueue implements NetReceiver, NetQueue {
   }
 
   enableCalls(): boolean {
-    this.#ring.publish();
+    this.#give();
     this.#gate.open();
     return this.#ring.clean !== this.#ring.next && this.#ring.isDone(this.#ring.clean);
   }
