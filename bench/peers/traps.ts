@@ -14,7 +14,10 @@ import { PeerProcess } from './peer-process.ts';
 
 const TIMEOUT_MS = 60_000;
 
-const answerSchema = z.strictObject({ median: z.number(), p99: z.number() });
+const timesSchema = z.strictObject({ median: z.number(), p99: z.number() });
+
+/** One line of the client's. */
+const answerSchema = timesSchema.extend({ traps: z.int().positive() });
 
 type Answer = z.output<typeof answerSchema>;
 
@@ -22,8 +25,8 @@ export const trapSchema = z.strictObject({
   processors: z.enum(['shared', 'apart']).describe('Whether client and lane share a processor.'),
   median: z.number().describe('Medians of the samples, in microseconds.'),
   p99: z.number(),
-  floor: answerSchema.describe('The same with a server in C that does nothing but answer.'),
-  traps: z.int().describe('Traps of a sample.'),
+  floor: timesSchema.describe('The same with a server in C that does nothing but answer.'),
+  traps: z.int().describe('Traps of a sample, of the shortest.'),
   samples: z.int(),
 });
 
@@ -62,14 +65,13 @@ export async function measureTraps(options: TrapOptions): Promise<TrapRow[]> {
         ...[testbed.enter, ...shared.options(), '--', ...head, ...tail],
       ];
       const ours = await ask(command(['--socket', socket]));
-      const least = await ask(command(['--echo', String(laneCpu)]));
-      progress(
-        `trap, ${processors}: ${text(ours.median)} us, the machine ${text(least.median)} us`,
-      );
+      const bare = await ask(command(['--echo', String(laneCpu)]));
+      progress(`trap, ${processors}: ${text(ours.median)} us, the machine ${text(bare.median)} us`);
       lane.push(ours);
-      floor.push(least);
+      floor.push(bare);
     }
-    rows.push({ processors, ...medians(lane), floor: medians(floor), traps, samples });
+    const least = Math.min(...lane.map((answer) => answer.traps));
+    rows.push({ processors, ...medians(lane), floor: medians(floor), traps: least, samples });
   }
   return rows;
 }
@@ -82,8 +84,8 @@ export function trapText({ processors, median: us, p99, floor }: TrapRow): strin
 
 const text = (us: number): number => significant(us, 3);
 
-function medians(answers: readonly Answer[]): Answer {
-  const of = (key: keyof Answer): number => text(median(answers.map((answer) => answer[key])));
+function medians(answers: readonly Answer[]): z.output<typeof timesSchema> {
+  const of = (key: 'median' | 'p99'): number => text(median(answers.map((answer) => answer[key])));
   return { median: of('median'), p99: of('p99') };
 }
 
