@@ -86,7 +86,7 @@ test('Sluice and qemu-storage-daemon, with all data checked', { skip: withoutTes
 });
 
 test("Sluice's emulated devices and QEMU's own", { skip: withoutTestbed() }, () => {
-  const short = ['--samples', '1', '--seconds', '1', '--allow-disturbed'];
+  const short = ['--samples', '1', '--seconds', '1', '--traps', '100', '--allow-disturbed'];
   // Each device, each way, and each kind of request.
   const works = [
     '82540 TCP to guest',

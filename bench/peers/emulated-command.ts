@@ -16,6 +16,7 @@ interface EmulatedOptions {
   readonly works?: readonly string[];
   readonly samples: number;
   readonly seconds: number;
+  readonly traps: number;
   readonly directory: string;
   readonly laneCpu?: number;
   readonly otherCpu?: number;
@@ -39,6 +40,7 @@ export function addEmulatedCommand(parent: Command, program: string): void {
       5,
     )
     .option('--seconds <s>', 'length of a sample', numberFrom(1, 3600, true), 3)
+    .option('--traps <n>', 'traps of a sample', numberFrom(1, 1e9, true), 20_000)
     .option('--directory <path>', "where the disks' files are made", '/dev/shm')
     .option('--lane-cpu <n>', 'processor of the lane, for traps', numberFrom(0, 4095, true))
     .option('--other-cpu <n>', 'another processor, for traps', numberFrom(0, 4095, true))
@@ -79,6 +81,7 @@ async function emulated(options: EmulatedOptions, program: string): Promise<void
     works: options.works,
     samples: options.samples,
     seconds: options.seconds,
+    traps: options.traps,
     laneCpu: lane,
     otherCpu: other,
     directory: options.directory,

@@ -26,7 +26,6 @@ const DISK_WORKS: readonly DiskWork[] = [
   { rw: 'read', bs: 131072, iodepth: 8 },
   { rw: 'write', bs: 131072, iodepth: 8 },
 ];
-const TRAPS = 20_000;
 const DISK_BYTES = 512 * 2 ** 20;
 /** USER_HZ (proc(5), /proc/stat). */
 const NS_PER_TICK = 1e7;
@@ -40,6 +39,8 @@ export interface EmulatedComparison {
   readonly works: readonly string[] | undefined;
   readonly samples: number;
   readonly seconds: number;
+  /** Traps of a sample. */
+  readonly traps: number;
   readonly laneCpu: number;
   readonly otherCpu: number;
   readonly directory: string;
@@ -63,7 +64,7 @@ interface Task {
 export async function compareEmulated(options: EmulatedComparison): Promise<EmulatedReport> {
   const { kinds, progress, samples, seconds } = options;
   const tasks = worksNamed(tasksOf(kinds, seconds), ({ work }) => work, options.works);
-  const traps = kinds.includes('traps') ? await measureTraps({ ...options, traps: TRAPS }) : [];
+  const traps = kinds.includes('traps') ? await measureTraps(options) : [];
   const rows: EmulatedReport['rows'] = [];
   if (tasks.length > 0) {
     await using rig = await EmulatedRig.start({ ...options, diskBytes: DISK_BYTES });
