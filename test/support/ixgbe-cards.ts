@@ -105,9 +105,15 @@ export async function streams(
 /**
  * Data is sent as frames that the card is to cut and to write checksums into while the sender may (TSO), and
  * as frames that want neither when it may not; it arrives either way. Afterwards all offloads are on.
+ *
+ * @param port whose counters tell what was done for the receiver
  */
-export async function segmentation(sluice: Sluice, sender: Host, receiver: Host): Promise<void> {
-  const port = `${receiver.guest.name}/net0`;
+export async function segmentation(
+  sluice: Sluice,
+  sender: Host,
+  receiver: Host,
+  port = `${receiver.guest.name}/net0`,
+): Promise<void> {
   const work = async (): Promise<{ cut: number; segments: number; summed: number }> => {
     const before = await sluice.counters(port);
     await arrives(sender, receiver, 2);

@@ -26,6 +26,7 @@ const RATE = 16;
 const LEAST_RATE = 2;
 /** How far from it the guest may be. */
 const RATE_TOLERANCE = 0.05;
+const RATE_ATTEMPTS = 4;
 /** Frames that a rate is measured by: a burst of 64 more or less is well within what is tolerated. */
 const RATE_FRAMES = 2000;
 const BURST_FRAMES = 64;
@@ -151,15 +152,20 @@ export async function rateIsObeyed(
     return (8 * (after.bytes - before.bytes)) / ((after.at - before.at) * 1000);
   };
   const free = await rateOver(4 * BURST_FRAMES);
-  const limit = Math.min(RATE, Math.max(LEAST_RATE, Math.floor(free / 2)));
+  const limit = Math.min(RATE, Math.max(LEAST_RATE, Math.floor(free / 4)));
   await rig.set('c', { max_tx_rate: limit });
   // What a bucket held is gone by then.
   await rateOver(2 * BURST_FRAMES);
-  const rate = await rateOver(RATE_FRAMES);
-  t.diagnostic(`${rate.toFixed(2)} Mb/s of ${limit}, ${free.toFixed(0)} without`);
+  // Never more than the limit. Less may be all that a guest sent which did not get its processor.
+  const rates: number[] = [];
+  do rates.push(await rateOver(RATE_FRAMES));
+  while ((rates.at(-1) ?? 0) < limit * (1 - RATE_TOLERANCE) && rates.length < RATE_ATTEMPTS);
+  const all = rates.map((rate) => rate.toFixed(2)).join(', ');
+  t.diagnostic(`${all} Mb/s of ${limit}, ${free.toFixed(0)} without`);
   await flood.end();
   await rig.set('c', { max_tx_rate: 0 });
-  assert.ok(Math.abs(rate / limit - 1) <= RATE_TOLERANCE, `${rate} Mb/s of ${limit}`);
+  for (const rate of rates) assert.ok(rate <= limit * (1 + RATE_TOLERANCE), `${all} Mb/s`);
+  assert.ok((rates.at(-1) ?? 0) >= limit * (1 - RATE_TOLERANCE), `${all} Mb/s of ${limit}`);
 }
 
 /** The link that `c` sees, whatever the wire's is. */
