@@ -32,6 +32,11 @@ export interface Suite {
   readonly timeout: number;
 }
 
+/**
+ * Two guests could keep two cores busy, but mostly wait: for one another, for links, for time to pass.
+ * Four at a time on two cores made one take 789 seconds that takes 248 with one other beside it.
+ */
+const GUEST_CORES = 0.75;
 /** Seconds of those that do not say. */
 const GUEST_TAKES = 30;
 const UNIT_TAKES = 1;
@@ -60,9 +65,7 @@ export function parseSuite(file: string, head: string, machineCores: number): Su
     else if (word === 'no-testbed' && inTest) guests = false;
     else throw new Error(`${file}: '${word}' in its suite comment is not known`);
   }
-  // Two guests could keep two cores busy, but mostly wait: for one another, for links, for time to
-  // pass. On a small machine four suites side by side keep the cores busy to the end.
-  cores ??= guests ? Math.max(0.5, Math.min(2, machineCores / 4)) : 1;
+  cores ??= guests ? GUEST_CORES : 1;
   takes ??= guests ? GUEST_TAKES : UNIT_TAKES;
   timeout ??= guests ? GUEST_TIMEOUT : file === TESTBED_SUITE ? TESTBED_TIMEOUT : UNIT_TIMEOUT;
   return {
