@@ -217,7 +217,7 @@ export class PollLoop {
   #offerProcessor(): void {
     const { now } = this;
     if (now < this.#offerFrom) return;
-    libc.sched_yield();
+    libc.sched_yield(0);
     this.#readClock();
     const used = this.now - now;
     if (used > LONG_OFFER_NS) this.#offerFrom = this.now + OFFER_PAUSES * used;
