@@ -70,7 +70,7 @@ const SHORTEST_SLEEP_NS = 1e6;
 /** The shortest time between two looks for doorbells, in microseconds: shorter than falling asleep takes. */
 const SHORTEST_NAP_US = 20;
 /** A doorbell goes unseen for this part of the time since the one before it, if that is shorter. */
-const NAP_PART = 0.25;
+const NAP_PART = 0.5;
 
 /** Where a function's frames go: the card. */
 export interface FrameSink {
