@@ -1,6 +1,7 @@
 /** Waiting for descriptors: epoll(7). */
 import { closeFd } from './fd.ts';
 import { check, EINTR, errno, libc, pinned, systemError } from './libc.ts';
+import { PollFd } from './poll-fd.ts';
 
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
@@ -20,7 +21,6 @@ const EVENT_BYTES = PACKED ? 12 : 16;
 const DATA_OFFSET = PACKED ? 4 : 8;
 
 const MAX_EVENTS = 64;
-const POLLIN = 1;
 
 export type EpollHandler = (events: number) => void;
 
@@ -35,13 +35,10 @@ export class Epoll {
   readonly #eventMemory = pinned(EVENT_BYTES * MAX_EVENTS);
   readonly #events = new DataView(this.#eventMemory.buffer);
   /**
-   * The set as a struct pollfd of its own (fd 4, events 2, revents 2): a look that finds nothing, as
-   * a busy loop takes thousands a second, is then a call of three arguments, which allocates nothing.
+   * The set as a descriptor that is waited for: a look that finds nothing, as a busy loop takes thousands
+   * a second, then allocates nothing.
    */
-  readonly #self = pinned(8);
-  /** A struct timespec. */
-  readonly #time = pinned(16);
-  readonly #timespec = new BigInt64Array(this.#time.buffer);
+  readonly #self: PollFd;
   readonly #change = new DataView(new ArrayBuffer(EVENT_BYTES));
   readonly #changeBytes = new Uint8Array(this.#change.buffer);
   readonly #generations = new Map<number, number>();
@@ -49,9 +46,7 @@ export class Epoll {
 
   constructor() {
     this.fd = check(libc.epoll_create1(EPOLL_CLOEXEC), 'epoll_create1', '');
-    const self = new DataView(this.#self.buffer);
-    self.setInt32(0, this.fd, true);
-    self.setInt16(4, POLLIN, true);
+    this.#self = new PollFd(this.fd);
   }
 
   add(fd: number, events: number, handler: EpollHandler): void {
@@ -82,17 +77,13 @@ export class Epoll {
    * ever) and calls the handlers. Returns how many descriptors were ready.
    */
   wait(timeout: number): number {
-    if (timeout === 0 && libc.poll(this.#self.address, 1, 0) === 0) return 0;
+    if (timeout === 0 && !this.#self.wait(0)) return 0;
     return this.#take(timeout);
   }
 
   /** Waits as {@link wait} does, for at most so many nanoseconds: less than a second. */
   waitNs(nanoseconds: number): number {
-    this.#timespec[1] = BigInt(Math.ceil(nanoseconds));
-    const ready = libc.ppoll(this.#self.address, 1, this.#time.address, 0n);
-    if (ready > 0) return this.#take(0);
-    if (ready === 0 || errno() === EINTR) return 0;
-    throw systemError('ppoll', `fd ${this.fd}`);
+    return this.#self.waitNs(nanoseconds) ? this.#take(0) : 0;
   }
 
   close(): void {

@@ -1,5 +1,5 @@
 /** Waiting for one descriptor alone: poll(2). */
-import { check, EINTR, errno, libc, pinned } from './libc.ts';
+import { EINTR, errno, libc, pinned, systemError } from './libc.ts';
 
 const POLLIN = 0x001;
 const POLLRDHUP = 0x2000;
@@ -11,6 +11,9 @@ const POLLRDHUP = 0x2000;
 export class PollFd {
   /** struct pollfd: fd 4, events 2, revents 2. */
   readonly #memory = pinned(8);
+  /** A struct timespec. */
+  readonly #time = pinned(16);
+  readonly #timespec = new BigInt64Array(this.#time.buffer);
   readonly #fd: number;
 
   constructor(fd: number) {
@@ -20,10 +23,23 @@ export class PollFd {
     view.setInt16(4, POLLIN | POLLRDHUP, true);
   }
 
-  /** Sleeps for so many milliseconds at most. True if there is something. */
+  /**
+   * Sleeps for so many milliseconds at most (0: only looks). True if there is something. A call of three
+   * arguments: it allocates nothing.
+   */
   wait(ms: number): boolean {
-    const ready = libc.poll(this.#memory.address, 1, ms);
-    if (ready === -1 && errno() === EINTR) return false;
-    return check(ready, 'poll', `fd ${this.#fd}`) > 0;
+    return this.#isReady(libc.poll(this.#memory.address, 1, ms));
+  }
+
+  /** The same for so many nanoseconds: less than a second. */
+  waitNs(nanoseconds: number): boolean {
+    this.#timespec[1] = BigInt(Math.ceil(nanoseconds));
+    return this.#isReady(libc.ppoll(this.#memory.address, 1, this.#time.address, 0n));
+  }
+
+  #isReady(result: number): boolean {
+    if (result !== -1) return result > 0;
+    if (errno() === EINTR) return false;
+    throw systemError('poll', `fd ${this.#fd}`);
   }
 }
