@@ -33,10 +33,8 @@ export function buildProgram(
   mkdirSync(directory, { recursive: true });
   const shared = new SharedDirectories();
   const unfinished = `${program}.${process.pid}`;
-  const compile = [
-    ...[...COMPILER, '-o', shared.inside(unfinished), shared.inside(source), ...libraries],
-  ];
-  const command = [...shared.options(), '--', ...compile];
+  const files = ['-o', shared.inside(unfinished), shared.inside(source)];
+  const command = [...shared.options(), '--', ...COMPILER, ...files, ...libraries];
   const { status, stderr } = spawnSync(testbed.enter, command, { encoding: 'utf8' });
   if (status !== 0) {
     throw new SluiceError('state', `${basename(source)} does not compile:\n${stderr}`, {

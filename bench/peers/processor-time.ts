@@ -80,12 +80,18 @@ export function threadsBelow(root: number): string[] {
   return threads;
 }
 
-/** Where the process of `root` and its descendants stand, and the processor they are bound to. */
-export function takeSnapshot(root: number, cpu: number): ProcessorSnapshot {
+/** The times of {@link threadsBelow}. */
+function threadTimes(root: number): Map<string, ThreadTime> {
   const threads = new Map<string, ThreadTime>();
   for (const thread of threadsBelow(root)) {
     threads.set(thread, parseSchedstat(readOf(`${thread}/schedstat`)));
   }
+  return threads;
+}
+
+/** Where the process of `root` and its descendants stand, and the processor they are bound to. */
+export function takeSnapshot(root: number, cpu: number): ProcessorSnapshot {
+  const threads = threadTimes(root);
   const stolen = parseStolen(readFileSync('/proc/stat', 'utf8'), cpu);
   return { at: performance.now() / 1e3, threads, stolen };
 }
@@ -95,18 +101,13 @@ export function takeSnapshot(root: number, cpu: number): ProcessorSnapshot {
  * called, which part of the time since then the busiest of their threads ran.
  */
 export function busiestThread(root: number): () => number {
-  const ranOf = (): Map<string, number> =>
-    new Map(
-      threadsBelow(root).map((thread) => [
-        thread,
-        parseSchedstat(readOf(`${thread}/schedstat`)).ran,
-      ]),
-    );
-  const before = ranOf();
+  const before = threadTimes(root);
   const start = performance.now();
   return () => {
     const seconds = (performance.now() - start) / 1e3;
-    const ran = [...ranOf()].map(([thread, now]) => now - (before.get(thread) ?? 0));
+    const ran = [...threadTimes(root)].map(
+      ([thread, now]) => now.ran - (before.get(thread)?.ran ?? 0),
+    );
     return Math.max(0, ...ran) / seconds;
   };
 }

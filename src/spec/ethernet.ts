@@ -107,6 +107,8 @@ export const TCP_WINDOW = 14;
 export const TCP_CHECKSUM = 16;
 export const TCP_URGENT = 18;
 export const TCP_MIN_HEADER_BYTES = 20;
+/** Of TCP over IPv4, both without options. */
+export const IPV4_TCP_HEADER_BYTES = IPV4_MIN_HEADER_BYTES + TCP_MIN_HEADER_BYTES;
 export const TCP_MAX_HEADER_BYTES = 60;
 export const TCP_FIN = 0x01;
 export const TCP_SYN = 0x02;

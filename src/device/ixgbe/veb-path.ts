@@ -88,7 +88,6 @@ export class VebPath implements FrameTaker {
   readonly #listsAt: number;
   readonly #run: Uint8Array;
   readonly #single: Uint8Array;
-  readonly #all: Uint8Array;
   readonly #addresses: Uint32Array;
   /** Frames of each pool, while those of a burst are handed out: how many, which, and whose there are. */
   readonly #poolCounts = new Uint8Array(IXGBE_POOLS);
@@ -114,9 +113,7 @@ export class VebPath implements FrameTaker {
       new Uint8Array(path.arena.buffer, this.#listsAt + index * BATCH, BATCH);
     this.#run = list(0);
     this.#single = list(1);
-    this.#all = list(2);
-    for (let i = 0; i < BATCH; i++) this.#all[i] = i;
-    this.#addresses = new Uint32Array(path.arena.buffer, this.#listsAt + 3 * BATCH, 4);
+    this.#addresses = new Uint32Array(path.arena.buffer, this.#listsAt + 2 * BATCH, 4);
     const tables = Math.ceil(IXGBE_POOLS / LISTS_PER_TABLE);
     this.#poolTables = Array.from({ length: tables }, () => path.tables.take());
     this.#poolLists = Array.from({ length: IXGBE_POOLS }, (_, pool) => {
@@ -368,7 +365,7 @@ export class VebPath implements FrameTaker {
       const member = this.#members[target];
       if (member === undefined) return;
       this.#touch(target);
-      member.accept(burst, this.#all, frames, this.#isTaggedFor(target, tci), true);
+      member.accept(burst, this.#runs.all, frames, this.#isTaggedFor(target, tci), true);
     } else if (tci === 0) {
       if (!this.#forward(burst)) add(values, TX_DROP_NO_TARGET, frames);
     } else {

@@ -2,8 +2,7 @@
 import {
   ETHERNET_DEFAULT_MTU,
   ETHERNET_HEADER_BYTES,
-  IPV4_MIN_HEADER_BYTES,
-  TCP_MIN_HEADER_BYTES,
+  IPV4_TCP_HEADER_BYTES,
 } from '../../spec/ethernet.ts';
 import type { GuestSpec } from './protocol.ts';
 import {
@@ -14,8 +13,7 @@ import {
   harmlessWindow,
 } from './send-window.ts';
 
-const IP_HEADERS = IPV4_MIN_HEADER_BYTES + TCP_MIN_HEADER_BYTES;
-const HEADER_BYTES = ETHERNET_HEADER_BYTES + IP_HEADERS;
+const HEADER_BYTES = ETHERNET_HEADER_BYTES + IPV4_TCP_HEADER_BYTES;
 
 /** Frames above the MTU of which a guest puts so many together at once. */
 const LARGE_BUFFERS = 32;
@@ -40,7 +38,7 @@ export function cardSizes(spec: GuestSpec, usable: (buffers: number) => number):
   const isCut = frame > mtu + ETHERNET_HEADER_BYTES;
   const receiveBuffers = spec.receiveBuffers ?? fittingBuffers(mtu, queueSize);
   // A large frame takes a buffer for each segment.
-  const segments = isCut ? Math.ceil((frame - HEADER_BYTES) / (mtu - IP_HEADERS)) : 1;
+  const segments = isCut ? Math.ceil((frame - HEADER_BYTES) / (mtu - IPV4_TCP_HEADER_BYTES)) : 1;
   const window = harmlessWindow(Math.floor(usable(receiveBuffers) / segments));
   const sendWindow = spec.sendFrames ?? Math.min(fittingBuffers(frame, queueSize), window);
   return {
