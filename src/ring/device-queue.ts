@@ -9,6 +9,8 @@ import type { ChainBatch } from './chain-batch.ts';
 export type RingFault =
   /** The available index moved by more than the ring's size. */
   | 'index-jump'
+  /** The available index went back: the driver takes back what it had made available. */
+  | 'index-back'
   /** A head or next index is not below the ring's size. */
   | 'bad-index'
   /** The chain is longer than the ring: it loops. */

@@ -115,7 +115,7 @@ const CASES: readonly Case[] = [
   },
   {
     name: 'an index that goes back',
-    fault: 'index-jump',
+    fault: 'index-back',
     only: 'split',
     offer: (d) => d.setIdx(0xffff),
   },
@@ -321,8 +321,8 @@ describe('a malformed ring is a typed error', () => {
               driver.pair.device.completeRange(driver.batch, 0, 1);
               driver.pair.device.publish();
             }
-            if (only === 'split' && fault === 'index-jump') {
-              driver.setIdx(driver.idx + (name.includes('back') ? -1 : SIZE + 1));
+            if (fault === 'index-jump' || fault === 'index-back') {
+              driver.setIdx(driver.idx + (fault === 'index-back' ? -1 : SIZE + 1));
             } else {
               offer(driver);
             }

@@ -89,12 +89,7 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
     // The load is a barrier: entries up to the index are read after it.
     let count = (Atomics.load(avail, IDX) - next) & 0xffff;
     if (count === 0) return 0;
-    if (count > this.size) {
-      throw new RingError(
-        'index-jump',
-        `the available index moved by ${count} in a ring of ${this.size}`,
-      );
-    }
+    if (count > this.size) throw this.badMove(count);
     const room = BATCH - batch.count;
     if (count > max) count = max;
     if (count > room) count = room;
@@ -324,5 +319,16 @@ export class SplitDeviceQueue extends BaseDeviceQueue implements DeviceQueue {
       if ((word & VIRTQ_DESC_F_NEXT) === 0) return;
       index = word >>> 16;
     }
+  }
+
+  /** The available index has moved by `count`, modulo 2^16, which is more than the ring holds. */
+  private badMove(count: number): RingError {
+    const back = 0x1_0000 - count;
+    return back > this.size
+      ? new RingError(
+          'index-jump',
+          `the available index moved by ${count} in a ring of ${this.size}`,
+        )
+      : new RingError('index-back', `the available index went back by ${back}`);
   }
 }

@@ -157,21 +157,35 @@ export async function filtersWork(host: Host, peer: Host): Promise<void> {
 /** Parts of the self-tests of Intel's drivers of physical functions, and what says that all is well. */
 const SELF_TEST_PARTS = { Register: 0, Eeprom: 0, Interrupt: 0, Loopback: 0, Link: 0 } as const;
 
+/**
+ * What the loopback test of e1000 and e1000e ends with when all 64 frames of a round came back whole
+ * and the guest took more than one tick to look at them (e1000_run_loopback_test): of a guest without
+ * a processor of its own, that tells nothing about the card.
+ */
+const LOOPBACK_LATE = 14;
+const LOOPBACK_ATTEMPTS = 5;
+
 /** Runs the driver's self-test, every part of which is to pass. */
 export async function selfTest(
   host: Host,
   mode: 'online' | 'offline',
   parts: Readonly<Record<string, number>> = SELF_TEST_PARTS,
 ): Promise<void> {
-  const { stdout } = await host.guest.run(`ethtool -t ${host.interface} ${mode}`, {
-    timeoutMs: 120_000,
-  });
-  const results = [...stdout.matchAll(/^(\w+) test +\((?:on\/)?offline\)\t (\d+)$/gm)];
-  assert.deepEqual(
-    Object.fromEntries(results.map(([, name, result]) => [name, Number(result)])),
-    parts,
-    `${host.guest.name} ${host.interface} ${mode}: ${stdout}`,
-  );
+  const attempt = async (): Promise<{ stdout: string; results: Record<string, number> }> => {
+    const { stdout } = await host.guest.run(`ethtool -t ${host.interface} ${mode}`, {
+      timeoutMs: 120_000,
+    });
+    const lines = stdout.matchAll(/^(\w+) test +\((?:on\/)?offline\)\t (\d+)$/gm);
+    const results = Object.fromEntries(
+      [...lines].map(([, name, result]) => [name, Number(result)]),
+    );
+    return { stdout, results };
+  };
+  let { stdout, results } = await attempt();
+  for (let i = 1; i < LOOPBACK_ATTEMPTS && results['Loopback'] === LOOPBACK_LATE; i++) {
+    ({ stdout, results } = await attempt());
+  }
+  assert.deepEqual(results, parts, `${host.guest.name} ${host.interface} ${mode}: ${stdout}`);
   assert.match(stdout, /The test result is PASS/);
 }
 

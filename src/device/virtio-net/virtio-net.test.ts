@@ -112,6 +112,13 @@ class Guest {
     }
   }
 
+  /** Takes frames back that the driver had sent, as Linux does with what it has not found used. */
+  takeBack(count: number, queue = 0): void {
+    const { driver } = (this.transmit[queue] as DriverQueue).layout;
+    const index = new Uint16Array(arena.buffer, driver - GUEST_BASE + this.#at, 2);
+    index[1] = (index[1] as number) - count;
+  }
+
   /** Guest memory that nobody uses yet. */
   take(bytes: number): number {
     const at = this.#next;
@@ -439,6 +446,26 @@ describe('a device', () => {
     b.send([frame(3, 2, 100)]);
     b.device.poll();
     assert.equal(c.received().length, 1);
+  });
+
+  test('that its driver ends without stopping the rings rests, and is not broken', () => {
+    const [a, b] = [new Guest(1, MODERN), new Guest(2, MODERN)];
+    connect(a, b);
+    a.send([frame(2, 1, 100), frame(2, 1, 100)]);
+    assert.equal(a.device.poll(), 2);
+    const [, sending] = a.device.queues();
+    assert.ok(sending);
+    a.takeBack(2);
+    assert.equal(a.device.poll(), 0);
+    assert.deepEqual(a.broken, []);
+    assert.deepEqual(a.device.queues(), [], 'no ring is looked at');
+    // The next life.
+    a.takeBack(-2);
+    a.device.stopQueue(1);
+    a.device.startQueue(1, sending.queue);
+    a.device.setQueueEnabled(1, true);
+    a.send([frame(2, 1, 100)]);
+    assert.equal(a.device.poll(), 1);
   });
 
   test('whose receive ring is broken loses the frame, its sender nothing', () => {

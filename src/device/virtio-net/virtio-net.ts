@@ -384,20 +384,24 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
    */
   #break(error: unknown): void {
     for (const receive of this.#receive) receive.release();
-    if (!(error instanceof RingError)) {
-      this.#failure = error;
-      this.#queues.fill(undefined);
-      this.#transmit = [];
-      this.#receive = [];
-      return;
-    }
-    this.#options.log.error(`${this.name}: ${error.message}`, {
-      port: this.name,
-      fault: error.fault,
-    });
     this.#queues.fill(undefined);
     this.#transmit = [];
     this.#receive = [];
+    if (!(error instanceof RingError)) {
+      this.#failure = error;
+      return;
+    }
+    const fields = { port: this.name, fault: error.fault };
+    if (error.fault === 'index-back') {
+      // Linux takes unused buffers back after a reset (virtqueue_detach_unused_buf), and User-Mode
+      // Linux disables its rings only after that: no fault, but the end of this life.
+      this.#options.log.warn(
+        `${this.name}: ${error.message}: its rings rest until set up anew`,
+        fields,
+      );
+      return;
+    }
+    this.#options.log.error(`${this.name}: ${error.message}`, fields);
     this.onBroken?.(error);
   }
 }
