@@ -480,8 +480,7 @@ export abstract class NicFunction extends PciDevice implements Poller {
   #pollActive(): number {
     let work = 0;
     for (let i = 0; i < this.#active; i++) {
-      const queue = this.transmitQueues[this.#enabled[i] as number] as TransmitQueue;
-      if (queue.pending) work += queue.poll(this);
+      work += (this.transmitQueues[this.#enabled[i] as number] as TransmitQueue).poll(this);
     }
     return work;
   }

@@ -512,18 +512,16 @@ export class ReceiveQueue implements DmaClient {
 
   /** Writes the used descriptors back; the queue's turn is over. */
   #finish(): void {
-    const { memory, statistics, interrupts } = this.#parts;
+    const { memory, interrupts } = this.#parts;
     const used = this.#used;
     const entries = this.#entries;
     const head = this.#head;
     this.#used = 0;
     this.#run = 0;
-    statistics.received(this.index, this.#frames, this.#bytes);
-    this.#frames = 0;
-    this.#bytes = 0;
     // A queue that was disabled or set up anew meanwhile has nothing that could be written to.
     if (!this.enabled || this.#words[this.#block + RX.RDH] !== head) {
       this.#buffers.forget();
+      this.#count();
       return;
     }
     if (this.#aimed().locate(memory, entries, head, used)) {
@@ -531,8 +529,15 @@ export class ReceiveQueue implements DmaClient {
       this.#done.store(memory, this.#window, used, isLegacy);
     } else this.#writeDone(head, used);
     this.#words[this.#block + RX.RDH] = (head + used) % entries;
+    this.#count();
     if (this.#writing > 0) this.#owed = true;
     else interrupts.received(this.index);
+  }
+
+  #count(): void {
+    this.#parts.statistics.received(this.index, this.#frames, this.#bytes);
+    this.#frames = 0;
+    this.#bytes = 0;
   }
 
   #writeDone(head: number, used: number): void {

@@ -9,6 +9,9 @@ import { type DeviceMemory, withinPage } from '../device-memory.ts';
 import { WINDOW } from './queue-parts.ts';
 
 const BYTES = IXGBE_DESCRIPTOR_BYTES;
+const WORDS = BYTES / 4;
+/** So many descriptors are copied word by word: the engine's copy takes longer to begin. */
+const FEW = 4;
 /** The longest padding of a frame, and a check sequence. */
 const ZEROS_BYTES = 64;
 
@@ -37,6 +40,7 @@ export class RingWindow {
   readonly zerosAt: number;
   readonly #fence = new Int32Array(new SharedArrayBuffer(4));
   readonly #bytes: Uint8Array;
+  readonly #view: DataView;
   readonly #canBeNear: boolean;
 
   private constructor(path: DataPath) {
@@ -47,6 +51,7 @@ export class RingWindow {
     this.whereAt = this.wordsAt + wordBytes;
     this.zerosAt = this.whereAt + whereBytes;
     this.#bytes = arena.bytes;
+    this.#view = arena.view;
     this.#canBeNear = this.zerosAt < WINDOW_BYTES;
     this.words = new Uint32Array(arena.buffer, this.wordsAt, wordBytes / 4);
     this.where = new Float64Array(arena.buffer, this.whereAt, WINDOW);
@@ -131,11 +136,23 @@ export class RingWindow {
         if (at < 0) return false;
       }
       if (write) for (let i = 0; i < part; i++) where[done + i] = at + i * BYTES;
-      else this.#bytes.copyWithin(this.wordsAt + done * BYTES, at, at + part * BYTES);
+      else this.#bring(done, at, part);
       if (at + part * BYTES > WINDOW_BYTES) isNear = false;
       done += part;
     }
     this.isNear = isNear;
     return true;
+  }
+
+  /** Copies `count` descriptors at an arena address to the window, from its descriptor `first` on. */
+  #bring(first: number, at: number, count: number): void {
+    if (count > FEW) {
+      this.#bytes.copyWithin(this.wordsAt + first * BYTES, at, at + count * BYTES);
+      return;
+    }
+    const { words } = this;
+    const view = this.#view;
+    const from = first * WORDS;
+    for (let i = 0; i < count * WORDS; i++) words[from + i] = view.getUint32(at + 4 * i, true);
   }
 }

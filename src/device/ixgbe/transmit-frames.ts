@@ -334,7 +334,8 @@ export class TransmitFrames {
     burst.sourceHeaderBytes = 0;
     burst.gather();
     const { count } = burst;
-    burst.needs.fill(0, 0, count);
+    const { needs } = burst;
+    for (let slot = 0; slot < count; slot++) needs[slot] = 0;
     if (!this.#worked) {
       this.frames = count;
       this.bytes = burst.totalBytes();

@@ -214,8 +214,8 @@ export class TransmitQueue implements DmaClient, BounceHolder {
     const at = wordsAt < WINDOW_BYTES ? wordsAt : 0;
     const next = frames.collect(burst, memory, words, 0, count, this.#contexts, at);
     if (next > 0) {
-      const sent = this.#send(sink, burst);
-      this.#giveBack(this.#window.words, 0, next, entries, head, sent ? sink : undefined);
+      this.#send(sink, burst);
+      this.#giveBack(this.#window.words, 0, next, entries, head);
       return next;
     }
     if (frames.ended === UNREACHABLE) {
@@ -229,33 +229,26 @@ export class TransmitQueue implements DmaClient, BounceHolder {
     }
     // A frame of more descriptors than the card takes (§7.2.1.1): given back, and nothing is sent.
     frames.badLength++;
-    this.#giveBack(this.#window.words, 0, count, entries, head, undefined);
+    this.#giveBack(this.#window.words, 0, count, entries, head);
     return count;
   }
 
-  /** False if there was nothing to be sent. */
-  #send(sink: TransmitSink, burst: Burst): boolean {
+  /** Sends what there is, and tells receivers: they wait for it, and nobody for what is counted. */
+  #send(sink: TransmitSink, burst: Burst): void {
     const { settings, statistics } = this.#parts;
     const frames = this.#frames;
     if (burst.count > 0) frames.describe(burst, settings.vlanType);
-    if (burst.count === 0) return false;
-    statistics.transmitted(this.index, frames.frames, frames.bytes);
+    if (burst.count === 0) return;
     sink.send(burst);
-    return true;
+    sink.publish();
+    statistics.transmitted(this.index, frames.frames, frames.bytes);
   }
 
   /**
-   * Descriptors `first…end) of `words`, the first of which is at index `head` of the ring, are done. Then
-   * receivers are told, if there are any, and the driver.
+   * Descriptors `first…end) of `words`, the first of which is at index `head` of the ring, are done: the
+   * driver is told.
    */
-  #giveBack(
-    words: Uint32Array,
-    first: number,
-    end: number,
-    entries: number,
-    head: number,
-    receivers: TransmitSink | undefined,
-  ): void {
+  #giveBack(words: Uint32Array, first: number, end: number, entries: number, head: number): void {
     const { statistics, interrupts } = this.#parts;
     const frames = this.#frames;
     const used = end - first;
@@ -272,7 +265,6 @@ export class TransmitQueue implements DmaClient, BounceHolder {
       reported = this.#report(words, first, end, entries, head, next);
       this.#words[this.#block + TX.TDH] = next;
     }
-    receivers?.publish();
     if (!reported) return;
     if (this.#waiting > 0) this.#owed = true;
     else interrupts.transmitted(this.index);
@@ -413,10 +405,10 @@ export class TransmitQueue implements DmaClient, BounceHolder {
       if (next === BUSY || this.#bounced === COMING) return 0;
     }
     if (next === first) return this.#endOwn(own, entries, head, available);
-    const sent = this.#send(sink, burst);
+    this.#send(sink, burst);
     this.#next = next;
     this.#ownHead = (head + next - first) % entries;
-    this.#giveBack(own, first, next, entries, head, sent ? sink : undefined);
+    this.#giveBack(own, first, next, entries, head);
     this.#parts.bounce.giveTransmit(this);
     if (next === this.#fetched) this.#leaveOwn();
     return next - first;
@@ -428,7 +420,7 @@ export class TransmitQueue implements DmaClient, BounceHolder {
     const left = this.#fetched - first;
     if (left === WINDOW) {
       this.#frames.badLength++;
-      this.#giveBack(own, 0, WINDOW, entries, head, undefined);
+      this.#giveBack(own, 0, WINDOW, entries, head);
       this.#leaveOwn();
       return WINDOW;
     }

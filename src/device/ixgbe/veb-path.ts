@@ -267,11 +267,10 @@ export class VebPath implements FrameTaker {
         ((slots32[i * words + FIRST_ADDRESS] as number) | 0) === this.#targetLow[pool]
       ) {
         const next = this.#alike(pool, burst, i, tci);
-        if (next > i) {
-          targets.fill(this.#target[pool] as number, i, next);
-          i = next;
-          if (i === frames) break;
-        }
+        if (uniform && next === frames) return true;
+        const target = this.#target[pool] as number;
+        for (; i < next; i++) targets[i] = target;
+        if (i === frames) break;
       }
       uniform = false;
       targets[i] = this.#classifyOne(pool, burst, i, values);
