@@ -77,6 +77,7 @@ export class ReceiveQueue implements DmaClient {
   /** Arena address of the next descriptor, and how many follow it in one piece. */
   readonly #at = new Float64Array(1);
   #run = 0;
+  readonly #touched = new Uint32Array(1);
   /**
    * Descriptors that were brought by messages: how many are left, the next, and where that one stands
    * in the ring at #ownBase; and how many are on their way.
@@ -267,14 +268,19 @@ export class ReceiveQueue implements DmaClient {
     if (this.#used === 0 || this.#writing > 0) return;
     if (this.#fetching > 0) {
       this.#late = true;
+      this.#run = 0;
       return;
     }
     if (this.#parts.bounce.used && this.enabled) {
       // Payload goes before the descriptors that tell of it.
       this.#writing = this.#buffers.write();
-      if (this.#writing > 0) return;
+      if (this.#writing > 0) {
+        this.#run = 0;
+        return;
+      }
     }
     this.#finish();
+    this.#touchNext();
   }
 
   /**
@@ -517,7 +523,6 @@ export class ReceiveQueue implements DmaClient {
     const entries = this.#entries;
     const head = this.#head;
     this.#used = 0;
-    this.#run = 0;
     // A queue that was disabled or set up anew meanwhile has nothing that could be written to.
     if (!this.enabled || this.#words[this.#block + RX.RDH] !== head) {
       this.#buffers.forget();
@@ -532,6 +537,13 @@ export class ReceiveQueue implements DmaClient {
     this.#count();
     if (this.#writing > 0) this.#owed = true;
     else interrupts.received(this.index);
+  }
+
+  /** Has the next descriptor near, which the guest's processor wrote: the next frame does not wait for it. */
+  #touchNext(): void {
+    // None: what stands in #at is of another turn, and the memory there may have gone.
+    if (this.#run === 0) return;
+    this.#touched[0] = this.#parts.memory.arena.view.getUint32(this.#at[0] as number, true);
   }
 
   #count(): void {
