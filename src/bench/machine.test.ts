@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { allowedCpus, describeMachine, machineSchema, parseCpuList, placeOn } from './machine.ts';
+import {
+  allowedCpus,
+  describeMachine,
+  machineSchema,
+  parseCpuList,
+  placeMachines,
+  placeOn,
+} from './machine.ts';
 
 test('the machine is described in full', () => {
   const machine = machineSchema.parse(describeMachine());
@@ -19,4 +26,12 @@ test('the lane has a processor of its own where there are two', () => {
   assert.deepEqual(placeOn([0, 1]), { lane: [1], guests: [0] });
   assert.deepEqual(placeOn([2, 3, 8]), { lane: [8], guests: [2, 3] });
   assert.deepEqual(placeOn([5]), { lane: undefined, guests: undefined });
+});
+
+test('each virtual machine keeps to one processor, the lane to one that is left', () => {
+  assert.deepEqual(placeMachines([0, 1, 2], 2), { lane: [2], guests: [[0], [1]] });
+  assert.deepEqual(placeMachines([0, 1, 2, 3], 2), { lane: [3], guests: [[0], [1]] });
+  assert.deepEqual(placeMachines([0, 1], 2), { lane: undefined, guests: [[0], [1]] });
+  assert.deepEqual(placeMachines([4, 6], 3), { lane: undefined, guests: [[4], [6], [4]] });
+  assert.deepEqual(placeMachines([5], 2), { lane: undefined, guests: [undefined, undefined] });
 });

@@ -56,3 +56,23 @@ export function placeOn(cpus: readonly number[]): Placement {
   if (last === undefined || cpus.length < 2) return { lane: undefined, guests: undefined };
   return { lane: [last], guests: cpus.slice(0, -1) };
 }
+
+/** Who runs where, each guest by itself: undefined leaves it to the kernel. */
+export interface MachinePlacement {
+  readonly lane: readonly number[] | undefined;
+  readonly guests: readonly (readonly number[] | undefined)[];
+}
+
+/**
+ * As {@link placeOn} for virtual machines, whose threads wake one another all the time, which takes much
+ * longer across processors: each keeps to one, and the lane shares them where there is none left for it.
+ */
+export function placeMachines(cpus: readonly number[], guests: number): MachinePlacement {
+  const { lane, guests: others = cpus } =
+    cpus.length > guests ? placeOn(cpus) : { lane: undefined };
+  const place = (guest: number): readonly number[] | undefined => {
+    const cpu = others[guest % others.length];
+    return cpu === undefined || cpus.length === 1 ? undefined : [cpu];
+  };
+  return { lane, guests: Array.from({ length: guests }, (_, guest) => place(guest)) };
+}

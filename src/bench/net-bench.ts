@@ -38,12 +38,12 @@ export async function runNetBench(
   isWhole = true,
 ): Promise<NetReport> {
   await using rig = await startNetRig(options, control);
-  const { guests, placement } = rig;
+  const { guests, laneCpus } = rig;
   control.onStep?.('measuring the memcpy limit');
   const memcpy = await measureMemcpyLimit({
     frame: guests.copyBytes,
     footprint: guests.footprint,
-    cpus: placement.lane,
+    cpus: laneCpus,
     windows: isWhole ? undefined : BRIEF_WINDOWS,
   });
   const idle = isWhole ? await measureIdle(rig, control) : undefined;

@@ -6,7 +6,7 @@ import type { BenchGuests } from './bench-guests.ts';
 import { startBenchHomes, startEmbeddedGuests } from './embedded-guests.ts';
 import { type Flow, flowsOf, outsideFlowsOf } from './flows.ts';
 import { endGuestHomes, NO_HOMES } from './guest-processes.ts';
-import { allowedCpus, type Placement, placeOn } from './machine.ts';
+import { allowedCpus, placeMachines, placeOn } from './machine.ts';
 import { hasNic, type NetOptions } from './net-options.ts';
 import { guestsPerNic, type NicPlace, nicPlaces, portNumber } from './nic-places.ts';
 import { PrivateDomain } from './private-domain.ts';
@@ -24,7 +24,8 @@ const REAL_MARGIN_MS = 1500;
 export interface NetRig extends AsyncDisposable {
   readonly domain: PrivateDomain;
   readonly guests: BenchGuests;
-  readonly placement: Placement;
+  /** Processors of the lane; undefined leaves it to the kernel. */
+  readonly laneCpus: readonly number[] | undefined;
 }
 
 const SWITCH = 'lan';
@@ -126,7 +127,10 @@ function benchFlows(options: NetOptions): Flow[] {
 }
 
 export async function startNetRig(options: NetOptions, control: BenchControl): Promise<NetRig> {
-  const placement = placeOn(allowedCpus());
+  const cpus = allowedCpus();
+  const placement = placeOn(cpus);
+  const machines = placeMachines(cpus, options.guests);
+  const laneCpus = options.guest === 'embedded' ? placement.lane : machines.lane;
   control.onStep?.('starting the driver domain');
   // Above what every driver takes for granted, guests must be told.
   const isLarge = options.guest !== 'embedded' && options.frame > DEFAULT_FRAME;
@@ -136,7 +140,7 @@ export async function startNetRig(options: NetOptions, control: BenchControl): P
     const { guest: kind, frame, packed, queues } = options;
     // Neither needs the other to start, and each has processors of its own.
     const [starting, homing] = await Promise.allSettled([
-      PrivateDomain.start({ cpus: placement.lane, config: netConfig(options, mtu) }),
+      PrivateDomain.start({ cpus: laneCpus, config: netConfig(options, mtu) }),
       kind === 'embedded' ? startBenchHomes(options, placement.guests) : NO_HOMES,
     ]);
     if (starting.status === 'fulfilled') stack.use(starting.value);
@@ -160,14 +164,14 @@ export async function startNetRig(options: NetOptions, control: BenchControl): P
             mtu,
             packed,
             queues,
-            cpus: placement.guests,
+            places: machines.guests,
             signal: control.signal,
             trafficSeconds: options.seconds + (REAL_WARM_UP_MS + REAL_MARGIN_MS) / 1000,
           }),
     );
     control.signal?.throwIfAborted();
     const owned = stack.move();
-    return { domain, guests, placement, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+    return { domain, guests, laneCpus, [Symbol.asyncDispose]: () => owned.disposeAsync() };
   } catch (error) {
     await stack.disposeAsync();
     throw error;

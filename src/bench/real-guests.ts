@@ -24,8 +24,8 @@ export interface RealGuestsOptions {
   readonly frame: number;
   /** The MTU that the device tells; undefined if it tells none. */
   readonly mtu: number | undefined;
-  /** Processors for the guests; undefined leaves it to the kernel. */
-  readonly cpus: readonly number[] | undefined;
+  /** Processors of each guest; undefined leaves it to the kernel. */
+  readonly places: readonly (readonly number[] | undefined)[];
   readonly packed: boolean;
   readonly queues: number;
   /** How long a run's traffic lasts, warm-up included. */
@@ -54,15 +54,17 @@ export async function startRealGuests(options: RealGuestsOptions): Promise<RealG
     });
   }
   const testbed = findTestbed();
-  const { kind, packed, queues, cpus } = options;
-  const pin = cpus === undefined ? {} : { pin: cpus.join(',') };
+  const { kind, packed, queues, places } = options;
   const mtu = options.mtu === undefined ? {} : { mtu: options.mtu };
   const started: GuestProcess[] = [];
   const killAll = (): Promise<unknown> => Promise.all(started.map((guest) => guest.kill()));
   const killAtOnce = (): void => void killAll();
   options.signal?.addEventListener('abort', killAtOnce);
   try {
-    for (const { name, socket, mac } of options.guests) {
+    for (const [index, { name, socket, mac }] of options.guests.entries()) {
+      // A guest of several processors is not to have them on one.
+      const place = queues === 1 ? places[index] : undefined;
+      const pin = place === undefined ? {} : { pin: place.join(',') };
       started.push(
         kind === 'uml'
           ? startUml({ name, testbed, ...pin, net: [{ socket }] })

@@ -6,16 +6,21 @@ import type { DataPath } from '../../net/data-path.ts';
 import { BATCH, ChainBatch } from '../../ring/chain-batch.ts';
 import type { DeviceQueue } from '../../ring/device-queue.ts';
 import { NET_HEADER_BYTES } from '../../spec/virtio-net.ts';
+import { isSegmented, ReceiveBacklog } from './receive-backlog.ts';
 
 /** What became of a frame. */
 export const DELIVERED = 0;
 export const NO_BUFFER = 1;
 export const TOO_BIG = 2;
+/** It waits for buffers. */
+export const HELD = 3;
 
 export class ReceiveQueue {
   readonly queue: DeviceQueue;
-  /** Bytes of the frames that the last {@link putRun} delivered. */
+  /** Bytes of the frames that the last {@link putRun} or {@link drain} delivered. */
   runBytes = 0;
+  /** Frames that the last {@link drain} found no buffer can hold. */
+  tooBig = 0;
   readonly #path: DataPath;
   /** Bytes of the virtio_net_hdr that the driver expects: 12, or 10 for a legacy one. */
   readonly #headerBytes: number;
@@ -27,6 +32,7 @@ export class ReceiveQueue {
   /** Frames can be delivered as they are: with a header of 12 bytes, from the window. */
   readonly #plain: boolean;
   #cursor = 0;
+  readonly #backlog: ReceiveBacklog;
 
   constructor(queue: DeviceQueue, path: DataPath, headerBytes: number, mergeable: boolean) {
     this.queue = queue;
@@ -34,15 +40,56 @@ export class ReceiveQueue {
     this.#headerBytes = headerBytes;
     this.#mergeable = mergeable;
     this.#countsAt = path.countsAt;
+    this.#backlog = new ReceiveBacklog(path);
     this.#buffers = new ChainBatch({ arena: path.arena, tableAt: path.tables.take() });
     this.#plain = headerBytes === NET_HEADER_BYTES && this.#buffers.tableAt < WINDOW_BYTES;
   }
 
+  /** Frames that wait for buffers. */
+  get held(): number {
+    return this.#backlog.count;
+  }
+
   /**
    * Queues the copies of frame `slot` into the next buffers. `header` is where its header lies (with
-   * or without a tag), `headerLength` bytes. Returns DELIVERED, NO_BUFFER or TOO_BIG.
+   * or without a tag), `headerLength` bytes. Returns DELIVERED, HELD, NO_BUFFER or TOO_BIG.
    */
   put(burst: Burst, slot: number, header: number, headerLength: number): number {
+    const backlog = this.#backlog;
+    if (backlog.count === 0) {
+      const result = this.#fill(burst, slot, header, headerLength);
+      if (result !== NO_BUFFER || !isSegmented(burst, slot)) return result;
+    }
+    return backlog.hold(burst, slot, header, headerLength) ? HELD : NO_BUFFER;
+  }
+
+  /**
+   * Delivers frames that waited, as far as the driver has given buffers since. Their copies are done at once.
+   * Returns how many; see {@link runBytes} and {@link tooBig}.
+   */
+  drain(): number {
+    const backlog = this.#backlog;
+    const { burst } = backlog;
+    let frames = 0;
+    this.runBytes = 0;
+    this.tooBig = 0;
+    // What was held last may not have been copied yet.
+    burst.copies.flush();
+    while (backlog.count > 0) {
+      const length = backlog.firstLength;
+      const result = this.#fill(burst, 0, backlog.first, length);
+      if (result === NO_BUFFER) break;
+      if (result === DELIVERED) {
+        frames++;
+        this.runBytes += length - NET_HEADER_BYTES;
+      } else this.tooBig++;
+      burst.copies.flush();
+      backlog.shift();
+    }
+    return frames;
+  }
+
+  #fill(burst: Burst, slot: number, header: number, headerLength: number): number {
     if (!this.#refill()) return NO_BUFFER;
     const buffers = this.#buffers;
     const cursor = this.#cursor;
@@ -69,7 +116,7 @@ export class ReceiveQueue {
    */
   putRun(burst: Burst, frames: Uint8Array, first: number, count: number): number {
     this.runBytes = 0;
-    if (!this.#plain || frames.buffer !== burst.arena.buffer) return 0;
+    if (!this.#plain || this.held > 0 || frames.buffer !== burst.arena.buffer) return 0;
     const buffers = this.#buffers;
     const { tableAt } = buffers;
     const list = frames.byteOffset;
@@ -106,8 +153,9 @@ export class ReceiveQueue {
     this.#cursor = 0;
   }
 
-  /** Ends the use of the queue, after {@link rewind} if the ring goes on elsewhere. */
+  /** Ends the use of the queue, after {@link rewind} if the ring goes on elsewhere. What is held is lost. */
   release(): void {
+    this.#backlog.release();
     this.#path.tables.give(this.#buffers.tableAt);
   }
 

@@ -19,6 +19,7 @@ import { SplitDriverQueue } from '../../ring/split-driver-queue.ts';
 import { VIRTIO_F_VERSION_1 } from '../../spec/virtio.ts';
 import {
   VIRTIO_NET_F_GUEST_CSUM,
+  VIRTIO_NET_F_GUEST_TSO4,
   VIRTIO_NET_F_MRG_RXBUF,
   VIRTIO_NET_F_MTU,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -31,6 +32,7 @@ const arena = Arena.create();
 const path = createDataPath(arena, loop);
 
 const MODERN = bitMask(VIRTIO_F_VERSION_1, VIRTIO_NET_F_MRG_RXBUF);
+const SEGMENTS = MODERN | bitMask(VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4);
 const GUEST_BASE = 0x4000_0000;
 const MEMORY = 8 * MiB;
 const RING = 64;
@@ -212,6 +214,17 @@ function tcpFrame(to: number, from: number, payload: number): Buffer {
   return out;
 }
 
+/** virtio_net_hdr of a {@link tcpFrame} that is to be cut. */
+function segmentHeader(): Buffer<ArrayBuffer> {
+  const header = Buffer.alloc(12);
+  header.set([VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_TCPV4]);
+  header.writeUInt16LE(TCP_HEADERS, 2);
+  header.writeUInt16LE(1448, 4);
+  header.writeUInt16LE(34, 6);
+  header.writeUInt16LE(16, 8);
+  return header;
+}
+
 function connect(...guests: readonly Guest[]): Switch {
   const lan = new Switch('lan', path);
   for (const { device } of guests) {
@@ -304,12 +317,7 @@ for (const packed of [false, true]) {
     test('are cut for a driver without offloads, whatever pieces they were sent in', () => {
       const [a, b] = pair([MODERN, MODERN]);
       const sent = tcpFrame(2, 1, 5000);
-      const header = Buffer.alloc(12);
-      header.set([VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_TCPV4]);
-      header.writeUInt16LE(TCP_HEADERS, 2);
-      header.writeUInt16LE(1448, 4);
-      header.writeUInt16LE(34, 6);
-      header.writeUInt16LE(16, 8);
+      const header = segmentHeader();
       for (const piece of [0, 300, 1000, 4096]) {
         b.offer(new Array(4).fill(2048));
         a.send([sent], piece, 0, header);
@@ -323,6 +331,45 @@ for (const packed of [false, true]) {
         assert.deepEqual(Buffer.concat(payload), sent.subarray(TCP_HEADERS));
         assert.equal((a.transmit[0] as DriverQueue).collectUsed(64), 1);
       }
+    });
+
+    test('of many segments wait for buffers, and nobody overtakes them', () => {
+      const [a, b] = pair([MODERN, SEGMENTS]);
+      const sent = tcpFrame(2, 1, 5000);
+      a.send([sent], 0, 0, segmentHeader());
+      a.device.poll();
+      a.send([frame(2, 1, 100)]);
+      a.device.poll();
+      assert.equal((a.transmit[0] as DriverQueue).collectUsed(64), 2, 'the sender has them back');
+      assert.equal(b.device.arm(), false);
+      b.offer([2048, 2048]);
+      assert.equal(b.device.arm(), true, 'buffers are waited for');
+      assert.equal(b.device.poll(), 0, 'they are too few');
+      assert.equal(b.device.arm(), false);
+      b.device.disarm();
+      b.offer([2048, 2048]);
+      assert.equal(b.device.poll(), 2);
+      const got = b.received();
+      assert.equal((got[0] as Buffer).readUInt16LE(10), 3);
+      assert.equal((got[0] as Buffer)[1], VIRTIO_NET_HDR_GSO_TCPV4);
+      assert.deepEqual(Buffer.concat(got.slice(0, 3)).subarray(12), sent);
+      assert.deepEqual((got[3] as Buffer).subarray(12), frame(2, 1, 100));
+      const { rx_frames, rx_bytes, rx_drop_no_buffer } = b.device.counters.snapshot();
+      assert.deepEqual([rx_frames, rx_bytes, rx_drop_no_buffer], [2, sent.length + 100, 0]);
+      // None waits any more: those of one segment do not begin to.
+      a.send([frame(2, 1, 100)]);
+      a.device.poll();
+      assert.equal(b.device.counters.snapshot().rx_drop_no_buffer, 1);
+    });
+
+    test('that waited when their ring was stopped are lost and counted', () => {
+      const [a, b] = pair([MODERN, SEGMENTS]);
+      a.send([tcpFrame(2, 1, 5000), tcpFrame(2, 1, 5000)], 0, 0, segmentHeader());
+      a.device.poll();
+      assert.equal(b.device.counters.snapshot().rx_drop_no_buffer, 0);
+      b.device.stopQueue(0);
+      assert.equal(b.device.counters.snapshot().rx_drop_no_buffer, 2);
+      assert.equal(b.device.poll(), 0);
     });
 
     test('are dropped and counted when no buffer is there; the next ones pass', () => {

@@ -40,7 +40,7 @@ import {
 import type { VirtioDevice } from '../virtio-device.ts';
 import { CONFIG_FEATURES, offeredFeatures, receiveOffloads } from './features.ts';
 import { flowHash } from './flow-hash.ts';
-import { DELIVERED, NO_BUFFER, ReceiveQueue } from './receive-queue.ts';
+import { DELIVERED, HELD, NO_BUFFER, ReceiveQueue } from './receive-queue.ts';
 
 /** Queue pairs of one device (VIRTIO_NET_CTRL_MQ_VQ_PAIRS_MAX is 0x8000; QEMU's limit is this). */
 export const MAX_QUEUE_PAIRS = 256;
@@ -98,6 +98,8 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
   #driverFeatures = 0n;
   #headerBytes = NET_HEADER_LEGACY_BYTES;
   #rateTimer: Timer | undefined;
+  /** Frames wait for buffers of the driver. */
+  #isHolding = false;
   /** Why this device's own code failed: not for its neighbours to suffer from. */
   #failure: unknown;
 
@@ -249,12 +251,39 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
   poll(): number {
     if (this.#failure !== undefined) throw this.#failure;
     const queues = this.#transmit;
-    let work = 0;
+    let work = this.#isHolding ? this.#drain() : 0;
     for (let i = 0; i < queues.length; i++) work += this.#pollQueue(queues[i] as DeviceQueue);
     return work;
   }
 
+  /** Delivers what waited for buffers. Returns frames. */
+  #drain(): number {
+    const values = this.#values;
+    let frames = 0;
+    let isHolding = false;
+    try {
+      for (const receive of this.#receive) {
+        if (receive.held === 0) continue;
+        const count = receive.drain();
+        if (count > 0) receive.publish();
+        frames += count;
+        isHolding ||= receive.held > 0;
+        values[RX_FRAMES] = (values[RX_FRAMES] as number) + count;
+        values[RX_BYTES] = (values[RX_BYTES] as number) + receive.runBytes;
+        values[RX_DROP_TOO_BIG] = (values[RX_DROP_TOO_BIG] as number) + receive.tooBig;
+      }
+    } catch (error) {
+      this.#break(error);
+    }
+    this.#isHolding = isHolding;
+    return frames;
+  }
+
   arm(): boolean {
+    let pending = false;
+    for (const { queue, held } of this.#receive) {
+      if (held > 0) pending = queue.enableKicks() || pending;
+    }
     const limit = this.#options.txLimit;
     if (limit !== undefined) {
       limit.refill(this.#path.loop.now);
@@ -263,16 +292,17 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
         this.#rateTimer ??= this.#path.loop.setTimer(limit.waitNs() / 1000, () => {
           this.#rateTimer = undefined;
         });
-        return false;
+        return pending;
       }
     }
-    let pending = false;
     for (const queue of this.#transmit) pending = queue.enableKicks() || pending;
     return pending;
   }
 
   disarm(): void {
     for (const queue of this.#transmit) queue.disableKicks();
+    if (!this.#isHolding) return;
+    for (const { queue, held } of this.#receive) if (held > 0) queue.disableKicks();
   }
 
   deliver(burst: Burst, frames: Uint8Array, count: number, tagged: boolean): void {
@@ -309,6 +339,8 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
         if (result === DELIVERED) {
           frameCount++;
           byteCount += (burst.frameLength[slot] as number) + tagBytes;
+        } else if (result === HELD) {
+          this.#isHolding = true;
         } else {
           const counter = result === NO_BUFFER ? RX_DROP_NO_BUFFER : RX_DROP_TOO_BIG;
           values[counter] = (values[counter] as number) + 1;
@@ -360,10 +392,8 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
 
   /** Started and enabled queues, in the lists that the hot path walks. */
   #rebuild(): void {
-    for (const receive of this.#receive) {
-      receive.rewind();
-      receive.release();
-    }
+    for (const receive of this.#receive) receive.rewind();
+    this.#releaseReceive();
     const active = this.#queues.map((queue, index) =>
       this.#enabled[index] === true ? queue : undefined,
     );
@@ -378,12 +408,22 @@ export class VirtioNet implements VirtioDevice, Port, Poller {
     );
   }
 
+  /** What waited for buffers is lost with the queue. */
+  #releaseReceive(): void {
+    const values = this.#values;
+    for (const receive of this.#receive) {
+      values[RX_DROP_NO_BUFFER] = (values[RX_DROP_NO_BUFFER] as number) + receive.held;
+      receive.release();
+    }
+    this.#isHolding = false;
+  }
+
   /**
    * The guest broke its own device: its queues are no longer looked at. Any other error is a failure of
    * ours, and thrown in this device's next turn: now may be the turn of a device that sent it frames.
    */
   #break(error: unknown): void {
-    for (const receive of this.#receive) receive.release();
+    this.#releaseReceive();
     this.#queues.fill(undefined);
     this.#transmit = [];
     this.#receive = [];
