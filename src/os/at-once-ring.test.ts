@@ -16,10 +16,9 @@ import {
   IO_WRITEV,
 } from './io-ring.ts';
 import { IoUring, ioUringRefusal } from './io-uring.ts';
+import { EBADF, EFAULT } from './libc.ts';
 import { ask, bytes, memory, results } from './testing.ts';
 
-const EBADF = 9;
-const EFAULT = 14;
 const ENTRIES = 8;
 
 function withRing(body: (ring: AtOnceRing, path: string) => void, flags = 'r+'): void {

@@ -228,7 +228,7 @@ export class AtOnceRing implements IoRing {
     let first = 0;
     for (;;) {
       if (done === -1) {
-        const number = errno();
+        const number = errno[0];
         if (number !== EINTR) {
           this.#put(this.#iocbs[first * IOCB_WORDS] as number, -number);
           first++;

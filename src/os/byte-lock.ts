@@ -30,7 +30,7 @@ function apply(fd: number, command: number, lock: DataView): number {
 /** Locks a byte together with whoever else shares it. False if somebody has it alone. */
 export function shareByte(fd: number, at: number, path: string): boolean {
   if (apply(fd, F_OFD_SETLK, flock(F_RDLCK, at, 1)) !== -1) return true;
-  const number = errno();
+  const number = errno[0];
   if (number === EAGAIN || number === EACCES) return false;
   throw systemError('fcntl', path);
 }

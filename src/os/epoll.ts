@@ -1,7 +1,7 @@
 /** Waiting for descriptors: epoll(7). */
 import { closeFd } from './fd.ts';
-import { check, EINTR, errno, libc, pinned, systemError } from './libc.ts';
-import { PollFd } from './poll-fd.ts';
+import { check, errno, libc, pinned, systemError } from './libc.ts';
+import { PollFd, wasInterrupted } from './poll-fd.ts';
 
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
@@ -94,7 +94,7 @@ export class Epoll {
   #take(timeout: number): number {
     const count = libc.epoll_wait(this.fd, this.#eventMemory.address, MAX_EVENTS, timeout);
     if (count === -1) {
-      if (errno() === EINTR) return 0;
+      if (wasInterrupted(errno[0])) return 0;
       throw systemError('epoll_wait', `fd ${this.fd}`);
     }
     for (let i = 0; i < count; i++) {

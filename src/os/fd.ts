@@ -12,7 +12,7 @@ const EFD_CLOEXEC = O_CLOEXEC;
 
 /** Closes a descriptor. Linux frees it even when close reports an error, so nothing is retried. */
 export function closeFd(fd: number): void {
-  if (libc.close(fd) === -1 && errno() !== EINTR) throw systemError('close', `fd ${fd}`);
+  if (libc.close(fd) === -1 && errno[0] !== EINTR) throw systemError('close', `fd ${fd}`);
 }
 
 export function closeAll(fds: readonly number[]): void {
@@ -63,7 +63,7 @@ const drained = pinned(8);
  * socket in its place and wants the same eight bytes.
  */
 export function signalEventFd(fd: number): boolean {
-  return libc.write(fd, one.address, 8) === 8 || errno() === EAGAIN;
+  return libc.write(fd, one.address, 8) === 8 || errno[0] === EAGAIN;
 }
 
 /** What stands behind a descriptor, as far as signalling goes. */

@@ -18,9 +18,9 @@ import {
   RWF_DSYNC,
 } from './io-ring.ts';
 import { IoUring, ioUringRefusal } from './io-uring.ts';
+import { EBADF } from './libc.ts';
 import { ask, bytes, memory, results } from './testing.ts';
 
-const EBADF = 9;
 const directory = mkdtempSync(join(tmpdir(), 'sluice-ring-'));
 after(() => rmSync(directory, { recursive: true }));
 

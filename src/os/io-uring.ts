@@ -91,7 +91,7 @@ function setUp(entries: number, setups: readonly number[] = SETUPS): Setup {
     const fd = systemCall(SYS_IO_URING_SETUP, entries, address);
     if (fd !== -1) return { fd, params };
     // A flag that came with a later kernel.
-    if (errno() !== EINVAL) break;
+    if (errno[0] !== EINVAL) break;
   }
   throw systemError('io_uring_setup', `${entries} entries`);
 }
@@ -202,7 +202,7 @@ export class IoUring implements IoRing {
       if (count === 0) return;
       const flags = (this.#words[this.#sqFlags] as number) & SQ_CALL ? ENTER_GETEVENTS : 0;
       if (enterCall(SYS_IO_URING_ENTER, this.#fd, count, 0, flags, 0n, 0n) !== -1) continue;
-      const number = errno();
+      const number = errno[0];
       if (number === EINTR) continue;
       // Short of memory, or results have to be read first: the rest goes with a later call.
       if (number === EAGAIN || number === EBUSY) return;
@@ -251,7 +251,7 @@ export class IoUring implements IoRing {
   /** Lets the kernel do what it has put off, and counts the results then. */
   #call(): number {
     if (enterCall(SYS_IO_URING_ENTER, this.#fd, 0, 0, ENTER_GETEVENTS, 0n, 0n) === -1) {
-      const number = errno();
+      const number = errno[0];
       if (number !== EINTR && number !== EAGAIN && number !== EBUSY) {
         throw systemError('io_uring_enter', errnoName(number));
       }

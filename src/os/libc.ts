@@ -88,12 +88,14 @@ export const submitCall = submitting.syscall;
 /** syscall(2) for io_uring_enter(2): number, descriptor, to submit, to wait for, flags, 0n, 0n. */
 export const enterCall = entering.syscall;
 
-const errnoView = new Int32Array(ffi.toArrayBuffer(functions.__errno_location(), 4, false));
+const errnoMemory = ffi.toArrayBuffer(functions.__errno_location(), 4, false);
 
-/** The calling thread's errno. Valid only at once after a call that returned -1. */
-export function errno(): number {
-  return errnoView[0] as number;
-}
+/**
+ * The calling thread's errno is `errno[0]`, after a call that returned -1. To be read by the function
+ * that made the call, at once: where a function begins or a loop goes round V8 may do work of its own
+ * (collect garbage, install code), and what that asks of the kernel leaves its errors here too.
+ */
+export const errno = new Int32Array(errnoMemory) as Int32Array & { readonly 0: number };
 
 /** `ENOENT` and its like for a positive error number. */
 export function errnoName(number: number): string {
@@ -102,7 +104,7 @@ export function errnoName(number: number): string {
 
 /** The error that errno describes. `subject` is the path, name or descriptor the call was about. */
 export function systemError(syscall: string, subject: string): SystemError {
-  const number = errno();
+  const number = errno[0];
   return new SystemError(number, errnoName(number), syscall, subject);
 }
 
@@ -115,8 +117,11 @@ export function check(result: number, syscall: string, subject: string): number 
 /** Error numbers that callers branch on (asm-generic/errno-base.h, errno.h: one set on Linux). */
 export const EINTR = 4;
 export const EIO = 5;
+export const EBADF = 9;
 export const EAGAIN = 11;
+export const ENOMEM = 12;
 export const EACCES = 13;
+export const EFAULT = 14;
 export const EBUSY = 16;
 export const EINVAL = 22;
 export const EPIPE = 32;

@@ -17,7 +17,7 @@ const LOCK_NB = 4;
 /** Locks an open file for this process; false when another holds it. Ends when the file is closed. */
 export function lockFile(fd: number, path: string): boolean {
   if (libc.flock(fd, LOCK_EX | LOCK_NB) === 0) return true;
-  if (errno() === EAGAIN) return false;
+  if (errno[0] === EAGAIN) return false;
   throw systemError('flock', path);
 }
 

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { SystemError } from '../base/errors.ts';
+import { Epoll } from './epoll.ts';
 import { closeFd, createEventFd, createPipe, drainEventFd, signalEventFd } from './fd.ts';
-import { PollFd } from './poll-fd.ts';
+import { EAGAIN, EBADF, EFAULT, EINTR, EINVAL, ENOMEM } from './libc.ts';
+import { PollFd, wasInterrupted } from './poll-fd.ts';
 import { unixSocketPair } from './unix-socket.ts';
 
 test('tells what can be read, as long as it can', () => {
@@ -30,4 +33,15 @@ test('wakes up when the other end of a socket or a pipe has gone', () => {
 
 test('without a descriptor there is never anything', () => {
   assert.equal(new PollFd(-1).wait(1), false);
+});
+
+test('takes an interruption for none, also where its errno was lost, and a fault for one', () => {
+  for (const number of [EINTR, EAGAIN]) assert.equal(wasInterrupted(number), true);
+  for (const number of [EBADF, EFAULT, EINVAL, ENOMEM]) assert.equal(wasInterrupted(number), false);
+  const set = new Epoll();
+  set.close();
+  assert.throws(
+    () => set.wait(1),
+    (error) => error instanceof SystemError && error.errno === EBADF,
+  );
 });

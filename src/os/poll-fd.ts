@@ -1,8 +1,16 @@
 /** Waiting for one descriptor alone: poll(2). */
-import { EINTR, errno, libc, pinned, systemError } from './libc.ts';
+import { EBADF, EFAULT, EINVAL, ENOMEM, errno, libc, pinned, systemError } from './libc.ts';
 
 const POLLIN = 0x001;
 const POLLRDHUP = 0x2000;
+
+/**
+ * Whether a wait that failed was only interrupted, which io_uring does often. Anything but what poll(2) and
+ * epoll_wait(2) fail with else is taken for it: see `errno`.
+ */
+export function wasInterrupted(number: number): boolean {
+  return number !== EBADF && number !== EFAULT && number !== EINVAL && number !== ENOMEM;
+}
 
 /**
  * A descriptor that is waited for again and again: until it can be read, or the other end has gone. Negative:
@@ -28,18 +36,18 @@ export class PollFd {
    * arguments: it allocates nothing.
    */
   wait(ms: number): boolean {
-    return this.#isReady(libc.poll(this.#memory.address, 1, ms));
+    return this.#isReady(libc.poll(this.#memory.address, 1, ms), errno[0]);
   }
 
   /** The same for so many nanoseconds: less than a second. */
   waitNs(nanoseconds: number): boolean {
     this.#timespec[1] = BigInt(Math.ceil(nanoseconds));
-    return this.#isReady(libc.ppoll(this.#memory.address, 1, this.#time.address, 0n));
+    return this.#isReady(libc.ppoll(this.#memory.address, 1, this.#time.address, 0n), errno[0]);
   }
 
-  #isReady(result: number): boolean {
+  #isReady(result: number, number: number): boolean {
     if (result !== -1) return result > 0;
-    if (errno() === EINTR) return false;
+    if (wasInterrupted(number)) return false;
     throw systemError('poll', `fd ${this.#fd}`);
   }
 }

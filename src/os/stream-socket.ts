@@ -129,7 +129,7 @@ export class StreamSocket {
         this.#option(IPPROTO_TCP, TCP_USER_TIMEOUT, silenceMs);
       }
       const result = libc.connect(this.fd, address.bytes, address.bytes.length);
-      if (result === -1 && errno() !== EINPROGRESS) check(result, 'connect', address.text);
+      if (result === -1 && errno[0] !== EINPROGRESS) check(result, 'connect', address.text);
     } catch (error) {
       this.close();
       throw error;
@@ -152,7 +152,7 @@ export class StreamSocket {
   send(list: IoQueue): number {
     list.prepare();
     const sent = libc.sendmsg(this.fd, list.message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    return sent === -1 ? this.#failed() : sent;
+    return sent === -1 ? this.#failed(errno[0]) : sent;
   }
 
   /** Receives into the front of the list; bytes received, 0: nothing there yet, -1: the peer has gone. */
@@ -160,7 +160,7 @@ export class StreamSocket {
     list.prepare();
     const received = libc.recvmsg(this.fd, list.message, MSG_DONTWAIT);
     if (received > 0) return received;
-    if (received === -1) return this.#failed();
+    if (received === -1) return this.#failed(errno[0]);
     this.error = 0;
     return -1;
   }
@@ -177,8 +177,7 @@ export class StreamSocket {
     closeFd(this.fd);
   }
 
-  #failed(): number {
-    const number = errno();
+  #failed(number: number): number {
     if (number === EAGAIN || number === EINTR) return 0;
     this.error = number;
     return -1;

@@ -6,7 +6,7 @@ import { constants, openSync } from 'node:fs';
 import { SluiceError, SystemError } from '../base/errors.ts';
 import { closeFd } from './fd.ts';
 import type { IoVector } from './io-vector.ts';
-import { check, EAGAIN, EINTR, errno, errnoName, libc } from './libc.ts';
+import { check, EAGAIN, EINTR, EIO, ENOMEM, errno, errnoName, libc } from './libc.ts';
 
 const DEVICE = '/dev/net/tun';
 
@@ -39,8 +39,6 @@ const IFREQ_FLAGS = 16;
 const IFNAMSIZ = 16;
 
 /** Error numbers that tell what became of a frame (asm-generic/errno.h). */
-const EIO = 5;
-const ENOMEM = 12;
 const EBADFD = 77;
 const ENOBUFS = 105;
 
@@ -159,7 +157,7 @@ export class Tap {
   read(pointer: bigint, length: number): number {
     const bytes = libc.read(this.fd, pointer, length);
     if (bytes !== -1) return bytes;
-    const error = errno();
+    const error = errno[0];
     if (error === EAGAIN || error === EINTR) return 0;
     throw new SystemError(error, errnoName(error), 'read', `tap ${this.name}`);
   }
@@ -167,7 +165,7 @@ export class Tap {
   /** Writes one frame, gathered from a list. Returns one of TAP_*; never throws. */
   write(list: IoVector): number {
     if (libc.writev(this.fd, list.bytes, list.count) !== -1) return TAP_WRITTEN;
-    switch (errno()) {
+    switch (errno[0]) {
       case EAGAIN:
       case ENOBUFS:
       case ENOMEM:

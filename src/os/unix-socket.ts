@@ -117,7 +117,7 @@ export class UnixListener {
   accept(): UnixConnection | undefined {
     const fd = libc.accept4(this.fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd !== -1) return new UnixConnection(fd);
-    const number = errno();
+    const number = errno[0];
     if (number === EAGAIN || number === EINTR || number === 103 /* ECONNABORTED */)
       return undefined;
     throw systemError('accept4', this.path);
@@ -163,7 +163,8 @@ function removeStaleSocket(path: string): void {
   const probe = streamSocket();
   try {
     const address = socketAddress(path);
-    const refused = libc.connect(probe, address, address.length) === -1 && errno() === ECONNREFUSED;
+    const refused =
+      libc.connect(probe, address, address.length) === -1 && errno[0] === ECONNREFUSED;
     if (!refused) {
       throw new SluiceError('state', `socket ${path} is in use by another process`, {
         remedy: 'stop that process, or choose another run directory',
@@ -245,7 +246,7 @@ export class UnixConnection {
     this.#prepare(address, length, CONTROL_BYTES);
     const bytes = libc.recvmsg(this.fd, this.#message.address, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (bytes === -1) {
-      const number = errno();
+      const number = errno[0];
       if (number === EAGAIN || number === EINTR) return NOTHING;
       if (number === ECONNRESET) return GONE;
       throw systemError('recvmsg', `fd ${this.fd}`);
@@ -284,7 +285,7 @@ export class UnixConnection {
     }
     const sent = libc.sendmsg(this.fd, this.#message.address, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent !== -1) return sent;
-    const number = errno();
+    const number = errno[0];
     if (number === EAGAIN || number === EINTR) return 0;
     if (number === EPIPE || number === ECONNRESET) return -1;
     throw systemError('sendmsg', `fd ${this.fd}`);
