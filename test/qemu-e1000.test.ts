@@ -10,7 +10,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { E1000Model } from '../src/device/e1000/function.ts';
 import { type QemuGuest, startQemu } from '../src/guest/qemu.ts';
-import { addAddresses, bringUp, hostOn, macOf, startFlood, startStream } from './support/cards.ts';
+import { addAddresses, bringUp, hostOn, macOf, startStream } from './support/cards.ts';
 import {
   arrives,
   callInVain,
@@ -27,6 +27,7 @@ import {
   statistics,
 } from './support/emulated-cards.ts';
 import { type Host, iperf, ping } from './support/guests.ts';
+import { startFlood } from './support/packet-generator.ts';
 import { startPrinted } from './support/printed-guest.ts';
 import { Sluice, type SluiceConfig, until } from './support/sluice.ts';
 import { isMatrix, withoutTestbed } from './support/testbed.ts';

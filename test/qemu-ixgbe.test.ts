@@ -8,7 +8,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { QemuGuest } from '../src/guest/qemu.ts';
-import { addAddresses, bringUp, hostOn, macOf, startFlood, startStream } from './support/cards.ts';
+import { addAddresses, bringUp, hostOn, macOf, startStream } from './support/cards.ts';
 import { kernelLog } from './support/drives.ts';
 import {
   arrives,
@@ -39,6 +39,7 @@ import {
   streams,
   sumOf,
 } from './support/ixgbe-cards.ts';
+import { startFlood } from './support/packet-generator.ts';
 import { startPrinted } from './support/printed-guest.ts';
 import { FIRST_QUEUES, useStaleBuffers } from './support/refused-dma.ts';
 import { Sluice, type SluiceConfig, until } from './support/sluice.ts';

@@ -22,7 +22,7 @@ import {
   VIRTIO_NET_F_GUEST_TSO4,
   VIRTIO_NET_F_HOST_TSO4,
 } from '../src/spec/virtio-net.ts';
-import { addAddresses, bringUp, hostOn, macOf, startFlood, startStream } from './support/cards.ts';
+import { addAddresses, bringUp, hostOn, macOf, startStream } from './support/cards.ts';
 import {
   type Host,
   type IperfOptions,
@@ -31,6 +31,7 @@ import {
   ping,
   transfer,
 } from './support/guests.ts';
+import { startFlood } from './support/packet-generator.ts';
 import { Sluice, type SluiceConfig, until } from './support/sluice.ts';
 import { withoutTestbed } from './support/testbed.ts';
 

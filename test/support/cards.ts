@@ -100,31 +100,3 @@ export async function startStream(from: Host, to: Host): Promise<Stream> {
     },
   };
 }
-
-/** Datagrams that nobody asked for, from the kernel's packet generator. */
-export interface Flood {
-  end(): Promise<void>;
-}
-
-/** Frames a second. */
-const FLOOD_RATE = 5000;
-
-/** Starts a flood over the sender's interface; one at a time in each guest. */
-export async function startFlood(from: Host, to: Host, rate = FLOOD_RATE): Promise<Flood> {
-  const [network, number] = to.address.split('.').slice(2).map(Number);
-  const mac = macOf(network ?? 0, number ?? 0);
-  const generator = '/proc/net/pktgen';
-  await from.guest.sh(`set -e
-    modprobe pktgen
-    echo rem_device_all >${generator}/kpktgend_0
-    echo "add_device ${from.interface}" >${generator}/kpktgend_0
-    for setting in 'count 0' 'pkt_size 1400' 'delay ${Math.round(1e9 / rate)}' 'dst ${to.address}' 'dst_mac ${mac}'; do
-      echo "$setting" >${generator}/${from.interface}
-    done
-    setsid sh -c 'echo start >${generator}/pgctrl' >/dev/null 2>&1 &`);
-  return {
-    async end() {
-      await from.guest.sh(`echo stop >${generator}/pgctrl`);
-    },
-  };
-}

@@ -215,39 +215,6 @@ export async function addVlan(
   };
 }
 
-/** Frames that are made of whole cloth. */
-export interface MadeUp {
-  readonly count: number;
-  readonly size?: number;
-  /** Default: the card's own. */
-  readonly sourceMac?: string;
-  readonly mac: string;
-  readonly vlan?: number;
-}
-
-/** Sends frames by the kernel's packet generator; resolves when they are sent. */
-export async function sendMadeUp(from: Host, frames: MadeUp): Promise<void> {
-  const generator = '/proc/net/pktgen';
-  const settings = [
-    `count ${frames.count}`,
-    `pkt_size ${frames.size ?? 100}`,
-    'delay 1000000',
-    'dst 10.99.99.99',
-    `dst_mac ${frames.mac}`,
-    ...(frames.sourceMac === undefined ? [] : [`src_mac ${frames.sourceMac}`]),
-    ...(frames.vlan === undefined ? [] : [`vlan_id ${frames.vlan}`]),
-  ];
-  await from.guest.sh(`set -e
-    modprobe pktgen
-    echo rem_device_all >${generator}/kpktgend_0
-    echo "add_device ${from.interface}" >${generator}/kpktgend_0
-    for setting in ${settings.map((setting) => `'${setting}'`).join(' ')}; do
-      echo "$setting" >${generator}/${from.interface}
-    done
-    echo start >${generator}/pgctrl
-    echo rem_device_all >${generator}/kpktgend_0`);
-}
-
 /** Resets a function as the guest's kernel does when it is told to; the driver is to be idle meanwhile. */
 export async function functionReset({ guest, interface: device }: Host, method: string) {
   await guest.sh(

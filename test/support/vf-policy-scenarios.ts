@@ -4,7 +4,7 @@
  * address was given, and `d`.
  */
 import assert from 'node:assert/strict';
-import { addAddresses, hostOn, macOf, startFlood } from './cards.ts';
+import { addAddresses, hostOn, macOf } from './cards.ts';
 import {
   arrives,
   callsToStranger,
@@ -16,7 +16,8 @@ import {
   takesAllGroups,
   takesForeignFrames,
 } from './emulated-cards.ts';
-import { isApart, sendMadeUp } from './ixgbe-cards.ts';
+import { isApart } from './ixgbe-cards.ts';
+import { sendMadeUp, startFlood } from './packet-generator.ts';
 import { until } from './sluice.ts';
 import { type Name, NUMBERS, PORT, PORT_VLAN, VFS, type VfRig } from './vf-rig.ts';
 

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { bringUp, hostOn, macOf, startFlood, startStream } from './cards.ts';
+import { bringUp, hostOn, macOf, startStream } from './cards.ts';
 import { kernelLog } from './drives.ts';
 import {
   arrives,
@@ -27,6 +27,7 @@ import {
   segmentation,
   streams,
 } from './ixgbe-cards.ts';
+import { startFlood } from './packet-generator.ts';
 import { until } from './sluice.ts';
 import { FREE_SLOT, NAMES, NUMBERS, PORT, type VfRig } from './vf-rig.ts';
 
