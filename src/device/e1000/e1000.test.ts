@@ -212,6 +212,38 @@ for (const model of ['82540', '82574'] as const) {
         assert.deepEqual(b.memory.faults, []);
       });
 
+      test('octets between the halves of a counter that is read are told with the next', () => {
+        const guests = pair(model, reach);
+        const { a, b } = guests;
+        const send = (size: number): void => {
+          a.send(frame(size));
+          run(guests);
+          assert.equal(b.received().length, 1);
+        };
+        run(guests);
+        send(100);
+        for (const [guest, low, high] of [
+          [a, 'GOTCL', 'GOTCH'],
+          [b, 'GORCL', 'GORCH'],
+          [b, 'TORL', 'TORH'],
+        ] as const) {
+          const before = guest.get(low);
+          assert.ok(before >= 104, low);
+          send(200);
+          assert.equal(guest.get(high), 0);
+          assert.equal(guest.get(low), 204, low);
+          assert.equal(guest.get(high), 0);
+          assert.equal(guest.get(low), 0, low);
+          send(100);
+          assert.equal(guest.get(high), 0);
+          send(100);
+          // The upper half alone clears both.
+          guest.get(high);
+          guest.get(high);
+          assert.equal(guest.get(low), 0, low);
+        }
+      });
+
       test('segmentation and checksums are done for who cannot', () => {
         for (const v6 of [false, true]) {
           const guests = pair(model, reach, 0x0400_0000);

@@ -82,7 +82,8 @@ import { TransmitRing, TX_BOUNCE_BYTES, TX_SCRATCH_BYTES } from './transmit.ts';
 
 const { CTRL, STATUS, EECD, EERD, EEWR, MDIC, ICR, ICS, IMS, IMC, ITR, EITR, IVAR } = R;
 const { RCTL, RDBAL, RDBAH, RDLEN, RDH, RDT, RDTR, RFCTL, PSRCTL, TIDV, RA, SWSM, VET, RXCSUM } = R;
-const { IAC, GORCH, GOTCH, TORH, TOTH, ROC, PBA, LEDCTL, TIPG, MANC, EEMNGCTL } = R;
+const { GORCL, GORCH, GOTCL, GOTCH, TORL, TORH, TOTL, TOTH } = R;
+const { IAC, ROC, PBA, LEDCTL, TIPG, MANC, EEMNGCTL } = R;
 const RAH_LAST = RA + 2 * RECEIVE_ADDRESSES;
 
 const RX_FRAMES = PORT_COUNTER_INDEX.rx_frames;
@@ -398,6 +399,11 @@ export class E1000 extends PciDevice implements Port, Poller {
         return this.#eeprom.control;
       case ICR:
         return this.#irq.readCause();
+      case GORCL:
+      case GOTCL:
+      case TORL:
+      case TOTL:
+        return this.#statistics.readLow(index);
       case GORCH:
       case GOTCH:
       case TORH:

@@ -14,6 +14,8 @@ const { GPTC, BPTC, MPTC, TPT, GOTCL, TOTL, PTC64 } = R;
 
 export class Statistics {
   readonly #words: Uint32Array;
+  /** Lower halves that were read, and whose upper ones were not yet. */
+  readonly #told = new Set<number>();
 
   constructor(registers: RegisterFile) {
     this.#words = registers.words;
@@ -46,11 +48,22 @@ export class Statistics {
     this.#size(PTC64, length + FCS_BYTES, frames);
   }
 
-  /** A 64-bit counter is read: its upper half clears both (SDM §13.7). */
+  /** The lower half of a 64-bit counter is read, and counts anew. */
+  readLow(register: number): number {
+    const low = this.#words[register] as number;
+    this.#words[register] = 0;
+    this.#told.add(register);
+    return low;
+  }
+
+  /**
+   * The upper half is read, which clears both (SDM §13.7): but for what has been counted since the lower one
+   * was read, which nobody would be told of.
+   */
   readHigh(register: number): number {
     const high = this.#words[register] as number;
     this.#words[register] = 0;
-    this.#words[register - 1] = 0;
+    if (!this.#told.delete(register - 1)) this.#words[register - 1] = 0;
     return high;
   }
 
