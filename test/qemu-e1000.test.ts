@@ -15,6 +15,7 @@ import {
   arrives,
   callInVain,
   carrier,
+  countsAtRest,
   DRIVERS,
   emulatedCardOptions,
   filtersWork,
@@ -24,7 +25,6 @@ import {
   reaches,
   selfTest,
   statistic,
-  statistics,
 } from './support/emulated-cards.ts';
 import { type Host, iperf, ping } from './support/guests.ts';
 import { startFlood } from './support/packet-generator.ts';
@@ -249,16 +249,7 @@ test('QEMU guests with emulated cards', { skip: withoutTestbed() }, async (t) =>
       const peer = on('b', network);
       // Frames that are cut are one frame for the switch.
       await host.guest.sh(`ethtool -K ${host.interface} tso off gso off`);
-      // Of one moment: what nobody asked for, such as a neighbour's advertisement, comes at any time.
-      const figures = async () => {
-        for (;;) {
-          const port = await sluice.counters(portOf(host));
-          const card = await statistics(host);
-          const { tx_frames, rx_frames, rx_drop_no_buffer } = await sluice.counters(portOf(host));
-          const stood = tx_frames === port.tx_frames && rx_frames === port.rx_frames;
-          if (stood && rx_drop_no_buffer === port.rx_drop_no_buffer) return { card, port };
-        }
-      };
+      const figures = () => countsAtRest(host, () => sluice.counters(portOf(host)));
       const before = await figures();
       const echoes = { count: 50, interval: 0.02, deadline: 30 };
       assert.equal((await ping(host, peer, echoes)).received, echoes.count);
@@ -269,14 +260,14 @@ test('QEMU guests with emulated cards', { skip: withoutTestbed() }, async (t) =>
       await until('the counters to agree', async () => {
         after = await figures();
         const moved = (name: 'tx_frames' | 'rx_frames'): number =>
-          after.port[name] - before.port[name];
+          after.ours[name] - before.ours[name];
         const seen = (name: string): number => (after.card[name] ?? 0) - (before.card[name] ?? 0);
         return (
           seen('tx_packets') === moved('tx_frames') && seen('rx_packets') === moved('rx_frames')
         );
       });
       const card = (name: string): number => (after.card[name] ?? 0) - (before.card[name] ?? 0);
-      const port = (name: keyof typeof after.port): number => after.port[name] - before.port[name];
+      const port = (name: keyof typeof after.ours): number => after.ours[name] - before.ours[name];
       assert.ok(card('tx_packets') > 100 && card('rx_packets') > 100);
       // Silicon counts the check sequence of each frame.
       assert.equal(card('tx_bytes'), port('tx_bytes') + 4 * port('tx_frames'));

@@ -14,6 +14,7 @@ import {
   arrives,
   callInVain,
   carrier,
+  countsAtRest,
   filtersWork,
   hears,
   hearsNot,
@@ -221,16 +222,13 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
   });
 
   const countsAgree = async (host: Host, peer: Host): Promise<void> => {
-    const figures = async () => ({
-      card: await statistics(host),
-      port: await sluice.counters(portOf(host)),
-    });
+    const figures = () => countsAtRest(host, () => sluice.counters(portOf(host)));
     await host.guest.sh(`ethtool -K ${host.interface} tso off gso off`);
     const before = await figures();
     await arrives(host, peer, 1);
     await arrives(peer, host, 1);
     let after = before;
-    const port = (name: keyof typeof before.port): number => after.port[name] - before.port[name];
+    const port = (name: keyof typeof before.ours): number => after.ours[name] - before.ours[name];
     const card = (name: string): number => (after.card[name] ?? 0) - (before.card[name] ?? 0);
     await until('the counters to agree', async () => {
       after = await figures();
@@ -240,9 +238,9 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
     // The driver's own and those of the card's registers, which count the check sequence too.
     assert.equal(card('tx_pkts_nic'), port('tx_frames'));
     assert.equal(card('rx_pkts_nic'), port('rx_frames'));
-    // The card makes frames of ARP 18 bytes longer.
+    // The card makes short frames longer: those of ARP by 18 bytes, a reset of TCP by 6.
     const padding = card('tx_bytes_nic') - port('tx_bytes') - 4 * port('tx_frames');
-    assert.ok(padding % 18 === 0 && padding >= 0 && padding < 18 * 20, `${padding} bytes`);
+    assert.ok(padding >= 0 && padding < 18 * 20, `${padding} bytes`);
     assert.equal(card('rx_bytes_nic'), port('rx_bytes') + 4 * port('rx_frames'));
     for (const name of ['rx_errors', 'tx_errors', 'rx_crc_errors', 'tx_timeout_count']) {
       assert.equal(after.card[name], 0, name);

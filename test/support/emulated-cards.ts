@@ -2,6 +2,7 @@
  * Guests with emulated network cards, and what the stock drivers tell of them.
  */
 import assert from 'node:assert/strict';
+import { isDeepStrictEqual } from 'node:util';
 import type { E1000Model } from '../../src/device/e1000/function.ts';
 import { type Host, ping, transfer } from './guests.ts';
 import { until } from './sluice.ts';
@@ -56,6 +57,23 @@ export async function statistics(host: Host): Promise<Readonly<Record<string, nu
   return Object.fromEntries(
     [...text.matchAll(/^ +([\w.]+): (\d+)$/gm)].map(([, name, value]) => [name, Number(value)]),
   );
+}
+
+/**
+ * What a driver and we have counted, while neither counts: what nobody asked for, such as a neighbour's
+ * advertisement, comes at any time.
+ */
+export async function countsAtRest<T>(
+  host: Host,
+  count: () => Promise<T>,
+): Promise<{ readonly card: Readonly<Record<string, number>>; readonly ours: T }> {
+  let now = { card: await statistics(host), ours: await count() };
+  await until(`${host.interface} of ${host.guest.name} to rest`, async () => {
+    const before = now;
+    now = { card: await statistics(host), ours: await count() };
+    return isDeepStrictEqual(now, before);
+  });
+  return now;
 }
 
 /** A counter of `ethtool -S`. */

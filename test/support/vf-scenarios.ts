@@ -9,6 +9,7 @@ import { kernelLog } from './drives.ts';
 import {
   arrives,
   carrier,
+  countsAtRest,
   hears,
   hearsNot,
   interruptsOf,
@@ -125,7 +126,7 @@ export async function ethtoolMakesSense(rig: VfRig): Promise<void> {
   const { guest, interface: device } = host;
   await guest.sh(`ethtool -K ${device} tso off gso off`);
   const figures = async () => {
-    const [card, vf] = [await statistics(host), (await rig.row('a')).counters];
+    const { card, ours: vf } = await countsAtRest(host, async () => (await rig.row('a')).counters);
     return {
       sent: [card['tx_packets'] ?? 0, vf.tx_frames],
       received: [card['rx_packets'] ?? 0, vf.rx_frames],
