@@ -163,25 +163,30 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
         frames: await sumOf(on('a'), /^[rt]x_packets$/),
       };
     };
-    const before = await figures();
-    await arrives(on('b'), on('a'), 8);
-    const after = await figures();
-    await sleep(after.at - before.at);
-    const idle = await figures();
-    const grown = (name: keyof typeof before): number => after[name] - before[name];
-    assert.ok(grown('frames') > 1000);
-    // Each interrupt costs one, and one more when its throttle is adapted; every twentieth frame that is
-    // sent may tell the flow director of its flow.
-    assert.ok(
-      grown('writes') < 2 * grown('interrupts') + grown('frames') / 10 + 300,
-      `${grown('writes')} writes, ${grown('interrupts')} interrupts, ${grown('frames')} frames`,
-    );
-    // Watchdog and ethtool read some hundred counters, whatever there is to do.
-    const idleReads = idle.reads - after.reads;
-    assert.ok(
-      grown('reads') < 2 * idleReads + grown('frames') / 10 + 1000,
-      `${grown('reads')} reads, ${idleReads} without traffic, ${grown('frames')} frames`,
-    );
+    const attempt = async (): Promise<string> => {
+      const before = await figures();
+      await arrives(on('b'), on('a'), 8);
+      const after = await figures();
+      await sleep(after.at - before.at);
+      const idle = await figures();
+      const grown = (name: keyof typeof before): number => after[name] - before[name];
+      const [frames, interrupts] = [grown('frames'), grown('interrupts')];
+      assert.ok(frames > 1000);
+      // Each interrupt costs one, and one more when its throttle is adapted; every twentieth frame that is
+      // sent may tell the flow director of its flow.
+      if (grown('writes') > 2 * interrupts + frames / 10 + 300)
+        return `${grown('writes')} writes, ${interrupts} interrupts, ${frames} frames`;
+      // Watchdog and ethtool read some hundred counters, whatever there is to do.
+      const idleReads = idle.reads - after.reads;
+      if (grown('reads') > 2 * idleReads + frames / 10 + 1000)
+        return `${grown('reads')} reads, ${idleReads} without traffic, ${frames} frames`;
+      return '';
+    };
+    // A driver that looks at its SFP meanwhile has some 3500 traps, which frames have in each attempt.
+    const attempts: string[] = [];
+    do attempts.push(await attempt());
+    while (attempts.at(-1) !== '' && attempts.length < 3);
+    assert.equal(attempts.at(-1), '', attempts.join('; '));
   });
 
   await scenario('offloads are used when on, and not when off', async () => {
