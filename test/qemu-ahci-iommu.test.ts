@@ -20,6 +20,7 @@ import {
   drivesGone,
   kernelLog,
   loadDriveModules,
+  MAKE_EXT4,
   smartctl,
 } from './support/drives.ts';
 import { makeIso } from './support/iso-image.ts';
@@ -112,7 +113,7 @@ test('a PC with a virtual IOMMU and AHCI drives', { skip: withoutTestbed() }, as
   await scenario('a file system, verified I/O, what fstrim gives back, a CD, SMART', async () => {
     const data = await driveOf(guest, 'data');
     await partition(tools, data);
-    await tools.sh(`mkfs.ext4 -q /dev/${data}1 && mount /dev/${data}1 /tmp/m`, PATIENCE);
+    await tools.sh(`${MAKE_EXT4} /dev/${data}1 && mount /dev/${data}1 /tmp/m`, PATIENCE);
     const options = { size: '2M', iodepth: 32 };
     await fioVerify(tools, '/tmp/m/verify', { ...options, rw: 'randwrite', bs: '4k' });
     await fioVerify(tools, '/tmp/m/mixed', { ...options, rw: 'randrw', bs: '512-512k' });

@@ -20,6 +20,7 @@ import {
   findDrive,
   kernelLog,
   loadDriveModules,
+  MAKE_EXT4,
   smartctl,
 } from './support/drives.ts';
 import { makeIso } from './support/iso-image.ts';
@@ -209,7 +210,7 @@ test('a QEMU guest with drives of an AHCI controller', { skip: withoutTestbed() 
   await scenario('a file system in a partition, queued and verified', async () => {
     const data = await driveOf(guest, SERIAL);
     await partition(tools, data);
-    await tools.sh(`mkfs.ext4 -q /dev/${data}1 && mount /dev/${data}1 /tmp/m`);
+    await tools.sh(`${MAKE_EXT4} /dev/${data}1 && mount /dev/${data}1 /tmp/m`);
     const options = { size: '4M', iodepth: 32 };
     await fioVerify(tools, '/tmp/m/verify', { ...options, rw: 'randwrite', bs: '4k' });
     await fioVerify(tools, '/tmp/m/mixed', { ...options, rw: 'randrw', bs: '512-512k' });

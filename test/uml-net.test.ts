@@ -45,7 +45,7 @@ const NETWORKS = [FULL, MIXED, ACCESS, TRUNK, LIMITED] as const;
 const A = 1;
 const B = 2;
 const C = 3;
-const TX_MBPS = 200;
+const TX_MBPS = 50;
 const RX_MBPS = 20;
 /** A whole frame, and one with its VLAN's tag, at the usual MTU. */
 const PLAIN_FRAME = 1514;
@@ -343,13 +343,16 @@ test('two UML guests', { skip: withoutTestbed() }, async (t) => {
     });
     // A datagram's frame has 42 bytes of headers, which count too.
     const udp = { udpLength: 1400, bitrate: `${3 * RX_MBPS}M`, seconds: 2 };
+    let [dropped, lost] = [0, 0];
     await assertRate(RX_MBPS, async () => {
       const { result, added } = await counting('a/net4', () =>
         measure(`UDP at most ${RX_MBPS} Mb/s`, b, a, udp),
       );
-      assert.ok(added.rx_drop_rate > 0 && result.lost > 0);
+      dropped += added.rx_drop_rate;
+      lost += result.lost;
       return (result.gbps * 1000 * 1442) / 1400;
     });
+    assert.ok(dropped > 0 && lost > 0, `${dropped} dropped, ${lost} lost`);
   });
 
   await t.test('a capture is what was on the port', async () => {
@@ -437,13 +440,15 @@ test('two UML guests', { skip: withoutTestbed() }, async (t) => {
   });
 });
 
+const RATE_ATTEMPTS = 10;
+
 /**
- * Never more than 10% above the limit, and not more than that below it either: of which a guest
- * that gets too little processor time is given a second and third chance.
+ * Never more than 10% above the limit, and once as much as 10% below it: less may be all that a guest
+ * sent which did not get its processor.
  */
 async function assertRate(limit: number, measureMbps: () => Promise<number>): Promise<void> {
   const found: number[] = [];
-  while (found.length < 3) {
+  while (found.length < RATE_ATTEMPTS) {
     const rate = await measureMbps();
     assert.ok(rate <= 1.1 * limit, `${rate} Mb/s, allowed are ${limit}`);
     if (rate >= 0.9 * limit) return;
