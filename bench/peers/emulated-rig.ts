@@ -16,7 +16,7 @@ import { type QemuGuest, startQemu } from '../../src/guest/qemu.ts';
 import type { Testbed } from '../../src/guest/testbed.ts';
 import type { SideName } from './pairs.ts';
 import { PeerProcess } from './peer-process.ts';
-import { busiestThread } from './processor-time.ts';
+import { busiestThread, parseProcessor } from './processor-time.ts';
 
 const START_TIMEOUT_MS = 30_000;
 const BOOT_TIMEOUT_MS = 180_000;
@@ -295,11 +295,11 @@ export class EmulatedRig implements AsyncDisposable {
 
   async #work(side: SideName, name: string, run: () => Promise<Told>): Promise<Work> {
     const before = side === 'ours' ? await this.#traps(name) : undefined;
-    const idle = await this.#idleTicks();
+    const idle = await this.#processorTimes();
     const ran = busiestThread(this.#guest.pid ?? 0);
     const told = await run();
     const thread = ran();
-    const ended = await this.#idleTicks();
+    const ended = await this.#processorTimes();
     const guest = 1 - (ended.idle - idle.idle) / (ended.all - idle.all);
     const processor = { guest, thread };
     if (before === undefined) return { ...told, traps: undefined, processor };
@@ -311,11 +311,10 @@ export class EmulatedRig implements AsyncDisposable {
     };
   }
 
-  /** Of the guest's processor since it booted, in its ticks (proc(5), /proc/stat). */
-  async #idleTicks(): Promise<{ readonly idle: number; readonly all: number }> {
-    const [, ...ticks] = (await this.#guest.sh('grep "^cpu " /proc/stat')).trim().split(/ +/);
-    const [user = 0, nice = 0, system = 0, idle = 0, ...others] = ticks.map(Number);
-    return { idle, all: others.reduce((sum, each) => sum + each, user + nice + system + idle) };
+  /** Of the guest's processor since it booted, in seconds. */
+  async #processorTimes(): Promise<{ readonly idle: number; readonly all: number }> {
+    const times = parseProcessor(await this.#guest.sh('cat /proc/stat'), 'cpu');
+    return { idle: times.idle, all: Object.values(times).reduce((sum, each) => sum + each, 0) };
   }
 
   async #traps(name: string): Promise<{ readonly reads: number; readonly writes: number }> {

@@ -14,6 +14,7 @@ import {
 } from './emulated-rig.ts';
 import { worksNamed } from './options.ts';
 import { type Measured, type SideName, summarize, takePairs } from './pairs.ts';
+import { parseProcessor } from './processor-time.ts';
 import type { EmulatedReport } from './report.ts';
 import { measureTraps } from './traps.ts';
 
@@ -27,8 +28,6 @@ const DISK_WORKS: readonly DiskWork[] = [
   { rw: 'write', bs: 131072, iodepth: 8 },
 ];
 const DISK_BYTES = 512 * 2 ** 20;
-/** USER_HZ (proc(5), /proc/stat). */
-const NS_PER_TICK = 1e7;
 
 export interface EmulatedComparison {
   readonly testbed: Testbed;
@@ -148,9 +147,8 @@ function trapText({ traps, units }: Work): string {
 
 /** Processor time that neither we nor what we started took, the host's share of it among it. */
 function othersNs(): number {
-  const line = /^cpu +(.*)$/m.exec(readFileSync('/proc/stat', 'utf8'))?.[1] ?? '';
-  const [user = 0, nice = 0, system = 0, , , , , steal = 0] = line.split(' ').map(Number);
-  return (user + nice + system + steal) * NS_PER_TICK - treeCpuNs([process.pid]);
+  const { user, nice, system, steal } = parseProcessor(readFileSync('/proc/stat', 'utf8'), 'cpu');
+  return (user + nice + system + steal) * 1e9 - treeCpuNs([process.pid]);
 }
 
 function disturbedBy(part: number, most: number): string | undefined {

@@ -8,8 +8,8 @@ import {
   type Occupancy,
   occupancy,
   type ProcessorSnapshot,
+  parseProcessor,
   parseSchedstat,
-  parseStolen,
   takeSnapshot,
   threadsBelow,
 } from './processor-time.ts';
@@ -32,8 +32,12 @@ function near(actual: Occupancy, expected: Occupancy): void {
 test("the kernel's texts are read", () => {
   assert.deepEqual(parseSchedstat('1500000000 20000000 7\n'), { ran: 1.5, waited: 0.02 });
   const stat = 'cpu  9 9 9 9 9 9 9 999 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\ncpu10 1 2 3 4 5 6 7 50 0 0\n';
-  assert.equal(parseStolen(stat, 0), 0.08);
-  assert.equal(parseStolen(stat, 10), 0.5);
+  assert.equal(parseProcessor(stat, 'cpu0').steal, 0.08);
+  assert.equal(parseProcessor(stat, 'cpu10').steal, 0.5);
+  const { steal, ...others } = parseProcessor(stat, 'cpu');
+  assert.equal(steal, 9.99);
+  assert.deepEqual(new Set(Object.values(others)), new Set([0.09]));
+  assert.throws(() => parseProcessor(stat, 'cpu1'), /cpu1/);
 });
 
 test('the busiest thread is told from the others, whatever it did before', () => {

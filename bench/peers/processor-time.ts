@@ -40,10 +40,26 @@ export function parseSchedstat(text: string): ThreadTime {
   return { ran: ran / 1e9, waited: waited / 1e9 };
 }
 
-/** The `steal` column of a processor's line in /proc/stat, in seconds. */
-export function parseStolen(text: string, cpu: number): number {
-  const line = new RegExp(`^cpu${cpu} (.*)$`, 'm').exec(text)?.[1] ?? '';
-  return Number(line.trim().split(/\s+/)[7] ?? 0) / USER_HZ;
+/** What a processor did since it started, in seconds. Together they are all of that time. */
+export interface ProcessorTimes {
+  readonly user: number;
+  readonly nice: number;
+  readonly system: number;
+  readonly idle: number;
+  readonly iowait: number;
+  readonly irq: number;
+  readonly softirq: number;
+  /** The host took it away. */
+  readonly steal: number;
+}
+
+/** The line of `name` in /proc/stat: `cpu` for all processors together, `cpu0` for the first. */
+export function parseProcessor(text: string, name: string): ProcessorTimes {
+  const line = new RegExp(`^${name} +(.*)$`, 'm').exec(text)?.[1];
+  if (line === undefined) throw new Error(`/proc/stat: no line of ${name}`);
+  const [user = 0, nice = 0, system = 0, idle = 0, iowait = 0, irq = 0, softirq = 0, steal = 0] =
+    line.split(' ').map((ticks) => Number(ticks) / USER_HZ);
+  return { user, nice, system, idle, iowait, irq, softirq, steal };
 }
 
 /** What `read` returns, or undefined if the process or thread has ended meanwhile. */
@@ -92,8 +108,8 @@ function threadTimes(root: number): Map<string, ThreadTime> {
 /** Where the process of `root` and its descendants stand, and the processor they are bound to. */
 export function takeSnapshot(root: number, cpu: number): ProcessorSnapshot {
   const threads = threadTimes(root);
-  const stolen = parseStolen(readFileSync('/proc/stat', 'utf8'), cpu);
-  return { at: performance.now() / 1e3, threads, stolen };
+  const { steal } = parseProcessor(readFileSync('/proc/stat', 'utf8'), `cpu${cpu}`);
+  return { at: performance.now() / 1e3, threads, stolen: steal };
 }
 
 /**
