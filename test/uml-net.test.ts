@@ -5,7 +5,6 @@
 // suite: cores=0.5 takes=60 timeout=900
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type GuestProcess, SharedDirectories } from '../src/guest/guest-process.ts';
@@ -360,7 +359,6 @@ test('two UML guests', { skip: withoutTestbed() }, async (t) => {
     const file = join(sluice.directory, 'a.pcapng');
     const capture = await sluice.capture('a/net0', file);
     assert.equal((await ping(a, b, { count: 5 })).received, 5);
-    await until('the frames to be written', () => statSync(file).size > 10 * 98);
     await capture.end();
     const filter = `icmp and host ${a.address} and host ${b.address}`;
     const { status, stdout, stderr } = readCapture(file, filter);

@@ -33,20 +33,26 @@ export function captureCommand(): Command {
           remedy: 'give -w FILE',
         });
       }
-      const stream = await clientFor(options).open('POST', CAPTURE_PATH, {
+      const client = clientFor(options);
+      const stream = await client.open('POST', CAPTURE_PATH, {
         port,
         snaplen: options.snaplen,
       });
       const output: Writable =
         options.write === '-' ? process.stdout : createWriteStream(options.write);
-      // The first interrupt ends the capture in order: what has come is in the file.
-      let interrupted = false;
+      // The first interrupt ends the capture in order: what has passed the port is in the file, whole.
+      // The second one ends it at once, such as when nobody reads what is written.
+      let interrupts = 0;
       const end = (): void => {
-        interrupted = true;
-        stream.destroy();
+        interrupts++;
+        if (interrupts === 1) {
+          client.call('endCapture', { port }).catch((error: Error) => stream.destroy(error));
+        } else {
+          stream.destroy();
+        }
       };
-      process.once('SIGINT', end);
-      process.once('SIGTERM', end);
+      process.on('SIGINT', end);
+      process.on('SIGTERM', end);
       let bytes = 0;
       stream.on('data', (part: Buffer) => {
         bytes += part.length;
@@ -54,7 +60,7 @@ export function captureCommand(): Command {
       try {
         await pipeline(stream, output);
       } catch (error) {
-        if (!interrupted) throw captureFailed(port, error);
+        if (interrupts < 2) throw captureFailed(port, error);
       }
       if (options.json === true) printJson({ port, file: options.write, bytes });
     });

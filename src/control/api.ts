@@ -331,6 +331,14 @@ export const API = {
     summary: 'Devices that failed, and DMA that was refused, latest last.',
     reply: z.array(fault),
   },
+  endCapture: {
+    method: 'POST',
+    path: '/v1/captures/end',
+    summary:
+      'Ends the capture of a port: what has passed until now is written, and its stream ends.',
+    body: z.object({ port: z.string() }),
+    reply: z.object({}),
+  },
   reload: {
     method: 'POST',
     path: '/v1/reload',

@@ -77,6 +77,10 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
       await daemon.removeVf(nic, vf);
       return {};
     },
+    endCapture: ({ port }) => {
+      daemon.endCapture(port);
+      return Promise.resolve({});
+    },
     resizeDisk: async ({ disk, bytes, shrink }) => {
       await daemon.resizeDisk(disk, bytes, shrink);
       return await diskNow(daemon, disk);

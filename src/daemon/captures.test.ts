@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { test } from 'node:test';
 import { silentLogger } from '../base/log.ts';
+import type { CaptureRing } from '../net/capture-ring.ts';
 import { Captures } from './captures.ts';
 
 test('a reader that does not read keeps nobody from ending', async () => {
@@ -25,5 +29,40 @@ test('a reader that does not read keeps nobody from ending', async () => {
   await captures.close(10);
   await failed;
   assert.ok(output.destroyed);
+  assert.throws(() => captures.finish('web/net0'), { code: 'not-found' });
   assert.deepEqual(detached, ['web/net0']);
+});
+
+test('what has passed before the end is written', async () => {
+  const captures = new Captures(silentLogger);
+  const output = new PassThrough();
+  let ring: CaptureRing | undefined;
+  const capture = captures.run(
+    'web/net0',
+    undefined,
+    output,
+    (given) => {
+      ring = given;
+      return Promise.resolve();
+    },
+    () => Promise.resolve(),
+  );
+  await once(output, 'readable');
+  const frame = Uint8Array.from({ length: 60 }, (_, i) => i);
+  assert.ok(ring);
+  ring.bytes.set(frame, ring.reserve(frame.length, frame.length, 0, true, 0));
+  ring.commit();
+  captures.finish('web/net0');
+  const written = Buffer.concat(await output.toArray());
+  assert.ok(written.includes(frame));
+  assert.deepEqual(await capture, { frames: 1, dropped: 0 });
+});
+
+test('a wire of the configuration is no capture that a client ends', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'sluice-captures-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const captures = new Captures(silentLogger);
+  await captures.toFile('lan/wire', join(directory, 'all.pcapng'));
+  assert.throws(() => captures.finish('lan/wire'), { code: 'not-found' });
+  await captures.close();
 });

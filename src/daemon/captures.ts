@@ -11,6 +11,8 @@ const CLOSE_GRACE_MS = 2000;
 export interface Capture {
   readonly port: string;
   readonly ring: CaptureRing;
+  /** A wire of the configuration, which ends with it. */
+  readonly isWire: boolean;
 }
 
 export class Captures {
@@ -41,7 +43,7 @@ export class Captures {
       });
     }
     const ring = CaptureRing.create();
-    this.#open.set(port, { port, ring });
+    this.#open.set(port, { port, ring, isWire: false });
     try {
       await attach(ring);
       const writing = writeCapture({
@@ -61,7 +63,7 @@ export class Captures {
   async toFile(wire: string, file: string): Promise<CaptureRing> {
     const output = await openCaptureOutput(file);
     const ring = CaptureRing.create();
-    this.#open.set(wire, { port: wire, ring });
+    this.#open.set(wire, { port: wire, ring, isWire: true });
     const writing = writeCapture({ ring, interfaces: [wire], output }).then(
       ({ frames, dropped }) =>
         this.#log.info('capture wire ended', { wire, file, frames, dropped }),
@@ -73,6 +75,18 @@ export class Captures {
       output,
     );
     return ring;
+  }
+
+  /**
+   * Ends the capture of a port that {@link run} began: what has passed until now is still written.
+   * @throws SluiceError `not-found` if there is none
+   */
+  finish(port: string): void {
+    const capture = this.#open.get(port);
+    if (capture === undefined || capture.isWire) {
+      throw new SluiceError('not-found', `no capture of port ${port}`);
+    }
+    capture.ring.close();
   }
 
   /** Ends what captures a port, if anything does. */

@@ -447,6 +447,11 @@ export class Daemon {
     );
   }
 
+  /** Ends a {@link capture} in order. @throws SluiceError `not-found` if there is none. */
+  endCapture(port: string): void {
+    this.#captures.finish(port);
+  }
+
   #laneOfPort(port: string): Lane {
     for (const part of this.#running) {
       if (this.#portsOf.get(partKey(part))?.includes(port) !== true) continue;

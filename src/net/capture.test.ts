@@ -15,6 +15,7 @@ import { CapturePort, CaptureTap } from './capture.ts';
 import { CaptureRing } from './capture-ring.ts';
 import { openCaptureOutput, writeCapture } from './capture-writer.ts';
 import { createDataPath } from './data-path.ts';
+import { type CapturedPacket, type ParsedCapture, parseCapture } from './testing-pcapng.ts';
 
 const path = createDataPath(Arena.create(), new PollLoop());
 const { arena, burst } = path;
@@ -43,92 +44,17 @@ function fill(frames: readonly Uint8Array[]): Uint8Array {
   return Uint8Array.from(frames.keys());
 }
 
-interface Packet {
-  readonly interface: number;
-  readonly time: bigint;
-  readonly direction: number;
-  readonly original: number;
-  readonly data: Uint8Array;
-}
-
-interface Capture {
-  readonly interfaces: { name: string; snapLength: number; resolution: number; link: number }[];
-  readonly packets: Packet[];
-  readonly statistics: { received: bigint; dropped: bigint }[];
-}
-
-/** Reads pcapng after the draft: checks lengths, padding and the magic, knows the blocks we expect. */
-function parse(file: Buffer): Capture {
-  const capture: Capture = { interfaces: [], packets: [], statistics: [] };
-  for (let at = 0; at < file.length; ) {
-    const type = file.readUInt32LE(at);
-    const length = file.readUInt32LE(at + 4);
-    assert.equal(length % 4, 0);
-    assert.equal(file.readUInt32LE(at + length - 4), length);
-    const body = file.subarray(at + 8, at + length - 4);
-    const options = (from: number): Map<number, Buffer> => {
-      const found = new Map<number, Buffer>();
-      for (let o = from; o < body.length; ) {
-        const code = body.readUInt16LE(o);
-        const size = body.readUInt16LE(o + 2);
-        if (code === 0) {
-          assert.equal(o + 4, body.length);
-          break;
-        }
-        found.set(code, body.subarray(o + 4, o + 4 + size));
-        o += 4 + Math.ceil(size / 4) * 4;
-      }
-      return found;
-    };
-    if (at === 0) {
-      assert.equal(type, 0x0a0d0d0a);
-      assert.equal(body.readUInt32LE(0), 0x1a2b3c4d);
-      assert.deepEqual([body.readUInt16LE(4), body.readUInt16LE(6)], [1, 0]);
-    } else if (type === 1) {
-      const extra = options(8);
-      capture.interfaces.push({
-        name: String(extra.get(2)),
-        snapLength: body.readUInt32LE(4),
-        resolution: extra.get(9)?.[0] ?? 6,
-        link: body.readUInt16LE(0),
-      });
-    } else if (type === 6) {
-      const captured = body.readUInt32LE(12);
-      const time = (BigInt(body.readUInt32LE(4)) << 32n) | BigInt(body.readUInt32LE(8));
-      capture.packets.push({
-        interface: body.readUInt32LE(0),
-        time,
-        direction:
-          (options(20 + Math.ceil(captured / 4) * 4)
-            .get(2)
-            ?.readUInt32LE() ?? 0) & 3,
-        original: body.readUInt32LE(16),
-        data: Uint8Array.from(body.subarray(20, 20 + captured)),
-      });
-    } else {
-      assert.equal(type, 5);
-      const extra = options(12);
-      capture.statistics.push({
-        received: extra.get(4)?.readBigUInt64LE() ?? -1n,
-        dropped: extra.get(5)?.readBigUInt64LE() ?? -1n,
-      });
-    }
-    at += length;
-  }
-  return capture;
-}
-
 /** What a writer writes until the ring is closed. */
 async function written(
   ring: CaptureRing,
   interfaces: readonly string[],
-): Promise<{ capture: Capture; bytes: Buffer }> {
+): Promise<{ capture: ParsedCapture; bytes: Buffer }> {
   const output = new PassThrough();
   const chunks: Buffer[] = [];
   output.on('data', (chunk: Buffer) => chunks.push(chunk));
   await writeCapture({ ring, interfaces, output });
   const bytes = Buffer.concat(chunks);
-  return { capture: parse(bytes), bytes };
+  return { capture: parseCapture(bytes), bytes };
 }
 
 const frameArbitrary = fc.uint8Array({ minLength: 14, maxLength: 3000 });
@@ -172,7 +98,7 @@ test('interfaces are named, times are wall-clock times in ns', async () => {
     { name: 'web/net0', snapLength: 262_144, resolution: 9, link: 1 },
     { name: 'db/net0', snapLength: 262_144, resolution: 9, link: 1 },
   ]);
-  const [first, second] = capture.packets as [Packet, Packet];
+  const [first, second] = capture.packets as [CapturedPacket, CapturedPacket];
   assert.deepEqual([first.interface, second.interface], [1, 0]);
   assert.equal(second.time - first.time, 1_000_000_000n);
   const today = BigInt(Date.now()) * 1_000_000n;
@@ -349,7 +275,7 @@ test('tcpdump reads the file', { skip: tcpdump ? false : 'needs tcpdump' }, asyn
     frames: 1,
     dropped: 0,
   });
-  assert.equal(parse(readFileSync(file)).packets.length, 1);
+  assert.equal(parseCapture(readFileSync(file)).packets.length, 1);
   // As root it would change to a user of its own, who may not read the file.
   const user = userInfo().username;
   const text = execFileSync('tcpdump', ['-Z', user, '-nr', file], {
