@@ -172,6 +172,8 @@ interface IperfReport {
   };
 }
 
+const IPERF_ATTEMPTS = 3;
+
 let lastPort = 5200;
 
 /** Starts an iperf3 server that ends with its first client. -D returns before the server listens. */
@@ -181,12 +183,37 @@ export async function serveIperf(guest: Machine, port: number): Promise<void> {
     until grep -q '${local} 0*:0000 0A' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done`);
 }
 
-/** Runs iperf3 between two guests, `client` sending unless `reverse`. */
+/**
+ * Runs iperf3 between two guests, `client` sending unless `reverse`. What it counts is what the receiver's
+ * process has read when the client says that it has done: nothing at all, if a starved guest had no time
+ * for it. Then it is run again.
+ */
 export async function iperf(
   client: Host<Machine>,
   server: Host<Machine>,
   options: IperfOptions = {},
 ): Promise<IperfResult> {
+  for (let attempt = 1; ; attempt++) {
+    const report = await runIperf(client, server, options);
+    const { sum, sum_sent: sent, sum_received: received } = report.end ?? {};
+    const bytes = received?.bytes ?? 0;
+    if (bytes === 0 && attempt < IPERF_ATTEMPTS) continue;
+    return {
+      gbps: (received?.bits_per_second ?? 0) / 1e9,
+      bytes,
+      retransmits: sent?.retransmits ?? 0,
+      datagrams: sum?.packets ?? 0,
+      lost: sum?.lost_packets ?? 0,
+      report,
+    };
+  }
+}
+
+async function runIperf(
+  client: Host<Machine>,
+  server: Host<Machine>,
+  options: IperfOptions,
+): Promise<IperfReport> {
   const { seconds = 3, bytes, reverse = false, parallel = 1, ipv6 = false } = options;
   const { udpLength, bitrate } = options;
   const port = ++lastPort;
@@ -207,15 +234,7 @@ export async function iperf(
     throw new Error(`iperf3 ${flags.join(' ')}: ${stdout}${stderr}`, { cause });
   }
   if (report.error !== undefined) throw new Error(`iperf3 ${flags.join(' ')}: ${report.error}`);
-  const { sum, sum_sent: sent, sum_received: received } = report.end ?? {};
-  return {
-    gbps: (received?.bits_per_second ?? 0) / 1e9,
-    bytes: received?.bytes ?? 0,
-    retransmits: sent?.retransmits ?? 0,
-    datagrams: sum?.packets ?? 0,
-    lost: sum?.lost_packets ?? 0,
-    report,
-  };
+  return report;
 }
 
 /** SHA-256 of what was sent and of what arrived. */
