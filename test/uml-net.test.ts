@@ -2,7 +2,7 @@
  * Linux guests of User-Mode Linux over `sluice up`: all that a user's guests do to a network, on
  * one boot of two guests with a card for each kind of port.
  */
-// suite: cores=0.5 takes=60 timeout=900
+// suite: cores=1 takes=90 timeout=900
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
@@ -52,6 +52,8 @@ const TAGGED_FRAME = 1518;
 const JUMBO_MTU = 9000;
 const IPV4_ICMP_HEADERS = 28;
 const FLOOD_PORT = 5999;
+/** Of guests that do not get their processors: less is sent and received then. */
+const ATTEMPTS = 10;
 /** Of a stream that is to move something: thousands of frames. */
 const STREAM_BYTES = 32 * 2 ** 20;
 
@@ -223,13 +225,19 @@ test('two UML guests', { skip: withoutTestbed() }, async (t) => {
     const [a, b] = pair(FULL);
     for (const ipv6 of [false, true]) {
       const udp = { udpLength: 1400, bitrate: '10M', ipv6 };
-      const { result, added } = await counting('b/net0', () =>
-        measure(`UDP${ipv6 ? ' over IPv6' : ''}`, a, b, udp),
-      );
-      // What iperf3 has not got may have found the guest's socket full: these got to the guest.
-      // Bytes, not frames: with segmentation offload one frame carries several datagrams.
-      const sent = result.datagrams * udp.udpLength;
-      assert.ok(sent > 0 && added.rx_bytes > 0.9 * sent, `${added.rx_bytes} of ${sent} bytes`);
+      // What iperf3 has not got may have found the guest's socket full: these bytes got to the guest. (Frames
+      // tell nothing: with segmentation offload one carries several datagrams.)
+      const parts: number[] = [];
+      do {
+        const { result: sender, added: receiver } = await counting('b/net0', () =>
+          counting('a/net0', () => measure(`UDP${ipv6 ? ' over IPv6' : ''}`, a, b, udp)),
+        );
+        const known = receiver.rx_frames + receiver.rx_drop_no_buffer;
+        assert.ok(known >= sender.added.tx_frames, `${known} of ${sender.added.tx_frames} frames`);
+        parts.push(receiver.rx_bytes / (sender.result.datagrams * udp.udpLength));
+        // A guest that does not get its processor has no buffers.
+      } while ((parts.at(-1) ?? 0) < 0.9 && parts.length < ATTEMPTS);
+      assert.ok((parts.at(-1) ?? 0) >= 0.9, `parts that arrived: ${parts.join(', ')}`);
     }
     // One datagram of many fragments.
     assert.equal((await ping(a, b, { size: 60_000 })).received, 3);
@@ -438,15 +446,13 @@ test('two UML guests', { skip: withoutTestbed() }, async (t) => {
   });
 });
 
-const RATE_ATTEMPTS = 10;
-
 /**
  * Never more than 10% above the limit, and once as much as 10% below it: less may be all that a guest
  * sent which did not get its processor.
  */
 async function assertRate(limit: number, measureMbps: () => Promise<number>): Promise<void> {
   const found: number[] = [];
-  while (found.length < RATE_ATTEMPTS) {
+  while (found.length < ATTEMPTS) {
     const rate = await measureMbps();
     assert.ok(rate <= 1.1 * limit, `${rate} Mb/s, allowed are ${limit}`);
     if (rate >= 0.9 * limit) return;
