@@ -22,6 +22,9 @@ const reason =
       ? false
       : 'needs /dev/net/tun';
 
+/** A user without rights. */
+const NOBODY = 65534;
+
 /** Names are unique to this process: interfaces have 15 characters. */
 const unique = (name: string): string => `sl${process.pid % 1_000_000}${name}`;
 
@@ -300,6 +303,41 @@ test('an interface is set up on request', { skip: reason }, (t) => {
     { encoding: 'utf8' },
   );
   assert.equal(Number(flags.trim()) & 1, 1);
+});
+
+test('a user may use an interface that was made for it, once it is up', { skip: reason }, (t) => {
+  const namespace = unique('n');
+  execFileSync('ip', ['netns', 'add', namespace]);
+  t.after(() => execFileSync('ip', ['netns', 'del', namespace]));
+  const inside = (...args: string[]) => execFileSync('ip', ['-n', namespace, ...args]);
+  inside('tuntap', 'add', 'dev', 'own0', 'mode', 'tap', 'user', String(NOBODY), 'vnet_hdr');
+  const script = `
+    const { Tap } = await import(process.argv[1]);
+    process.setgroups([]);
+    process.setgid(${NOBODY});
+    process.setuid(${NOBODY});
+    try {
+      new Tap({ name: 'own0', headerBytes: 12, up: true }).close();
+      console.log('open');
+    } catch (error) {
+      console.log(error.message, '|', error.remedy);
+    }
+  `;
+  const tried = (): string =>
+    execFileSync(
+      'ip',
+      [
+        ...['netns', 'exec', namespace, process.execPath, '--disable-warning=ExperimentalWarning'],
+        ...['--input-type=module', '-e', script, new URL('../os/tap.ts', import.meta.url).href],
+      ],
+      { encoding: 'utf8' },
+    ).trim();
+  assert.equal(
+    tried(),
+    'EPERM: may not set the network interface own0 up | set it up before: ip link set own0 up',
+  );
+  inside('link', 'set', 'own0', 'up');
+  assert.equal(tried(), 'open');
 });
 
 test('names that no interface can have are refused before anything is opened', () => {

@@ -28,6 +28,7 @@ const TUN_F_USO6 = 0x40;
 /** Interface flags by ioctl (uapi/linux/sockios.h, if.h). */
 const SIOCGIFFLAGS = 0x8913;
 const SIOCSIFFLAGS = 0x8914;
+const SET_FLAGS = 'ioctl SIOCSIFFLAGS';
 const IFF_UP = 1;
 const AF_INET = 2;
 const SOCK_DGRAM = 2;
@@ -95,9 +96,15 @@ function explain(error: SystemError, name: string): SluiceError {
     new SluiceError('system', `${error.errnoName}: ${message}`, { cause: error, remedy });
   switch (error.errnoName) {
     case 'EPERM':
+      if (error.syscall === SET_FLAGS) {
+        return because(
+          `may not set the network interface ${name} up`,
+          `set it up before: ip link set ${name} up`,
+        );
+      }
       return because(
         `may not open the network interface ${name}`,
-        `give sluice CAP_NET_ADMIN, or make the interface for its user: ip tuntap add dev ${name} mode tap user USER vnet_hdr`,
+        `give sluice CAP_NET_ADMIN, or make the interface for its user: ip tuntap add dev ${name} mode tap user USER vnet_hdr && ip link set ${name} up`,
       );
     case 'EBUSY':
       return because(
@@ -183,14 +190,16 @@ export class Tap {
   }
 }
 
-/** Sets a network interface up (netdevice(7)). */
+/** Sets a network interface up that is not (netdevice(7)): its user may use it, and not do that. */
 function setUp(name: string): void {
   const socket = check(libc.socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket', name);
   try {
     const request = requestFor(name);
     check(libc.ioctl(socket, SIOCGIFFLAGS, request), 'ioctl SIOCGIFFLAGS', name);
-    request.writeUInt16LE(request.readUInt16LE(IFREQ_FLAGS) | IFF_UP, IFREQ_FLAGS);
-    check(libc.ioctl(socket, SIOCSIFFLAGS, request), 'ioctl SIOCSIFFLAGS', name);
+    const flags = request.readUInt16LE(IFREQ_FLAGS);
+    if ((flags & IFF_UP) !== 0) return;
+    request.writeUInt16LE(flags | IFF_UP, IFREQ_FLAGS);
+    check(libc.ioctl(socket, SIOCSIFFLAGS, request), SET_FLAGS, name);
   } finally {
     closeFd(socket);
   }
