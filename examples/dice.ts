@@ -5,6 +5,7 @@
  *   scripts/run examples/dice.ts SOCKET
  */
 import { randomInt } from 'node:crypto';
+import { describeError } from '../src/base/errors.ts';
 import { loggerTo } from '../src/base/log.ts';
 import { Arena } from '../src/memory/arena.ts';
 import { DMA_DONE, DMA_PENDING } from '../src/memory/dma.ts';
@@ -114,12 +115,17 @@ if (path === undefined) {
 }
 const arena = Arena.create();
 const loop = new PollLoop();
-new VfioUserServer({
-  loop,
-  log: loggerTo((level, message) => console.log(`${level}: ${message}`)),
-  path,
-  function: new Dice(arena),
-  files: new DmaFiles(arena),
-});
+try {
+  new VfioUserServer({
+    loop,
+    log: loggerTo((level, message) => console.log(`${level}: ${message}`)),
+    path,
+    function: new Dice(arena),
+    files: new DmaFiles(arena),
+  });
+} catch (error) {
+  console.error(describeError(error));
+  process.exit(1);
+}
 console.log(`the dice are at ${path}`);
 loop.run();
