@@ -348,7 +348,7 @@ export const API = {
   shutdown: {
     method: 'POST',
     path: '/v1/shutdown',
-    summary: 'Ends the daemon.',
+    summary: 'Ends the daemon; the reply comes when the next one may start.',
     reply: z.object({}),
   },
 } as const satisfies Readonly<Record<string, Endpoint>>;

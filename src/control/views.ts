@@ -10,7 +10,7 @@ export type Handlers = {
   readonly [Name in ApiName]: (body: ApiBody<Name>) => Promise<ApiReply<Name>>;
 };
 
-/** @param shutdown begins the end of the daemon, after the reply is on its way. */
+/** @param shutdown begins the end of the daemon. */
 export function handlersOf(daemon: Daemon, version: string, shutdown: () => void): Handlers {
   return {
     status: async () => ({
@@ -77,9 +77,9 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
       await daemon.removeVf(nic, vf);
       return {};
     },
-    endCapture: ({ port }) => {
-      daemon.endCapture(port);
-      return Promise.resolve({});
+    endCapture: async ({ port }) => {
+      await daemon.endCapture(port);
+      return {};
     },
     resizeDisk: async ({ disk, bytes, shrink }) => {
       await daemon.resizeDisk(disk, bytes, shrink);
@@ -120,9 +120,11 @@ export function handlersOf(daemon: Daemon, version: string, shutdown: () => void
       const { done, failed } = await daemon.reload();
       return { done: [...done], failed: [...failed] };
     },
-    shutdown: () => {
+    shutdown: async () => {
       shutdown();
-      return Promise.resolve({});
+      const reason = await daemon.ended;
+      if (reason !== undefined) throw reason;
+      return {};
     },
   };
 }

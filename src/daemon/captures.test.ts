@@ -29,7 +29,7 @@ test('a reader that does not read keeps nobody from ending', async () => {
   await captures.close(10);
   await failed;
   assert.ok(output.destroyed);
-  assert.throws(() => captures.finish('web/net0'), { code: 'not-found' });
+  await assert.rejects(captures.finish('web/net0'), { code: 'not-found' });
   assert.deepEqual(detached, ['web/net0']);
 });
 
@@ -52,7 +52,8 @@ test('what has passed before the end is written', async () => {
   assert.ok(ring);
   ring.bytes.set(frame, ring.reserve(frame.length, frame.length, 0, true, 0));
   ring.commit();
-  captures.finish('web/net0');
+  await captures.finish('web/net0');
+  assert.equal(ring.reserve(60, 60, 0, true, 0), -1);
   const written = Buffer.concat(await output.toArray());
   assert.ok(written.includes(frame));
   assert.deepEqual(await capture, { frames: 1, dropped: 0 });
@@ -63,6 +64,6 @@ test('a wire of the configuration is no capture that a client ends', async (t) =
   t.after(() => rmSync(directory, { recursive: true }));
   const captures = new Captures(silentLogger);
   await captures.toFile('lan/wire', join(directory, 'all.pcapng'));
-  assert.throws(() => captures.finish('lan/wire'), { code: 'not-found' });
+  await assert.rejects(captures.finish('lan/wire'), { code: 'not-found' });
   await captures.close();
 });

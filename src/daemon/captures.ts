@@ -11,8 +11,8 @@ const CLOSE_GRACE_MS = 2000;
 export interface Capture {
   readonly port: string;
   readonly ring: CaptureRing;
-  /** A wire of the configuration, which ends with it. */
-  readonly isWire: boolean;
+  /** Has the lane stop; undefined for a wire of the configuration, which ends with it. */
+  readonly detach: (() => Promise<void>) | undefined;
 }
 
 export class Captures {
@@ -43,7 +43,7 @@ export class Captures {
       });
     }
     const ring = CaptureRing.create();
-    this.#open.set(port, { port, ring, isWire: false });
+    this.#open.set(port, { port, ring, detach });
     try {
       await attach(ring);
       const writing = writeCapture({
@@ -63,7 +63,7 @@ export class Captures {
   async toFile(wire: string, file: string): Promise<CaptureRing> {
     const output = await openCaptureOutput(file);
     const ring = CaptureRing.create();
-    this.#open.set(wire, { port: wire, ring, isWire: true });
+    this.#open.set(wire, { port: wire, ring, detach: undefined });
     const writing = writeCapture({ ring, interfaces: [wire], output }).then(
       ({ frames, dropped }) =>
         this.#log.info('capture wire ended', { wire, file, frames, dropped }),
@@ -81,11 +81,12 @@ export class Captures {
    * Ends the capture of a port that {@link run} began: what has passed until now is still written.
    * @throws SluiceError `not-found` if there is none
    */
-  finish(port: string): void {
+  async finish(port: string): Promise<void> {
     const capture = this.#open.get(port);
-    if (capture === undefined || capture.isWire) {
+    if (capture?.detach === undefined) {
       throw new SluiceError('not-found', `no capture of port ${port}`);
     }
+    await capture.detach();
     capture.ring.close();
   }
 

@@ -20,6 +20,7 @@ import {
   type Action,
   actionTitle,
   differenceOf,
+  isCapture,
   needs,
   type Part,
   partKey,
@@ -165,7 +166,7 @@ export class Daemon {
     const plan = planLanes(config);
     const daemon = await Daemon.#open(config, log, entry);
     try {
-      const { failed } = await daemon.#perform(differenceOf([], partsOf(config, plan)));
+      const failed = await daemon.#addAll(differenceOf([], partsOf(config, plan)));
       if (failed.length > 0) {
         throw new SluiceError(
           'state',
@@ -448,8 +449,8 @@ export class Daemon {
   }
 
   /** Ends a {@link capture} in order. @throws SluiceError `not-found` if there is none. */
-  endCapture(port: string): void {
-    this.#captures.finish(port);
+  async endCapture(port: string): Promise<void> {
+    await this.#captures.finish(port);
   }
 
   #laneOfPort(port: string): Lane {
@@ -521,6 +522,16 @@ export class Daemon {
         await this.#end(error);
       });
     }
+  }
+
+  /**
+   * Adds everything, captures last and only if all else runs: each begins its file anew, and a start
+   * that fails is to leave what a former run has captured.
+   */
+  async #addAll(actions: readonly Action[]): Promise<ApplyReport['failed']> {
+    const { failed } = await this.#perform(actions.filter(({ part }) => !isCapture(part)));
+    if (failed.length > 0) return failed;
+    return (await this.#perform(actions.filter(({ part }) => isCapture(part)))).failed;
   }
 
   async #perform(actions: readonly Action[]): Promise<ApplyReport> {

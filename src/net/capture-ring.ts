@@ -95,7 +95,7 @@ export class CaptureRing {
 
   /**
    * The lane: room for a record with `length` bytes of data. Returns where these go in
-   * {@link bytes}, or -1 if the frame is dropped.
+   * {@link bytes}, or -1 if the frame is dropped, or comes after the end.
    */
   reserve(
     length: number,
@@ -104,6 +104,7 @@ export class CaptureRing {
     sent: boolean,
     time: number,
   ): number {
+    if (this.closed) return -1;
     const counters = this.#counters;
     counters[SEEN] = (counters[SEEN] as number) + 1;
     const size = this.#mask + 1;
