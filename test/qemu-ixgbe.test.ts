@@ -217,10 +217,11 @@ test('QEMU guests that own a port of an 82599', { skip: withoutTestbed() }, asyn
       return [0, 1].map((queue) => figures[`rx_queue_${queue}_packets`] ?? 0);
     };
     const before = await byQueue();
-    await iperf(on('b'), on('a'), { bytes: 2 ** 20, parallel: 8 });
-    for (const [queue, count] of (await byQueue()).entries()) {
-      assert.ok(count > (before[queue] ?? 0), `queue ${queue} received`);
-    }
+    // Once in a hundred times, chance has all flows of one run in the same queue.
+    await until('frames in both queues', async () => {
+      await iperf(on('b'), on('a'), { bytes: 2 ** 20, parallel: 8 });
+      return (await byQueue()).every((count, queue) => count > (before[queue] ?? 0));
+    });
     // All to the second queue.
     await guest.sh(`ethtool -X ${device} weight 0 1`);
     const [first = 0, second = 0] = await byQueue();

@@ -18,6 +18,19 @@ const MAX_ITR = 1_000_000;
 
 export const OFFLOAD_NAMES = ['csum', 'tso4', 'tso6', 'ecn', 'uso'] as const;
 
+type Offload = (typeof OFFLOAD_NAMES)[number];
+
+/** What a list of offloads lacks (VIRTIO 1.3 §5.1.3.1); the device would leave out what rests on it. */
+function lackOf(names: readonly Offload[]): string | undefined {
+  const all = new Set(names);
+  const has = (name: Offload): boolean => all.has(name);
+  const first = names.find((name) => name !== 'csum');
+  if (first !== undefined && !has('csum')) return `${first} rests on csum: add csum`;
+  if (has('ecn') && !has('tso4') && !has('tso6'))
+    return 'ecn rests on tso4 or tso6: add one of them, or leave ecn out';
+  return undefined;
+}
+
 /** What all methods take that plug a guest into a switch in software. */
 const plugged = {
   switch: name.describe('The switch that the card is plugged into.'),
@@ -38,53 +51,74 @@ const plugged = {
     .describe('Drop frames whose source MAC address is not that of the card.'),
 };
 
+/** Frames of no VLAN leave without a tag, and nobody would see their priority. */
+function checkPriority(
+  card: { readonly qos?: number | undefined; readonly vlan?: number | undefined },
+  context: z.RefinementCtx,
+): void {
+  if ((card.qos ?? 0) === 0 || card.vlan !== undefined) return;
+  context.addIssue({
+    code: 'custom',
+    path: ['qos'],
+    message: 'without a vlan, whose tag carries the priority: give a vlan, or leave qos out',
+  });
+}
+
 const METHODS = ['paravirtual', 'emulated', 'direct', 'sriov'] as const;
 const METHOD = 'How the guest gets its network card.';
 const expected = `expected a mapping with method: ${METHODS.join(', ')}`;
 
-const paravirtual = z.strictObject(
-  {
-    method: choice(['paravirtual']).describe(METHOD),
-    ...plugged,
-    queues: integer(1, MAX_QUEUE_PAIRS, 'a number of queue pairs')
-      .default(1)
-      .describe('Queue pairs (multiqueue), best one for each processor of the guest.'),
-    mtu: integer(MIN_MTU, MAX_MTU, 'an MTU in bytes')
-      .optional()
-      .describe(
-        "The MTU that the guest's driver is told. Default: none is told, which means 1500.",
-      ),
-    packed: onOff
-      .default(false)
-      .describe('Packed rings (VIRTIO 1.3 §2.8) if the driver knows them.'),
-    offloads: z
-      .union([onOff, z.array(choice(OFFLOAD_NAMES))], {
-        error: `expected on, off, or a list of ${OFFLOAD_NAMES.join(', ')}`,
-      })
-      .default(true)
-      .describe('Checksum and segmentation offloads that are offered to the guest.'),
-    server: choice(['listen', 'connect'])
-      .default('listen')
-      .describe('Whether Sluice listens on the socket, or connects to where the VMM listens.'),
-  },
-  { error: expected },
-);
+const paravirtual = z
+  .strictObject(
+    {
+      method: choice(['paravirtual']).describe(METHOD),
+      ...plugged,
+      queues: integer(1, MAX_QUEUE_PAIRS, 'a number of queue pairs')
+        .default(1)
+        .describe('Queue pairs (multiqueue), best one for each processor of the guest.'),
+      mtu: integer(MIN_MTU, MAX_MTU, 'an MTU in bytes')
+        .optional()
+        .describe(
+          "The MTU that the guest's driver is told. Default: none is told, which means 1500.",
+        ),
+      packed: onOff
+        .default(false)
+        .describe('Packed rings (VIRTIO 1.3 §2.8) if the driver knows them.'),
+      offloads: z
+        .union([onOff, z.array(choice(OFFLOAD_NAMES))], {
+          error: `expected on, off, or a list of ${OFFLOAD_NAMES.join(', ')}`,
+        })
+        .superRefine((value, context) => {
+          const lack = Array.isArray(value) ? lackOf(value) : undefined;
+          if (lack !== undefined) context.addIssue({ code: 'custom', message: lack });
+        })
+        .default(true)
+        .describe('Checksum and segmentation offloads that are offered to the guest.'),
+      server: choice(['listen', 'connect'])
+        .default('listen')
+        .describe('Whether Sluice listens on the socket, or connects to where the VMM listens.'),
+    },
+    { error: expected },
+  )
+  .superRefine(checkPriority);
 
 /** In YAML the numbers of the chips are numbers. */
 const models = E1000_MODELS.map((model) => z.literal(Number(model)));
 
-const emulated = z.strictObject(
-  {
-    method: choice(['emulated']).describe(METHOD),
-    model: z
-      .union([...models, z.enum(E1000_MODELS)], {
-        error: `expected one of ${E1000_MODELS.join(', ')}`,
-      })
-      .describe('The chip: 82540 (82540EM, PCI) or 82574 (82574L, PCI Express).'),
-    ...plugged,
-  },
-  { error: expected },
-);
+const emulated = z
+  .strictObject(
+    {
+      method: choice(['emulated']).describe(METHOD),
+      model: z
+        .union([...models, z.enum(E1000_MODELS)], {
+          error: `expected one of ${E1000_MODELS.join(', ')}`,
+        })
+        .describe('The chip: 82540 (82540EM, PCI) or 82574 (82574L, PCI Express).'),
+      ...plugged,
+    },
+    { error: expected },
+  )
+  .superRefine(checkPriority);
 
 /** What both methods take that give a guest a function of a NIC. */
 const ofNic = {

@@ -67,7 +67,10 @@ export class ConfigSource {
         line,
         column: col,
         key: '',
-        message: `not valid YAML: ${error.message}`,
+        message:
+          error.code === 'MULTIPLE_DOCS'
+            ? 'a second YAML document begins here, and a configuration is one: remove the line with "---"'
+            : `not valid YAML: ${error.message}`,
       });
     }
     this.value = document.errors.length === 0 ? this.#valueOf(document) : undefined;

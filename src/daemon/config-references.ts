@@ -5,7 +5,10 @@
  */
 import { dirname, resolve } from 'node:path';
 import { AHCI_MAX_PORTS } from '../spec/ahci.ts';
+import { checkCaptures } from './config-captures.ts';
 import type { ConfigSource } from './config-problems.ts';
+import { NAME_EXPECTED } from './config-values.ts';
+import { defaultSerial } from './disk-config.ts';
 import { checkFunctions, checkNicWires, macOf, stationsOf } from './nic-references.ts';
 import {
   checkNamed,
@@ -18,6 +21,7 @@ import {
 
 export function checkReferences(source: ConfigSource): void {
   const root = mapping(source.value);
+  checkNames(source, root);
   const switches = mapping(root['switches']);
   const nics = mapping(root['nics']);
   const guests = mapping(root['guests']);
@@ -28,6 +32,17 @@ export function checkReferences(source: ConfigSource): void {
   checkFunctions(source, guests, nics);
   checkDisks(source, guests, mapping(root['disks']));
   checkLanes(source, root['lanes'], switches);
+  checkCaptures(source);
+}
+
+/** What every object of JavaScript has: the schema passes over it, and so over all that is in it. */
+const HIDDEN_NAME = '__proto__';
+
+function checkNames(source: ConfigSource, root: Mapping): void {
+  for (const key of ['switches', 'nics', 'disks', 'guests']) {
+    if (Object.hasOwn(mapping(root[key]), HIDDEN_NAME))
+      source.report([key, HIDDEN_NAME], NAME_EXPECTED, 'key');
+  }
 }
 
 function checkWires(source: ConfigSource, switches: Mapping, taps: TapHolders): void {
@@ -85,6 +100,7 @@ function checkDisks(source: ConfigSource, guests: Mapping, disks: Mapping): void
     const { disk: list } = mapping(guest);
     if (!Array.isArray(list)) continue;
     checkPorts(source, name, list);
+    checkSerials(source, name, list, disks);
     for (const [index, item] of list.entries()) {
       const path = ['guests', name, 'disk', index, 'disk'];
       const { disk, method, cdrom } = mapping(item);
@@ -105,6 +121,38 @@ function checkDisks(source: ConfigSource, guests: Mapping, disks: Mapping): void
     }
   }
   checkFiles(source, disks);
+}
+
+/** Long names may begin alike, and a guest tells its disks apart by their serials (/dev/disk/by-id). */
+function checkSerials(
+  source: ConfigSource,
+  guest: string,
+  list: readonly unknown[],
+  disks: Mapping,
+): void {
+  const holders = new Map<string, string>();
+  for (const [index, item] of list.entries()) {
+    const { disk } = mapping(item);
+    if (typeof disk !== 'string' || !Object.hasOwn(disks, disk)) continue;
+    const serial = serialOf(disk, disks);
+    const holder = holders.get(serial) ?? disk;
+    holders.set(serial, holder);
+    // Who gives two the same has a reason: paths to one disk.
+    if (holder === disk || (isSerialGiven(disk, disks) && isSerialGiven(holder, disks))) continue;
+    source.report(
+      ['guests', guest, 'disk', index, 'disk'],
+      `disks ${holder} and ${disk} have the same serial ${serial}: give one of them another (key serial)`,
+    );
+  }
+}
+
+function serialOf(disk: string, disks: Mapping): string {
+  const { serial } = mapping(disks[disk]);
+  return typeof serial === 'string' ? serial : defaultSerial(disk);
+}
+
+function isSerialGiven(disk: string, disks: Mapping): boolean {
+  return mapping(disks[disk])['serial'] !== undefined;
 }
 
 /** Each drive has a port of the controller for itself, and there are so many. */

@@ -79,9 +79,25 @@ const guest = z.strictObject(
   { error: 'expected a mapping, such as { memory: 512M, net: [ … ], disk: [ … ] }' },
 );
 
-const owner = z.union([z.int().min(0), z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$/)], {
-  error: 'expected a name or a number',
-});
+/** The number behind it, -1, tells the kernel to leave the owner as it is (chown(2)). */
+const MAX_OWNER = 0xffff_fffe;
+const ownerError = `expected a name, or a number, 0 to ${MAX_OWNER}`;
+
+const owner = z.union(
+  [
+    z
+      .int({ error: ownerError })
+      .min(0, { error: ownerError })
+      .max(MAX_OWNER, { error: ownerError }),
+    z
+      .string({ error: ownerError })
+      .regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$/, { error: ownerError })
+      .refine((value) => !/^\d+$/.test(value) || Number(value) <= MAX_OWNER, {
+        error: ownerError,
+      }),
+  ],
+  { error: ownerError },
+);
 
 const run = z.strictObject(
   {
@@ -112,6 +128,8 @@ const lane = z.strictObject(
   { error: 'expected a mapping, such as { cpus: [1] }' },
 );
 
+const lanesError = `expected a number of lanes, 1 to ${MAX_LANES}, or a list of so many { cpus: [N] }`;
+
 /** The whole file. */
 export const configSchema = z
   .strictObject(
@@ -124,9 +142,15 @@ export const configSchema = z
         .default('normal')
         .describe('`strict` refuses guest memory that its owner could shrink (not sealed).'),
       lanes: z
-        .union([integer(1, MAX_LANES, 'a number of lanes'), z.array(lane).min(1).max(MAX_LANES)], {
-          error: `expected a number of lanes, 1 to ${MAX_LANES}, or a list of { cpus: [N] }`,
-        })
+        .union(
+          [
+            integer(1, MAX_LANES, 'a number of lanes'),
+            z.array(lane).min(1, { error: lanesError }).max(MAX_LANES, { error: lanesError }),
+          ],
+          {
+            error: lanesError,
+          },
+        )
         .default(1)
         .describe(
           'Threads that move frames and blocks; a number, or a list with the processors of each.',

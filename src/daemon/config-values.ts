@@ -28,10 +28,12 @@ export function isOn(value: boolean | 'on' | 'off'): boolean {
   return value === true || value === 'on';
 }
 
-export const name = text(
-  /^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$/,
-  'a name of up to 32 letters, digits, "_", "." and "-", beginning with a letter or digit',
-);
+const NAME =
+  'a name of up to 32 letters, digits, "_", "." and "-", beginning with a letter or digit';
+
+export const NAME_EXPECTED = `expected ${NAME}`;
+
+export const name = text(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$/, NAME);
 
 export const path = text(/^[^\0]+$/, 'a path');
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -345,6 +345,83 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
     ],
   ],
   [
+    'offloads without what they rest on',
+    card('offloads: [tso4]'),
+    ['f.yaml:2:70: guests.web.net[0].offloads: tso4 rests on csum: add csum'],
+  ],
+  [
+    'ECN without segmentation of TCP',
+    card('offloads: [csum, ecn, uso]'),
+    [
+      'f.yaml:2:70: guests.web.net[0].offloads: ecn rests on tso4 or tso6: add one of them, or leave ecn out',
+    ],
+  ],
+  [
+    'a priority without the tag that carries it',
+    card('qos: 5, trunk: [0, 7]'),
+    [
+      'f.yaml:2:65: guests.web.net[0].qos: without a vlan, whose tag carries the priority: give a vlan, or leave qos out',
+    ],
+  ],
+  [
+    'a name that every object has, whatever is in it',
+    'disks: { __proto__: { memroy: 1M } }\nguests: { "__proto__": {} }',
+    [
+      'f.yaml:1:10: disks.__proto__: expected a name of up to 32 letters, digits, "_", "." and "-", beginning with a letter or digit',
+      'f.yaml:2:11: guests.__proto__: expected a name of up to 32 letters, digits, "_", "." and "-", beginning with a letter or digit',
+    ],
+  ],
+  [
+    'no lanes',
+    'lanes: []',
+    [
+      'f.yaml:1:8: lanes: a list: expected a number of lanes, 1 to 64, or a list of so many { cpus: [N] }',
+    ],
+  ],
+  [
+    'owners that no system has',
+    'run: { owner: 4294967295, group: "4294967296" }',
+    [
+      'f.yaml:1:15: run.owner: 4294967295 is not valid: expected a name, or a number, 0 to 4294967294',
+      'f.yaml:1:34: run.group: expected a name, or a number, 0 to 4294967294',
+    ],
+  ],
+  [
+    'a capture into what Sluice reads or writes',
+    `run: ./run
+disks:
+  d: { file: ./root.img, readonly: on }
+  i: { image: a, format: raw, overlay: b }
+switches:
+  a: { wire: { capture: x/../root.img } }
+  b: { wire: { capture: b } }
+  c: { wire: { capture: ./f.yaml } }
+  d: { wire: { capture: run/control.sock } }
+  e: { wire: { capture: run/web-net0.journal } }
+  f: { wire: { capture: run/all.pcapng } }`,
+    [
+      'f.yaml:6:25: switches.a.wire.capture: x/../root.img is the file of disk d, and the capture would overwrite it: name another file',
+      'f.yaml:7:25: switches.b.wire.capture: b is the overlay of disk i, and the capture would overwrite it: name another file',
+      'f.yaml:8:25: switches.c.wire.capture: ./f.yaml is this configuration file, and the capture would overwrite it: name another file',
+      'f.yaml:9:25: switches.d.wire.capture: run/control.sock is of the run directory, and the capture would overwrite it: name another file',
+      'f.yaml:10:25: switches.e.wire.capture: run/web-net0.journal is of the run directory, and the capture would overwrite it: name another file',
+    ],
+  ],
+  [
+    'one capture file for two wires',
+    'switches: { a: { wire: { capture: all } }, b: { wire: { capture: ./all } } }',
+    [
+      'f.yaml:1:66: switches.b.wire.capture: capture file ./all is the wire of switch a already: name another file',
+    ],
+  ],
+  [
+    'two documents',
+    'lanes: 1\n---\nlanes: 2',
+    [
+      'f.yaml:2:1: a second YAML document begins here, and a configuration is one: remove the line with "---"',
+    ],
+  ],
+  [
     'a file that is no YAML',
     'guests: {',
     [
@@ -420,6 +497,27 @@ test('a file that is not there', () => {
       );
       return true;
     },
+  );
+});
+
+test('a capture file is known by all its names, links among them', (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'sluice-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  writeFileSync(join(directory, 'root.img'), 'content');
+  symlinkSync('root.img', join(directory, 'soft'));
+  linkSync(join(directory, 'root.img'), join(directory, 'hard'));
+  symlinkSync('.', join(directory, 'here'));
+  for (const capture of ['soft', 'hard', 'here/root.img']) {
+    const text = `disks: { d: { file: root.img } }\nswitches: { a: { wire: { capture: ${capture} } } }`;
+    assert.match(
+      problemsOf(text, join(directory, 'f.yaml'))[0] ?? '',
+      /switches\.a\.wire\.capture: .* is the file of disk d/,
+    );
+  }
+  const two = 'switches: { a: { wire: { capture: new } }, b: { wire: { capture: here/new } } }';
+  assert.match(
+    problemsOf(two, join(directory, 'f.yaml'))[0] ?? '',
+    /capture file here\/new is the wire of switch a already/,
   );
 });
 

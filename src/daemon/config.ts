@@ -133,7 +133,10 @@ export function loadConfig(file: string): Config {
     const why = code === 'ENOENT' ? 'does not exist' : `cannot be read (${code})`;
     throw new SluiceError('config', `configuration file ${file} ${why}`, {
       cause: error,
-      remedy: 'name the file: sluice up FILE, or --config FILE with other commands',
+      remedy:
+        code === 'EACCES'
+          ? 'let this user read it, or run sluice as a user that may'
+          : 'name the file: sluice up FILE, or --config FILE with other commands',
     });
   }
   return parseConfig(text, file);

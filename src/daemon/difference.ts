@@ -98,6 +98,11 @@ export interface Action {
   readonly part: Part;
 }
 
+/** A wire that is a file. */
+export function isCapture(part: Part): boolean {
+  return part.kind === 'wire' && part.wire.kind === 'capture';
+}
+
 /** What a part is known by: no two have the same. */
 export function partKey(part: Part): string {
   return part.kind === 'disk' ? diskKey(part.name, part.lane) : partTitle(part);

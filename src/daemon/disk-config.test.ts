@@ -253,6 +253,31 @@ const WRONG: readonly (readonly [name: string, text: string, lines: readonly str
     ],
   ],
   [
+    'faults with keys of other kinds',
+    'disks: { root: { file: a, faults: { rules: [{ fault: error, us: 5 }, { fault: delay, us: 5, errno: EIO }, { fault: drop, errno: EIO }, { fault: torn, random_us: 1 }] } } }',
+    [
+      'f.yaml:1:65: disks.root.faults.rules[0].us: only for delay, and this fault is error: leave us out',
+      'f.yaml:1:100: disks.root.faults.rules[1].errno: only for error and torn, and this fault is delay: leave errno out',
+      'f.yaml:1:129: disks.root.faults.rules[2].errno: only for error and torn, and this fault is drop: leave errno out',
+      'f.yaml:1:162: disks.root.faults.rules[3].random_us: only for delay, and this fault is torn: leave random_us out',
+    ],
+  ],
+  [
+    'numbers of faults that are out of range, each told once',
+    'disks: { root: { file: a, faults: { rules: [{ fault: error, probability: 2 }, { fault: error, every: 0 }] } } }',
+    [
+      'f.yaml:1:74: disks.root.faults.rules[0].probability: 2 is not valid: expected a share, 0 to 1',
+      'f.yaml:1:102: disks.root.faults.rules[1].every: 0 is not valid: expected a number, 1 to 1000000000',
+    ],
+  ],
+  [
+    'two disks of a guest with one serial, cut from long names',
+    'disks: { a-very-long-name-for-1: { memory: 1M }, a-very-long-name-for-2: { memory: 1M } }\nguests: { web: { disk: [{ method: paravirtual, disk: a-very-long-name-for-1 }, { method: paravirtual, disk: a-very-long-name-for-2 }] } }',
+    [
+      'f.yaml:2:109: guests.web.disk[1].disk: disks a-very-long-name-for-1 and a-very-long-name-for-2 have the same serial a-very-long-name-for: give one of them another (key serial)',
+    ],
+  ],
+  [
     'faults of nothing, reads that are dropped, a cache that is too large',
     'disks: { root: { file: a, faults: { seed: 1 } }, b: { file: b, faults: { volatile: 17G, rules: [{ fault: drop, on: [read] }] } } }',
     [
@@ -298,6 +323,12 @@ describe('what is wrong is told with line, key, value and what is allowed:', () 
   for (const [name, text, lines] of WRONG) {
     test(name, () => assert.deepEqual(problemsOf(text), lines));
   }
+});
+
+test('two disks of a guest may be given one serial, as paths to the same', () => {
+  const text = `disks: { a: { memory: 1M, serial: S }, b: { memory: 1M, serial: S } }
+guests: { web: { disk: [{ method: paravirtual, disk: a }, { method: paravirtual, disk: b }] } }`;
+  assert.deepEqual(problemsOf(text), []);
 });
 
 test('an image below an overlay may be below others, too', () => {

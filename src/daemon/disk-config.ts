@@ -91,13 +91,18 @@ export interface ControllerConfig {
   readonly socket: string;
 }
 
+/** The serial of a disk that is given none: as much of its name as a serial holds. */
+export function defaultSerial(name: string): string {
+  return name.slice(0, BLK_ID_BYTES);
+}
+
 /** @param base what relative paths begin at */
 export function toDisk(name: string, disk: DiskDocument, base: string): DiskConfig {
   return {
     name,
     source: toSource(disk, base),
     readonly: isOn(disk.readonly),
-    serial: disk.serial ?? name.slice(0, BLK_ID_BYTES),
+    serial: disk.serial ?? defaultSerial(name),
     blockBytes: disk.block_size ?? SECTOR_BYTES,
     cache: disk.cache,
     discard: isOn(disk.discard),

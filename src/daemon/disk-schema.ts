@@ -84,7 +84,9 @@ const diskObject = z.strictObject(
       `up to ${BLK_ID_BYTES} ASCII characters without blanks`,
     )
       .optional()
-      .describe("The serial number that the guest sees. Default: the disk's name."),
+      .describe(
+        `The serial number that the guest sees. Default: the first ${BLK_ID_BYTES} characters of the disk's name.`,
+      ),
     block_size: z
       .union([z.literal(512), z.literal(4096)], { error: 'expected 512 or 4096' })
       .optional()

@@ -131,6 +131,21 @@ test('a disk that cannot be opened is told with what needs it, and nothing is le
   await start();
 });
 
+test('a start that fails leaves what a former run has captured', async (t) => {
+  const lan = 'switches: { lan: { wire: { capture: all.pcapng } } }';
+  const { path, write, start } = stage(
+    t,
+    `${lan}\ndisks: { no: { file: none.img } }\nguests: { ${guest('b', 'no')} }`,
+  );
+  const file = join(path, 'all.pcapng');
+  writeFileSync(file, 'former frames');
+  await assert.rejects(start(), /none\.img does not exist/);
+  assert.equal(readFileSync(file, 'utf8'), 'former frames');
+  write(lan);
+  await (await start()).stop();
+  assert.ok(!readFileSync(file).includes('former frames'));
+});
+
 test('a reload with a bad disk leaves the others at work, and can be completed', async (t) => {
   const one = `a: { file: a.img }`;
   const { path, write, start } = stage(t, `disks: { ${one} }\nguests: { ${guest('a', 'a')} }`);
@@ -146,6 +161,14 @@ test('a reload with a bad disk leaves the others at work, and can be completed',
   assert.deepEqual(
     failed.map(({ action }) => action),
     ['add disk b', 'add device b/disk0'],
+  );
+  assert.deepEqual(
+    (await daemon.disks()).map(({ disk, usedBy }) => [disk, usedBy]),
+    [
+      ['a', ['a/disk0']],
+      ['b', []],
+      ['c', ['c/disk0']],
+    ],
   );
   const { reads } = daemon.deviceCountersOf('a/disk0');
   await until('more reads', () => daemon.deviceCountersOf('a/disk0').reads > reads + 100);

@@ -176,9 +176,11 @@ export class Disks {
       const states = snapshots.flatMap(({ snapshot }) =>
         snapshot.disks.filter((state) => state.disk === name),
       );
-      const usedBy = guests.flatMap((guest) =>
-        guest.disk.filter((device) => device.disk === name).map(({ device }) => device),
-      );
+      // A device that could not be added is configured, and uses nothing.
+      const usedBy = guests
+        .flatMap((guest) => guest.disk.filter((device) => device.disk === name))
+        .map(({ device }) => device)
+        .filter((device) => this.#counters.has(device));
       return {
         disk: name,
         kind: disk.source.kind,

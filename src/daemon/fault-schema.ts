@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { GiB } from '../base/bits.ts';
 import { SECTOR_BYTES } from '../block/disk.ts';
-import { compileRules, FAULT_KINDS, type FaultPlan } from '../block/fault-plan.ts';
+import { compileRules, FAULT_KINDS, type FaultKind, type FaultPlan } from '../block/fault-plan.ts';
 import type { PowerCutOptions } from '../block/power-cut.ts';
 import { bytesOf, choice, integer, problemOf, size, text } from './config-values.ts';
 
@@ -11,6 +11,13 @@ const MAX_EVERY = 1_000_000_000;
 const MAX_DELAY_US = 3_600_000_000;
 const MAX_SEED = 0xffff_ffff;
 const MAX_VOLATILE_GIB = 16;
+
+/** Keys that mean something to some kinds of fault only. */
+const KINDS_OF_KEYS = {
+  errno: ['error', 'torn'],
+  us: ['delay'],
+  random_us: ['delay'],
+} as const satisfies Readonly<Record<string, readonly FaultKind[]>>;
 
 const faultRule = z
   .strictObject(
@@ -47,6 +54,14 @@ const faultRule = z
     { error: 'expected a mapping, such as { fault: error, on: [read], every: 100 }' },
   )
   .superRefine((rule, context) => {
+    // A value out of range is told already.
+    if (context.issues.length > 0) return;
+    for (const key of ['errno', 'us', 'random_us'] as const) {
+      const kinds: readonly FaultKind[] = KINDS_OF_KEYS[key];
+      if (rule[key] === undefined || kinds.includes(rule.fault)) continue;
+      const message = `only for ${kinds.join(' and ')}, and this fault is ${rule.fault}: leave ${key} out`;
+      context.addIssue({ code: 'custom', path: [key], message });
+    }
     const problem = problemOf(() => compileRules(planOf([rule])));
     if (problem === undefined) return;
     // The rule's place and the keys are those of the file.

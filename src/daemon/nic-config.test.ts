@@ -135,6 +135,13 @@ test('mirroring rules, and what of them cannot be', () => {
   assert.deepEqual(problems(none, nic('{ vfs: 3, mirrors: [{ vfs: [1], to: 3 }] }')), [
     'nics.nic0.ports[0].mirrors[0]: the port has no virtual function 3: its vfs: 3 makes 0 to 2',
   ]);
+  assert.deepEqual(
+    problems(none, nic('{ mirrors: [{ to: 1 }, { vfs: [], uplink: off, to: 1 }] }')),
+    [
+      'nics.nic0.ports[0].mirrors[0]: copies nothing: give some of vfs, uplink, downlink, vlans',
+      'nics.nic0.ports[0].mirrors[1]: copies nothing: give some of vfs, uplink, downlink, vlans',
+    ],
+  );
   assert.match(
     problems(none, nic('{ mirrors: [{ uplink: on }] }')).join('\n'),
     /nics\.nic0\.ports\[0\]\.mirrors\[0\]\.to/,

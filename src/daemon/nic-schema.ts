@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { DEFAULT_DOORBELL_POLL_US } from '../device/ixgbe/nic-function.ts';
 import { VEB_MIRRORS } from '../device/ixgbe/veb.ts';
-import { choice, integer, name, onOff } from './config-values.ts';
+import { choice, integer, isOn, name, onOff } from './config-values.ts';
 import { anyVlan, mac, tapName, trunk, vlan } from './net-values.ts';
 import { MAX_VFS, vfNumber } from './vf-schema.ts';
 
@@ -40,22 +40,28 @@ const wireObject = z
 
 const mirroredVf = vfNumber.describe('The number of a virtual function of the port.');
 
-const mirror = z.strictObject(
-  {
-    vfs: z
-      .array(mirroredVf, { error: 'expected a list of virtual functions' })
-      .optional()
-      .describe('What these functions receive.'),
-    uplink: onOff.default('off').describe('What comes from the wire.'),
-    downlink: onOff.default('off').describe('What goes to the wire.'),
-    vlans: z
-      .array(anyVlan, { error: 'expected a list of VLANs' })
-      .optional()
-      .describe('What is of these VLANs; 0: of none.'),
-    to: mirroredVf.describe('The virtual function that gets a copy.'),
-  },
-  { error: 'expected a mapping, such as { vfs: [1, 2], to: 3 }' },
-);
+const mirror = z
+  .strictObject(
+    {
+      vfs: z
+        .array(mirroredVf, { error: 'expected a list of virtual functions' })
+        .optional()
+        .describe('What these functions receive.'),
+      uplink: onOff.default('off').describe('What comes from the wire.'),
+      downlink: onOff.default('off').describe('What goes to the wire.'),
+      vlans: z
+        .array(anyVlan, { error: 'expected a list of VLANs' })
+        .optional()
+        .describe('What is of these VLANs; 0: of none.'),
+      to: mirroredVf.describe('The virtual function that gets a copy.'),
+    },
+    { error: 'expected a mapping, such as { vfs: [1, 2], to: 3 }' },
+  )
+  .refine(
+    ({ vfs = [], vlans = [], uplink, downlink }) =>
+      vfs.length > 0 || vlans.length > 0 || isOn(uplink) || isOn(downlink),
+    { error: 'copies nothing: give some of vfs, uplink, downlink, vlans' },
+  );
 
 const port = z
   .strictObject(

@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { RunDirectory } from './run-directory.ts';
 
@@ -68,6 +68,17 @@ test('a directory that cannot be made is told with its errno', () => {
   assert.throws(() => new RunDirectory({ ...OPTIONS, path: '/dev/null/run' }), {
     code: 'system',
     message: /^ENOTDIR: mkdir \/dev\/null/,
+  });
+});
+
+test('a file in the place of the directory is told with what helps', (t) => {
+  const path = place(t);
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, 'content');
+  assert.throws(() => new RunDirectory({ ...OPTIONS, path }), {
+    code: 'system',
+    message: `EEXIST: mkdir ${path}`,
+    remedy: /^a file is in its place or above it: .* \(key run\)$/,
   });
 });
 

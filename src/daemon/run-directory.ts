@@ -14,12 +14,15 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { SluiceError } from '../base/errors.ts';
 import { cannotWrite, lockFile, openLockFile } from '../os/lock.ts';
 
 const LOCK_NAME = 'lock';
 const CONTROL_NAME = 'control.sock';
+/** Where the sockets of qemu-nbd are. */
+const IMAGES_NAME = 'images';
+const SOCKET_SUFFIX = '.sock';
 
 /** What the configuration says of the directory. */
 export interface RunConfig {
@@ -68,6 +71,18 @@ export function removeKeptStates(run: string, kept: ReadonlySet<string>): void {
   }
 }
 
+/** Whether a path is the run directory, or a file that Sluice makes in it. Both are absolute. */
+export function isMadeInRunDirectory(run: string, path: string): boolean {
+  const inside = relative(run, path);
+  if (inside === '') return true;
+  const [first = '', ...deeper] = inside.split('/');
+  if (first === IMAGES_NAME) return true;
+  if (deeper.length > 0) return false;
+  return (
+    first === LOCK_NAME || [SOCKET_SUFFIX, ...STATE_SUFFIXES].some((end) => first.endsWith(end))
+  );
+}
+
 export function controlSocketPath(run: string): string {
   return join(run, CONTROL_NAME);
 }
@@ -109,9 +124,19 @@ function prepare(run: RunConfig, { uid, gid }: Ownership): void {
     const { code = 'error', syscall = 'mkdir' } = error as NodeJS.ErrnoException;
     throw new SluiceError('system', `${code}: ${syscall} ${run.path}`, {
       cause: error,
-      remedy: 'choose a run directory that this user may write to (key run)',
+      remedy: remedyOf(code, syscall),
     });
   }
+}
+
+function remedyOf(code: string, syscall: string): string {
+  if (code === 'EEXIST' || code === 'ENOTDIR')
+    return 'a file is in its place or above it: choose another path for the run directory (key run)';
+  if (code === 'EPERM' && syscall === 'chown')
+    return 'only root may give it to another owner or group: run sluice as root, or leave out owner and group (key run)';
+  if (code === 'EPERM' && syscall === 'chmod')
+    return 'only its owner may set its mode: choose a run directory of this user (key run)';
+  return 'choose a run directory that this user may write to (key run)';
 }
 
 function lock(path: string, directory: string): number {
