@@ -72,6 +72,9 @@ test('wrong usage is told in a line and ends with 2', () => {
     [['net', '--method', 'emulated', '--guest', 'qemu'], /embedded/],
     [['net', '--soak', '0'], /--soak/],
     [['tape'], /tape/],
+    [['net', '--guests', '0'], /--guests: 0 is not from 1 to 256 \(/],
+    [['net', '--doorbell-poll', '-1'], /--doorbell-poll: -1 is not from 0 to 1000000 \(/],
+    [['disk', '--fsync', '-1'], /--fsync: -1 is not 0 or more \(/],
     [['disk', '--soak', '0.5'], /--soak/],
     [['net', '--guest', 'uml', '--soak', '5'], /--soak/],
     [['disk', '--rw', 'append'], /randread/],
@@ -88,4 +91,11 @@ test('wrong usage is told in a line and ends with 2', () => {
     assert.equal(stdout, '');
     assert.match(stderr, pattern);
   }
+});
+
+test('bench all looks first whether its report can be written', () => {
+  const { status, stdout, stderr } = sluice('all', '--report', `${MAIN}/report.html`);
+  assert.equal(status, 1);
+  assert.equal(stdout, '');
+  assert.match(stderr, /^sluice: --report .*main\.ts\/report\.html cannot be written: /);
 });

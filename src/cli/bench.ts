@@ -1,12 +1,17 @@
 /** `sluice bench net`, `sluice bench disk` and `sluice bench all`: measure the methods. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { SluiceError } from '../base/errors.ts';
 import type { BenchControl } from '../bench/bench-control.ts';
 import { shortNumber } from '../bench/chart.ts';
 import { runDiskBench } from '../bench/disk-bench.ts';
-import { type DiskOptions, parseBytes, parseDiskOptions } from '../bench/disk-options.ts';
+import {
+  type DiskOptions,
+  diskOptionsSchema,
+  parseBytes,
+  parseDiskOptions,
+} from '../bench/disk-options.ts';
 import { DISK_COLUMNS, diskCells, diskReportText, diskSoakReportText } from '../bench/disk-text.ts';
 import { matrixReportHtml } from '../bench/html-report.ts';
 import {
@@ -16,7 +21,7 @@ import {
   measureIdleDomain,
 } from '../bench/matrix-bench.ts';
 import { runNetBench } from '../bench/net-bench.ts';
-import { type NetOptions, parseNetOptions } from '../bench/net-options.ts';
+import { type NetOptions, netOptionsSchema, parseNetOptions } from '../bench/net-options.ts';
 import {
   CARD_MODELS,
   DIRECTIONS,
@@ -41,6 +46,7 @@ import {
   soakReportText,
 } from '../bench/text-report.ts';
 import { READ_WRITE } from '../guest/embedded/disk-options.ts';
+import { checkRanges } from './bench-ranges.ts';
 import { printJson, printTable } from './output.ts';
 import { runSteps } from './progress.ts';
 
@@ -146,6 +152,7 @@ interface NetFlags
 }
 
 async function runNet({ json, soak, ...flags }: NetFlags): Promise<void> {
+  checkRanges(netOptionsSchema, flags);
   const options = parseNetOptions(flags);
   checkSoak(soak);
   if (soak !== undefined && options.guest !== 'embedded') {
@@ -255,6 +262,7 @@ interface DiskFlags extends Omit<DiskOptions, 'size'> {
 }
 
 async function runDisk({ json, soak, ...flags }: DiskFlags): Promise<void> {
+  checkRanges(diskOptionsSchema, flags);
   const options = parseDiskOptions(flags);
   checkSoak(soak);
   const measure = async (control: BenchControl): Promise<Measured> => {
@@ -291,6 +299,7 @@ async function runAll(version: string, { report: file, json }: AllFlags): Promis
   const rows: NetReport[] = [];
   const disks: DiskReport[] = [];
   let idle: MatrixReport['idle'] | undefined;
+  if (file !== undefined) checkReport(file);
   await runSteps(json, [
     ...matrixRows().map((options) => ({
       title: `${methodName(options)}, ${options.guests} guests, frames of ${options.frame} bytes`,
@@ -318,17 +327,24 @@ async function runAll(version: string, { report: file, json }: AllFlags): Promis
   ]);
   if (idle === undefined) throw new SluiceError('state', 'the idle lane was not measured');
   const report = matrixReport(version, rows, disks, idle);
-  if (file !== undefined) writeReport(report, file);
-  if (json) {
-    printJson(report);
-    return;
-  }
+  // What took so long to measure is printed first: it is not lost if the file cannot be written.
+  if (json) printJson(report);
+  else printMatrix(report, rows, disks);
+  if (file === undefined) return;
+  writeReport(report, file);
+  if (!json) process.stdout.write(`Report with charts: ${resolve(file)}\n`);
+}
+
+function printMatrix(
+  report: MatrixReport,
+  rows: readonly NetReport[],
+  disks: readonly DiskReport[],
+): void {
   process.stdout.write('\n');
   printTable(MATRIX_COLUMNS, rows.map(matrixCells), 'no rows');
   process.stdout.write('\n');
   printTable(DISK_COLUMNS, disks.map(diskCells), 'no rows');
   process.stdout.write(`\n${matrixNotes(report)}`);
-  if (file !== undefined) process.stdout.write(`Report with charts: ${resolve(file)}\n`);
 }
 
 function talkCommand(version: string): Command {
@@ -366,11 +382,37 @@ function rateText({ results }: NetReport): string {
   return `${shortNumber(results.gbps)} Gb/s, ${shortNumber(results.ns_per_frame)} ns a frame`;
 }
 
+/** Before the run, which is long: whether the report can be written. Leaves no file behind. */
+function checkReport(file: string): void {
+  try {
+    mkdirSync(dirname(resolve(file)), { recursive: true });
+    for (const path of [file, jsonBeside(file)]) {
+      const isNew = !existsSync(path);
+      closeSync(openSync(path, 'a'));
+      if (isNew) rmSync(path);
+    }
+  } catch (error) {
+    throw reportFailed(file, error);
+  }
+}
+
 function writeReport(report: MatrixReport, file: string): void {
-  mkdirSync(dirname(resolve(file)), { recursive: true });
-  writeFileSync(file, matrixReportHtml(report));
-  writeFileSync(
-    `${file.replace(/\.html?$/, '')}.json`,
-    `${JSON.stringify(report, undefined, 2)}\n`,
-  );
+  try {
+    writeFileSync(file, matrixReportHtml(report));
+    writeFileSync(jsonBeside(file), `${JSON.stringify(report, undefined, 2)}\n`);
+  } catch (error) {
+    throw reportFailed(file, error);
+  }
+}
+
+function jsonBeside(file: string): string {
+  return `${file.replace(/\.html?$/, '')}.json`;
+}
+
+function reportFailed(file: string, error: unknown): SluiceError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return new SluiceError('system', `--report ${file} cannot be written: ${reason}`, {
+    cause: error,
+    remedy: 'name a file in a directory that you may write to',
+  });
 }

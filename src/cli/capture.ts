@@ -42,14 +42,14 @@ export function captureCommand(): Command {
         options.write === '-' ? process.stdout : createWriteStream(options.write);
       // The first interrupt ends the capture in order: what has passed the port is in the file, whole.
       // The second one ends it at once, such as when nobody reads what is written.
-      let interrupts = 0;
-      const end = (): void => {
-        interrupts++;
-        if (interrupts === 1) {
-          client.call('endCapture', { port }).catch((error: Error) => stream.destroy(error));
-        } else {
-          stream.destroy();
+      let interrupted = false;
+      const end = (signal: NodeJS.Signals): void => {
+        if (interrupted) {
+          breakOff(port, options.write, signal);
+          return;
         }
+        interrupted = true;
+        client.call('endCapture', { port }).catch((error: Error) => stream.destroy(error));
       };
       process.on('SIGINT', end);
       process.on('SIGTERM', end);
@@ -60,10 +60,21 @@ export function captureCommand(): Command {
       try {
         await pipeline(stream, output);
       } catch (error) {
-        if (interrupts < 2) throw captureFailed(port, error);
+        throw captureFailed(port, error);
       }
       if (options.json === true) printJson({ port, file: options.write, bytes });
     });
+}
+
+/**
+ * Ends the process by the signal, as if it were not handled (a shell sees 130): process.exit would wait
+ * for a thread that opens a FIFO without a reader.
+ */
+function breakOff(port: string, file: string, signal: NodeJS.Signals): void {
+  const what = file === '-' ? 'what was written' : file;
+  process.stderr.write(`sluice: the capture of ${port} is broken off: ${what} may lack its end\n`);
+  process.removeAllListeners(signal);
+  process.kill(process.pid, signal);
 }
 
 function captureFailed(port: string, error: unknown): SluiceError {

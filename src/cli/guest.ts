@@ -4,7 +4,7 @@ import { SluiceError } from '../base/errors.ts';
 import type { GuestConfig } from '../daemon/config.ts';
 import { suggestion } from '../daemon/near-miss.ts';
 import { printJson } from './output.ts';
-import { configFor, controlCommand, type JsonOption, type PlaceOptions } from './place.ts';
+import { type ConfigOptions, configCommand, configFor, type JsonOption } from './place.ts';
 import { qemuArguments } from './qemu-arguments.ts';
 import { umlArguments } from './uml-arguments.ts';
 
@@ -31,10 +31,10 @@ function argumentsCommand(
   description: string,
   make: (guest: GuestConfig, strict: boolean) => string[],
 ): Command {
-  return controlCommand(name)
+  return configCommand(name)
     .description(description)
     .argument('<name>', 'name of the guest in the configuration')
-    .action((guestName: string, options: PlaceOptions & JsonOption) => {
+    .action((guestName: string, options: ConfigOptions & JsonOption) => {
       const config = configFor(options);
       const names = config.guests.map((guest) => guest.name);
       const guest = config.guests.find((other) => other.name === guestName);

@@ -362,6 +362,8 @@ describe('the daemon', () => {
     const wrong = await place.sluice('reload');
     assert.equal(wrong.code, 1);
     assert.match(wrong.stderr, /guests: 7 is not valid/);
+    assert.match(wrong.stderr, /^sluice: .*name the running daemon's directory: --run DIR\)$/m);
+    assert.equal((await place.sluice('show', '--run', place.run)).code, 0);
     place.write(`lanes: 2\n${TWO_GUESTS}`);
     const restart = await place.sluice('reload');
     assert.equal(restart.code, 1);

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { SluiceError } from '../base/errors.ts';
-import { printError } from './output.ts';
+import { endForOutputFailure, onOutputFailure, printError } from './output.ts';
 
 const FAILED = 1;
 const WRONG_USAGE = 2;
@@ -44,7 +44,7 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     load: async () => (await import('./guest.ts')).guestCommand(),
   },
   disk: {
-    description: 'show or resize a disk of a running sluice',
+    description: 'show or resize a disk of a running sluice, or switch its power',
     load: async () => (await import('./disk.ts')).diskCommand(),
   },
   vf: {
@@ -88,6 +88,10 @@ function forEachCommand(command: Command, visit: (command: Command) => void): vo
   visit(command);
   for (const inner of command.commands) forEachCommand(inner, visit);
 }
+
+onOutputFailure((error) => endForOutputFailure(error, wantsJson));
+// What standard error does not take can be told nowhere; the exit code still tells of a failure.
+process.stderr.on('error', () => undefined);
 
 try {
   await (await program(process.argv.slice(2))).parseAsync();

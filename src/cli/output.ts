@@ -3,6 +3,26 @@ import { styleText } from 'node:util';
 import Table from 'cli-table3';
 import { describeError, SluiceError } from '../base/errors.ts';
 
+let whenOutputFails: ((error: Error) => void) | undefined;
+
+/** Has `act` done when standard output cannot be written, instead of what was to be done before. */
+export function onOutputFailure(act: (error: Error) => void): void {
+  if (whenOutputFails !== undefined) process.stdout.off('error', whenOutputFails);
+  // Streams tell it later, by this event, whatever they write to.
+  process.stdout.on('error', act);
+  whenOutputFails = act;
+}
+
+/** What commands do about it: they end at once, and quietly where just nobody reads on (`| head`). */
+export function endForOutputFailure(error: Error, json: boolean): never {
+  // The exit code of a failure that was told before stays.
+  if ((error as NodeJS.ErrnoException).code === 'EPIPE') process.exit();
+  const remedy = 'make room there, or send it elsewhere';
+  const message = `cannot write standard output: ${error.message}`;
+  printError(new SluiceError('system', message, { cause: error, remedy }), json);
+  process.exit(1);
+}
+
 /** Prints one JSON value. */
 export function printJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);

@@ -7,7 +7,7 @@ import { DEFAULT_CONFIG_FILE, loadConfig, placeOf, placeText } from '../daemon/c
 import { Daemon } from '../daemon/daemon.ts';
 import { macOfCard } from '../daemon/vf-requests.ts';
 import { createLog } from './log.ts';
-import { printJson, printTable } from './output.ts';
+import { onOutputFailure, printJson, printTable } from './output.ts';
 import { type JsonOption, jsonCommand } from './place.ts';
 
 export function upCommand(version: string): Command {
@@ -34,6 +34,10 @@ export function upCommand(version: string): Command {
       process.on('SIGHUP', () => void reload(daemon, log));
       process.off('SIGHUP', hold);
       if (reloadWanted) void reload(daemon, log);
+      // Guests are served whether anybody reads the announcement or not.
+      onOutputFailure(({ message }) =>
+        log.warn('cannot write standard output', { error: message }),
+      );
       announce(daemon, json === true);
       const reason = await daemon.ended;
       await server.close();
@@ -97,7 +101,12 @@ function announce(daemon: Daemon, json: boolean): void {
   const [first] = config.guests;
   if (first !== undefined) {
     process.stdout.write(
-      `\nAttach a guest: qemu-system-x86_64 … $(sluice guest qemu-args ${first.name} -c ${config.file})\n`,
+      `\nAttach a guest: qemu-system-x86_64 … $(sluice guest qemu-args ${first.name} -c ${shellWord(config.file)})\n`,
     );
   }
+}
+
+/** A word as a shell is to be given it. */
+function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
