@@ -108,7 +108,7 @@ describe('words and exit codes', () => {
     assert.equal(
       stderr,
       `sluice: ./sluice.yaml:1:1: swiches: unknown key; allowed here: run, isolation, lanes, switches, nics, disks, guests; did you mean "switches"?
-sluice: ./sluice.yaml:2:8: lanes: "none" is not valid: expected a number of lanes, 1 to 64, or a list of { cpus: [N] }
+sluice: ./sluice.yaml:2:8: lanes: "none" is not valid: expected a number of lanes, 1 to 64, or a list of so many { cpus: [N] }
 `,
     );
     assert.deepEqual(readdirSync(place.path), ['sluice.yaml']);
