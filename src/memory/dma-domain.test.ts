@@ -93,6 +93,23 @@ describe('DMA domain', () => {
     domain.clear();
   });
 
+  test('at the highest addresses bytes come from where they are and go where they belong', () => {
+    const domain = domainOf();
+    const top = 2 ** 53 - DMA_PAGE;
+    domain.map(map(top, 1), fd);
+    // An odd address, so that a sum of both would be rounded.
+    const from = lane + 4097;
+    const bytes = Uint8Array.from({ length: 40 }, (_, i) => i + 1);
+    arena.bytes.set(bytes, from);
+    assert.equal(domain.write(top + DMA_PAGE - 40, 40, from, 1), DMA_DONE);
+    const at = domain.translate(top + DMA_PAGE - 40, 40, false);
+    assert.deepEqual(arena.bytes.slice(at, at + 40), bytes);
+    arena.bytes.fill(0, from, from + 40);
+    assert.equal(domain.read(top + DMA_PAGE - 40, 40, from, 1), DMA_DONE);
+    assert.deepEqual(arena.bytes.slice(from, from + 40), bytes);
+    domain.clear();
+  });
+
   test('what is refused is recorded, with the reason', () => {
     const domain = domainOf();
     domain.map(map(0, 1, { writable: false }), fd);

@@ -382,7 +382,8 @@ export class DmaDomain implements DmaSpace {
     for (let at = iova; at < end; ) {
       const slot = this.#table.find(at);
       const piece = Math.min(end, this.#end[slot] as number) - at;
-      const mine = lane + at - iova;
+      // In this order: the sum of both may not be an exact number.
+      const mine = lane + (at - iova);
       if (((this.#flags[slot] as number) & REMOTE) === 0) {
         this.#copyDirect(at + (this.#delta[slot] as number), piece, mine, write);
       } else {
