@@ -6,6 +6,7 @@ import { SECTOR_BYTES } from '../block/disk.ts';
 import { MAX_VERIFIED_BLOCKS, READ_WRITE } from '../guest/embedded/disk-options.ts';
 import { AHCI_MAX_SLOTS } from '../spec/ahci.ts';
 import { MAX_GUESTS } from './net-options.ts';
+import { parseOptions } from './parse-options.ts';
 import { DISK_GUEST_KINDS, DISK_METHODS } from './report-schema.ts';
 
 export const MAX_IODEPTH = 1024;
@@ -15,7 +16,7 @@ const MAX_RUNTIME = 3600;
 
 const FILE = 'file:';
 
-export const diskOptionsSchema = z.strictObject({
+const diskOptionsSchema = z.strictObject({
   method: z.enum(DISK_METHODS).default('paravirtual'),
   guest: z.enum(DISK_GUEST_KINDS).default('embedded'),
   guests: z.int().min(1).max(MAX_GUESTS).default(1),
@@ -65,12 +66,7 @@ export function parseBytes(text: string): number {
 
 /** Fills in defaults. @throws SluiceError `usage` naming the option and what it may be. */
 export function parseDiskOptions(input: z.input<typeof diskOptionsSchema>): DiskOptions {
-  const parsed = diskOptionsSchema.safeParse(input);
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw usage(`--${issue?.path.join('.')}: ${issue?.message}`, 'see sluice bench disk --help');
-  }
-  const options = parsed.data;
+  const options = parseOptions(diskOptionsSchema, input, 'see sluice bench disk --help');
   const { bs, numjobs, size, disk, direct } = options;
   if (options.method === 'emulated') checkDrive(options);
   if (direct && disk === 'memory') {

@@ -7,6 +7,7 @@ import { IXGBE_MOST_PAIRS } from '../driver/ixgbe/ixgbe-driver.ts';
 import { MAX_TEST_FRAME } from '../guest/embedded/test-frame.ts';
 import { ETHERNET_HEADER_BYTES } from '../spec/ethernet.ts';
 import { flowsOf } from './flows.ts';
+import { parseOptions } from './parse-options.ts';
 import {
   CARD_MODELS,
   DIRECTIONS,
@@ -32,7 +33,7 @@ const MAX_ITR = 488_281;
 const MIN_RING = 8;
 const MAX_RING = 4096;
 
-export const netOptionsSchema = z.strictObject({
+const netOptionsSchema = z.strictObject({
   method: z.enum(METHODS).default('paravirtual'),
   /** Which card guests see. */
   model: z.enum(CARD_MODELS).optional(),
@@ -64,14 +65,7 @@ export type NetOptions = z.output<typeof netOptionsSchema>;
 
 /** Fills in defaults. @throws SluiceError `usage` naming the option and what it may be. */
 export function parseNetOptions(input: z.input<typeof netOptionsSchema>): NetOptions {
-  const parsed = netOptionsSchema.safeParse(input);
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new SluiceError('usage', `--${issue?.path.join('.')}: ${issue?.message}`, {
-      remedy: 'see sluice bench net --help',
-    });
-  }
-  const options = withModel(parsed.data);
+  const options = withModel(parseOptions(netOptionsSchema, input, 'see sluice bench net --help'));
   if (!options.outside) flowsOf(options.direction, options.guests);
   if (options.guest !== 'embedded') {
     if (options.verify || options.rate !== undefined || options.ring !== undefined) {

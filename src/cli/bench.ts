@@ -2,16 +2,11 @@
 import { closeSync, existsSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { SluiceError } from '../base/errors.ts';
+import { describeError, SluiceError } from '../base/errors.ts';
 import type { BenchControl } from '../bench/bench-control.ts';
 import { shortNumber } from '../bench/chart.ts';
 import { runDiskBench } from '../bench/disk-bench.ts';
-import {
-  type DiskOptions,
-  diskOptionsSchema,
-  parseBytes,
-  parseDiskOptions,
-} from '../bench/disk-options.ts';
+import { type DiskOptions, parseBytes, parseDiskOptions } from '../bench/disk-options.ts';
 import { DISK_COLUMNS, diskCells, diskReportText, diskSoakReportText } from '../bench/disk-text.ts';
 import { matrixReportHtml } from '../bench/html-report.ts';
 import {
@@ -21,7 +16,7 @@ import {
   measureIdleDomain,
 } from '../bench/matrix-bench.ts';
 import { runNetBench } from '../bench/net-bench.ts';
-import { type NetOptions, netOptionsSchema, parseNetOptions } from '../bench/net-options.ts';
+import { type NetOptions, parseNetOptions } from '../bench/net-options.ts';
 import {
   CARD_MODELS,
   DIRECTIONS,
@@ -46,7 +41,6 @@ import {
   soakReportText,
 } from '../bench/text-report.ts';
 import { READ_WRITE } from '../guest/embedded/disk-options.ts';
-import { checkRanges } from './bench-ranges.ts';
 import { printJson, printTable } from './output.ts';
 import { runSteps } from './progress.ts';
 
@@ -152,7 +146,6 @@ interface NetFlags
 }
 
 async function runNet({ json, soak, ...flags }: NetFlags): Promise<void> {
-  checkRanges(netOptionsSchema, flags);
   const options = parseNetOptions(flags);
   checkSoak(soak);
   if (soak !== undefined && options.guest !== 'embedded') {
@@ -262,7 +255,6 @@ interface DiskFlags extends Omit<DiskOptions, 'size'> {
 }
 
 async function runDisk({ json, soak, ...flags }: DiskFlags): Promise<void> {
-  checkRanges(diskOptionsSchema, flags);
   const options = parseDiskOptions(flags);
   checkSoak(soak);
   const measure = async (control: BenchControl): Promise<Measured> => {
@@ -410,8 +402,7 @@ function jsonBeside(file: string): string {
 }
 
 function reportFailed(file: string, error: unknown): SluiceError {
-  const reason = error instanceof Error ? error.message : String(error);
-  return new SluiceError('system', `--report ${file} cannot be written: ${reason}`, {
+  return new SluiceError('system', `--report ${file} cannot be written: ${describeError(error)}`, {
     cause: error,
     remedy: 'name a file in a directory that you may write to',
   });
