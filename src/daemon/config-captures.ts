@@ -2,10 +2,9 @@
 import { statSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import type { ConfigSource } from './config-problems.ts';
-import { type Mapping, mapping } from './reference-tools.ts';
+import { DEFAULT_RUN_PATH } from './config-values.ts';
+import { DISK_FILES, type Mapping, mapping } from './reference-tools.ts';
 import { isMadeInRunDirectory } from './run-directory.ts';
-
-const DISK_FILES = ['file', 'image', 'overlay'] as const;
 
 export function checkCaptures(source: ConfigSource): void {
   const root = mapping(source.value);
@@ -51,7 +50,7 @@ function filesOf(config: string, disks: Mapping, base: string): Map<string, stri
 
 function runPathOf(run: unknown): string {
   const path = typeof run === 'string' ? run : mapping(run)['path'];
-  return typeof path === 'string' ? path : './run';
+  return typeof path === 'string' ? path : DEFAULT_RUN_PATH;
 }
 
 /** The same for all names of a file, links among them, whether it is there yet or not. */

@@ -12,6 +12,7 @@ import { defaultSerial } from './disk-config.ts';
 import { checkFunctions, checkNicWires, macOf, stationsOf } from './nic-references.ts';
 import {
   checkNamed,
+  DISK_FILES,
   DISKS,
   type Mapping,
   mapping,
@@ -192,7 +193,7 @@ function checkFiles(source: ConfigSource, disks: Mapping): void {
   for (const [name, disk] of Object.entries(disks)) {
     // Writes to an overlay leave the image below as it is.
     const { overlay } = mapping(disk);
-    for (const key of ['file', 'image', 'overlay']) {
+    for (const key of DISK_FILES) {
       const file = mapping(disk)[key];
       if (typeof file !== 'string') continue;
       const isWritten = !isReadonly(disk) && (key !== 'image' || overlay === undefined);

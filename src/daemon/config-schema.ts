@@ -5,7 +5,16 @@
 import { z } from 'zod';
 import { MiB } from '../base/bits.ts';
 import { netSchema } from './card-schema.ts';
-import { bytesOf, choice, integer, name, path, size, text } from './config-values.ts';
+import {
+  bytesOf,
+  choice,
+  DEFAULT_RUN_PATH,
+  integer,
+  name,
+  path,
+  size,
+  text,
+} from './config-values.ts';
 import { diskSchema, guestDiskSchema } from './disk-schema.ts';
 import { tapName, trunk, vlan } from './net-values.ts';
 import { nicSchema } from './nic-schema.ts';
@@ -81,27 +90,23 @@ const guest = z.strictObject(
 
 /** The number behind it, -1, tells the kernel to leave the owner as it is (chown(2)). */
 const MAX_OWNER = 0xffff_fffe;
-const ownerError = `expected a name, or a number, 0 to ${MAX_OWNER}`;
+const OWNER = 'a name, or a number';
+const OWNERS = `${OWNER}, 0 to ${MAX_OWNER}`;
 
 const owner = z.union(
   [
-    z
-      .int({ error: ownerError })
-      .min(0, { error: ownerError })
-      .max(MAX_OWNER, { error: ownerError }),
-    z
-      .string({ error: ownerError })
-      .regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$/, { error: ownerError })
-      .refine((value) => !/^\d+$/.test(value) || Number(value) <= MAX_OWNER, {
-        error: ownerError,
-      }),
+    integer(0, MAX_OWNER, OWNER),
+    text(/^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$/, OWNERS).refine(
+      (value) => !/^\d+$/.test(value) || Number(value) <= MAX_OWNER,
+      { error: `expected ${OWNERS}` },
+    ),
   ],
-  { error: ownerError },
+  { error: `expected ${OWNERS}` },
 );
 
 const run = z.strictObject(
   {
-    path: path.default('./run').describe('The directory, relative to that of this file.'),
+    path: path.default(DEFAULT_RUN_PATH).describe('The directory, relative to that of this file.'),
     mode: text(/^0?[0-7]{3}$/, 'permission bits in quotes, such as "0700"')
       .default('0700')
       .describe('Permission bits of the directory.'),
@@ -136,7 +141,7 @@ export const configSchema = z
     {
       run: z
         .union([path, run], { error: 'expected a path, or a mapping of path, mode, owner, group' })
-        .default('./run')
+        .default(DEFAULT_RUN_PATH)
         .describe('Where the sockets, the lock and the journals are.'),
       isolation: choice(['normal', 'strict'])
         .default('normal')

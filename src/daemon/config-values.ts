@@ -35,6 +35,9 @@ export const NAME_EXPECTED = `expected ${NAME}`;
 
 export const name = text(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$/, NAME);
 
+/** Where the run directory is unless it is said. */
+export const DEFAULT_RUN_PATH = './run';
+
 export const path = text(/^[^\0]+$/, 'a path');
 
 const UNITS: Readonly<Record<string, number>> = { K: KiB, M: MiB, G: GiB, T: TiB };

@@ -10,6 +10,9 @@ export function mapping(value: unknown): Mapping {
     : {};
 }
 
+/** Keys of a disk that name files. */
+export const DISK_FILES = ['file', 'image', 'overlay'] as const;
+
 /** Notes something that is named and not there. */
 export function checkNamed(
   source: ConfigSource,
