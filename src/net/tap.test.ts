@@ -282,6 +282,18 @@ test('closing gives descriptors and the interface back', { skip: reason }, () =>
   assert.ok(!existsSync(`/sys/class/net/${name}`));
 });
 
+/** What a script prints in a namespace; its argument is the module of {@link Tap}. */
+function withTap(namespace: string, script: string): string {
+  return execFileSync(
+    'ip',
+    [
+      ...['netns', 'exec', namespace, process.execPath, '--disable-warning=ExperimentalWarning'],
+      ...['--input-type=module', '-e', script, new URL('../os/tap.ts', import.meta.url).href],
+    ],
+    { encoding: 'utf8' },
+  ).trim();
+}
+
 test('an interface is set up on request', { skip: reason }, (t) => {
   // In a namespace of its own, so that nothing of the host sees it.
   const namespace = unique('u');
@@ -294,15 +306,7 @@ test('an interface is set up on request', { skip: reason }, (t) => {
     console.log(readFileSync('/sys/class/net/up0/flags', 'utf8'));
     tap.close();
   `;
-  const flags = execFileSync(
-    'ip',
-    [
-      ...['netns', 'exec', namespace, process.execPath, '--disable-warning=ExperimentalWarning'],
-      ...['--input-type=module', '-e', script, new URL('../os/tap.ts', import.meta.url).href],
-    ],
-    { encoding: 'utf8' },
-  );
-  assert.equal(Number(flags.trim()) & 1, 1);
+  assert.equal(Number(withTap(namespace, script)) & 1, 1);
 });
 
 test('a user may use an interface that was made for it, once it is up', { skip: reason }, (t) => {
@@ -323,21 +327,12 @@ test('a user may use an interface that was made for it, once it is up', { skip: 
       console.log(error.message, '|', error.remedy);
     }
   `;
-  const tried = (): string =>
-    execFileSync(
-      'ip',
-      [
-        ...['netns', 'exec', namespace, process.execPath, '--disable-warning=ExperimentalWarning'],
-        ...['--input-type=module', '-e', script, new URL('../os/tap.ts', import.meta.url).href],
-      ],
-      { encoding: 'utf8' },
-    ).trim();
   assert.equal(
-    tried(),
+    withTap(namespace, script),
     'EPERM: may not set the network interface own0 up | set it up before: ip link set own0 up',
   );
   inside('link', 'set', 'own0', 'up');
-  assert.equal(tried(), 'open');
+  assert.equal(withTap(namespace, script), 'open');
 });
 
 test('names that no interface can have are refused before anything is opened', () => {
